@@ -1,0 +1,171 @@
+# Shrinklab: build, test and run. `make help` lists the targets.
+# Variables: MODE=release|debug|asan|tsan  V=1 (show commands)  PREFIX=/usr/local  DESTDIR=  CC=gcc|clang
+MODE ?= release
+V ?= 0
+PREFIX ?= /usr/local
+DESTDIR ?=
+SHELL := /bin/bash
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+AR ?= ar
+Q := $(if $(filter 1,$(V)),,@)
+BUILD := build/$(MODE)
+GEN := $(BUILD)/generated
+JOBS := $(shell nproc 2>/dev/null || echo 1)
+
+# ---- compiler flags ---------------------------------------------------------------------------------
+WARN := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unknown-warning-option
+OPT_release := -O3 -g -DNDEBUG
+OPT_debug := -O0 -g3
+OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT_tsan := -O1 -g -fsanitize=thread -DTHREADS_POSIX
+ifeq ($(OPT_$(MODE)),)
+$(error MODE must be one of release, debug, asan, tsan (got $(MODE)))
+endif
+OPENMP := $(if $(filter tsan,$(MODE)),,-fopenmp)
+# clang's own OpenMP runtime would be a second one beside the libgomp that OpenBLAS and oneDNN use; libomp
+# offers libgomp's entry points as well, but only gcc is built for release. clang checks warnings (make lint).
+CPPFLAGS_ALL := -D_GNU_SOURCE -Icore -Itechniques -Iharness -I$(GEN) -DBUILD_MODE='"$(MODE)"' $(CPPFLAGS)
+CFLAGS_ALL := -std=c11 $(OPT_$(MODE)) $(OPENMP) -ffp-contract=off -fvisibility=default -fPIC $(WARN) $(CFLAGS)
+LDFLAGS_ALL := $(OPT_$(MODE)) $(OPENMP) -rdynamic $(LDFLAGS)
+PACKAGES := yaml-0.1 sqlite3 openblas jansson nettle
+PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -ldnnl -lpapi -lsde -ldl -lm -lpthread
+TEST_LIBS := -lcmocka
+
+ISA_avx2 := -mavx2 -mfma -mf16c
+ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
+ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
+ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+isa_flags = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
+
+# ---- sources ----------------------------------------------------------------------------------------
+CORE_SRC := $(sort $(wildcard core/*/*.c core/*/*/*.c))
+TECHNIQUE_NAMES := $(sort $(filter-out _template,$(notdir $(patsubst %/,%,$(wildcard techniques/*/)))))
+TECHNIQUE_SRC := $(foreach n,$(TECHNIQUE_NAMES),$(sort $(wildcard techniques/$(n)/*.c)))
+METER_NAMES := $(sort $(notdir $(patsubst %/,%,$(wildcard harness/meters/*/))))
+HARNESS_SRC := $(filter-out harness/main.c,$(sort $(wildcard harness/*.c harness/*/*.c harness/*/*/*.c)))
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+CORE_OBJ := $(call obj,$(CORE_SRC))
+TECHNIQUE_OBJ := $(call obj,$(TECHNIQUE_SRC)) $(BUILD)/obj/techniques.generated.o
+HARNESS_OBJ := $(call obj,$(HARNESS_SRC)) $(BUILD)/obj/meters.generated.o $(BUILD)/obj/schema.generated.o
+TEST_DIRS := unit kernels golden techniques cli faults
+TEST_SRC := $(sort $(foreach d,$(TEST_DIRS),$(wildcard tests/$(d)/test_*.c)))
+SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
+TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
+TEST_SCRIPTS := $(sort $(foreach d,$(TEST_DIRS),$(wildcard tests/$(d)/test_*.sh)))
+BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
+BENCH_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(BENCH_SRC))
+RUNEXP := $(BUILD)/runexp
+
+all: $(RUNEXP) ## build runexp (MODE=release|debug|asan|tsan)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-zA-Z0-9_-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables      MODE=release|debug|asan|tsan V=1 PREFIX= DESTDIR= CC="
+
+deps: ## install with apt exactly the packages that are missing
+	@tools/deps.sh
+
+# ---- stamps and generated sources -------------------------------------------------------------------
+# Objects depend on a stamp that holds compiler, flags and versions: a changed flag rebuilds everything.
+STAMP_TEXT := $(CC) $(shell $(CC) -dumpfullversion -dumpversion 2>/dev/null) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(PKG_CFLAGS) $(LDFLAGS_ALL) $(LIBS)
+$(BUILD)/stamp: FORCE
+	@mkdir -p $(dir $@) $(GEN)
+	@echo '$(subst ','\'',$(STAMP_TEXT))' | cmp -s - $@ || echo '$(subst ','\'',$(STAMP_TEXT))' > $@
+FORCE:
+
+# Rewritten only when its content changes, so that a new commit does not rebuild everything.
+$(GEN)/build_info.h: FORCE | $(BUILD)/stamp
+	@tools/build_info.sh '$(CC)' '$(subst ','\'',$(CFLAGS_ALL))' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(GEN)/techniques.c: $(wildcard techniques) Makefile | $(BUILD)/stamp
+	@tools/registry.sh technique technique.h techniques_builtin $(TECHNIQUE_NAMES) > $@
+$(GEN)/meters.c: $(wildcard harness/meters) Makefile | $(BUILD)/stamp
+	@tools/registry.sh meter meters/meter.h meters $(METER_NAMES) > $@
+$(GEN)/schema.c: harness/store/schema.sql tools/embed.sh | $(BUILD)/stamp
+	@tools/embed.sh store_schema $< > $@
+$(BUILD)/obj/%.generated.o: $(GEN)/%.c $(BUILD)/stamp
+	@mkdir -p $(dir $@)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Wno-missing-prototypes -Wno-overlength-strings $(PKG_CFLAGS) -c $< -o $@
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/stamp
+	@mkdir -p $(dir $@)
+	$(if $(filter 1,$(V)),,@echo "  cc      $<")
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(PKG_CFLAGS) $(call isa_flags,$<) -MMD -MP -c $< -o $@
+$(BUILD)/obj/harness/build_info.o: $(GEN)/build_info.h
+
+$(BUILD)/libcore.a: $(CORE_OBJ)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+$(BUILD)/libharness.a: $(HARNESS_OBJ)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+# Whole archives: a plug-in may call any public function of core.
+LINK_SET = -Wl,--whole-archive $(BUILD)/libcore.a -Wl,--no-whole-archive
+$(RUNEXP): $(BUILD)/obj/harness/main.o $(TECHNIQUE_OBJ) $(BUILD)/libharness.a $(BUILD)/libcore.a
+	@echo "  link    $@"
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(BUILD)/obj/harness/main.o $(TECHNIQUE_OBJ) $(BUILD)/libharness.a $(LINK_SET) $(LIBS)
+
+# A technique as a plug-in: make plugin NAME=rtn
+plugin: ## build techniques/NAME as build/MODE/technique_NAME.so (NAME=…, or DIR=path of a directory)
+	@test -n "$(NAME)" || { echo "make plugin NAME=<technique> [DIR=<directory>]" >&2; exit 2; }
+	$(Q)mkdir -p $(BUILD)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -shared -o $(BUILD)/technique_$(NAME).so $(or $(wildcard $(DIR)/*.c),$(wildcard techniques/$(NAME)/*.c))
+	@echo "$(BUILD)/technique_$(NAME).so"
+
+# ---- tests ------------------------------------------------------------------------------------------
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(SUPPORT_SRC)) $(TECHNIQUE_OBJ) $(BUILD)/libharness.a $(BUILD)/libcore.a
+	@mkdir -p $(dir $@)
+	@echo "  link    $@"
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(BUILD)/libharness.a $(LINK_SET) $(TEST_LIBS) $(LIBS)
+CPPFLAGS_ALL += -Itests/support
+.SECONDARY:
+
+tests-build: $(RUNEXP) $(TEST_BIN)
+
+test: $(RUNEXP) $(TEST_BIN) ## all quick tests (under 3 minutes)
+	@tools/run_tests.sh $(BUILD) $(TEST_BIN) $(TEST_SCRIPTS)
+
+ONLY ?=
+test-only: $(RUNEXP) $(TEST_BIN) ## tests whose name contains ONLY=…
+	@tools/run_tests.sh $(BUILD) $(foreach t,$(TEST_BIN) $(TEST_SCRIPTS),$(if $(findstring $(ONLY),$(t)),$(t)))
+
+test-golden: $(TEST_BIN) ## golden tests against GOLDENS=DIR
+	@GOLDENS=$(or $(GOLDENS),../shared/goldens) tools/run_tests.sh $(BUILD) $(filter $(BUILD)/tests/golden/%,$(TEST_BIN))
+
+test-san: ## the tests under ASan+UBSan and TSan, cpu mask 0 and full (under 20 minutes)
+	@tools/test_san.sh
+
+bench: $(BENCH_BIN) $(RUNEXP) ## micro-benchmarks against the named peers (run on an idle machine)
+	@tools/run_bench.sh $(BUILD) $(BENCH_BIN)
+
+lint: ## formatter check, static analyser, dependency order, every header compiles alone
+	@tools/lint.sh
+
+demo: ## install what is missing, build, run the main experiment, print the report's path
+	@tools/deps.sh
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(RUNEXP) configs/quickstart.yaml
+
+install: $(RUNEXP) ## install runexp, configs, plots and headers under DESTDIR/PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/shrinklab/configs $(DESTDIR)$(PREFIX)/share/shrinklab/plots $(DESTDIR)$(PREFIX)/include/shrinklab
+	install -m 755 $(RUNEXP) $(DESTDIR)$(PREFIX)/bin/runexp
+	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/shrinklab/configs/
+	install -m 644 plots/*.gp $(DESTDIR)$(PREFIX)/share/shrinklab/plots/
+	install -m 644 techniques/technique.h $(DESTDIR)$(PREFIX)/include/shrinklab/
+	for d in base kernels formats model train text io; do install -d $(DESTDIR)$(PREFIX)/include/shrinklab/$$d; install -m 644 core/$$d/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/$$d/; done
+
+uninstall: ## remove what install put there
+	rm -rf $(DESTDIR)$(PREFIX)/bin/runexp $(DESTDIR)$(PREFIX)/share/shrinklab $(DESTDIR)$(PREFIX)/include/shrinklab
+
+clean: ## remove build/
+	rm -rf build
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+.PHONY: all help deps test test-only test-golden test-san bench lint demo install uninstall clean plugin tests-build FORCE

@@ -1,0 +1,22 @@
+/* The one way to run work on several threads.
+ *
+ * parallel_for cuts [0,count) into chunks of `grain` items at fixed boundaries (chunk i is
+ * [i*grain, min((i+1)*grain, count))), whatever the number of threads, so a body that computes each
+ * chunk from its bounds alone gives bit-identical results at any thread count. Chunks are handed out
+ * dynamically. Built over OpenMP, the same runtime that OpenBLAS and oneDNN use, so inside a body
+ * those libraries run single-threaded and nothing oversubscribes; MODE=tsan builds it over POSIX
+ * threads instead, which ThreadSanitizer can see through. Nested calls run serially.
+ */
+#ifndef THREADS_H
+#define THREADS_H
+
+#include <stddef.h>
+
+/* worker: 0..threads_get()-1, for per-thread scratch. */
+typedef void parallel_body(void *context, size_t begin, size_t end, int worker);
+
+void threads_set(int threads); /* >= 1; also sets the libraries' own thread counts where linked */
+int threads_get(void);         /* default: the CPUs this process may run on */
+void parallel_for(size_t count, size_t grain, parallel_body *body, void *context);
+
+#endif

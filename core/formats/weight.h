@@ -1,0 +1,120 @@
+/* Weight matrices in a storage format: bytes, packing, and multiplication from the packed bytes.
+ *
+ * A technique chooses values (a grid of scales and zero points, and what to round); the format owns the
+ * bytes and the kernels. One traits row per format (`struct weight_format`), one struct per matrix.
+ * The packed bytes are the same on disk (a U8 tensor of the artifact) and in memory (mapped), and do not
+ * depend on the instruction set.
+ *
+ *   f32   row-major (R,N); executed from panels made once when the matrix is prepared
+ *   int8  panels s8 [Rp/16][Np/4][16][4], then f32 scale[Rp]; symmetric per row; Rp, Np: R to 16, N to 64
+ *   int4  panels of groups as KERNEL_MATMUL_U4 describes; G = 32, 64, 128; symmetric or asymmetric
+ *
+ * int8 and int4 multiply in integers: activations are quantized per token to int8 as they enter.
+ */
+#ifndef WEIGHT_H
+#define WEIGHT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum executes {
+    EXECUTES_PACKED,    /* multiplied from the packed bytes */
+    EXECUTES_SIMULATED, /* f32 arithmetic on values that only a denser format could exploit */
+};
+
+/* How a format is parameterised. group 0: one group per row. */
+struct weight_shape {
+    size_t rows, columns; /* R, N */
+    size_t group;         /* G; 0 for f32 and int8 */
+    bool symmetric;
+};
+
+/* Scales and zero points chosen by a technique. Value = scale * (code - zero). */
+struct weight_grid {
+    float *scale;  /* (R, groups); already rounded to the precision that the format stores */
+    uint8_t *zero; /* (R, groups); NULL when symmetric */
+    size_t groups; /* per row */
+};
+
+struct weight_format {
+    const char *name; /* "f32", "int8", "int4" */
+    const char *summary;
+    enum executes executes;
+    int bits;                /* nominal bits of a code: 32, 8, 4 */
+    int code_low, code_high; /* range of codes; symmetric int4 uses 0..15 with zero 8 */
+    bool has_groups;         /* group sizes 32, 64, 128 */
+    bool has_asymmetric;
+    /* Bytes of a packed matrix; 0 and E_SHAPE/E_LIMIT through *bytes. */
+    int (*size_bytes)(const struct weight_shape *shape, size_t *bytes);
+    /* Pack w (R,N) f32 by rounding each value to the grid (nearest even, clamped). f32 ignores grid. */
+    int (*pack)(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed);
+    /* Back to f32 (R,N). */
+    int (*unpack)(const struct weight_shape *shape, const void *packed, float *w);
+    /* Structural check of bytes from a file (finite scales, codes in range). E_FORMAT. */
+    int (*check)(const struct weight_shape *shape, const void *packed, size_t bytes);
+};
+
+/* The registry: a NULL-terminated array; weight_format_find returns NULL when absent. */
+extern const struct weight_format *const weight_formats[];
+const struct weight_format *weight_format_find(const char *name);
+
+/* Bits per weight including scales and zeros. */
+double weight_bits(const struct weight_format *format, const struct weight_shape *shape);
+
+/* Round-to-nearest grid over w (R,N), for a format and shape: absmax (symmetric) or min-max including 0
+ * (asymmetric), scales rounded to storage precision. grid->scale ((R,groups)) and grid->zero are the
+ * caller's, sized by weight_grid_groups. An all-zero group gets scale 0 (symmetric codes then mean 0).
+ *   int8: scale = absmax/127; codes -127..127
+ *   int4 symmetric: scale = absmax/7, codes 1..15 around zero 8
+ *   int4 asymmetric: scale = (max-min)/15, zero = round(-min/scale), codes 0..15 (GPTQ's Quantizer)   */
+size_t weight_grid_groups(const struct weight_format *format, const struct weight_shape *shape);
+int weight_grid_minmax(const struct weight_format *format, const struct weight_shape *shape, const float *w,
+                       struct weight_grid *grid);
+
+/* Which implementation multiplies f32 weights. */
+enum gemm_backend { GEMM_BUILTIN, GEMM_OPENBLAS, GEMM_ONEDNN };
+const char *gemm_backend_name(enum gemm_backend backend);            /* "builtin", … */
+int gemm_backend_find(const char *name, enum gemm_backend *backend); /* E_NOT_FOUND; E_UNSUPPORTED when not built in */
+
+/* One matrix. `packed` is borrowed (a mapped file, the model's arena) unless owns_packed. */
+struct weight {
+    const struct weight_format *format;
+    struct weight_shape shape;
+    const void *packed;
+    size_t packed_bytes;
+    bool owns_packed;
+    bool simulated; /* the technique's saving is not exploited by this format (e.g. pruned f32) */
+    enum gemm_backend backend;
+    void *prepared; /* panels, row sums, library objects: made by weight_prepare */
+    size_t prepared_bytes;
+};
+
+/* Point at packed bytes; checks sizes (E_SHAPE, E_FORMAT). */
+int weight_view(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
+                const void *packed, size_t bytes);
+/* Pack new bytes that the weight owns. */
+int weight_pack(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
+                const float *w, const struct weight_grid *grid);
+/* Make what multiplication needs; idempotent. The backend matters for f32 only. */
+int weight_prepare(struct weight *weight, enum gemm_backend backend);
+void weight_close(struct weight *weight);
+
+/* Scratch for activations quantized on the way in; grown on demand, reused; close with _close. */
+struct weight_scratch {
+    void *block;
+    size_t bytes;
+};
+void weight_scratch_close(struct weight_scratch *scratch);
+
+/* y(T,R) = x(T,N) · wᵀ + bias, dense rows, bias [R] or NULL. Runs on threads_get() threads, bit-identical
+ * at any number of them for the builtin backend and the integer formats. The weight must be prepared. E_MEMORY. */
+int weight_matmul(const struct weight *weight, size_t T, const float *x, const float *bias, float *y,
+                  struct weight_scratch *scratch);
+
+/* Several matrices with the same input (query, key, value): the input is quantized once and one parallel
+ * region runs over all of them. y[i] is (T, R_i). All weights have the same columns. */
+int weight_matmul_shared(const struct weight *const *weights, const float *const *biases, float *const *y, size_t count,
+                         size_t T, const float *x, struct weight_scratch *scratch);
+
+#endif

@@ -1,0 +1,119 @@
+/* The dispatch table of compute kernels.
+ *
+ * Each kernel's signature is declared once by a contract macro KERNEL_<NAME>(identifier); the C oracle
+ * (`_c`), every variant (`_avx2`, `_avx512vnni`) and the checker in tests/kernels use the same macro. The
+ * table starts with the C versions and is overwritten upward as the cpu flags and the mask allow.
+ * Letters: T tokens (rows of activations), R rows (outputs), N columns (inputs), G group size.
+ * Kernels work on one tile in one thread, cannot fail, and read and write nothing outside what their
+ * contract names. Every output element is summed in an order that depends on N alone, never on T, R or
+ * the tile: a batch's result does not depend on its neighbours.
+ * docs/KERNELS.md holds the operation as math and the packed layouts as diagrams.
+ */
+#ifndef KERNELS_H
+#define KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PANEL_ROWS 16 /* rows of a packed panel, in every format and on every instruction set */
+
+/* y(T,16) = x(T,N) · panel(16,N)ᵀ + bias, for one panel of 16 output rows.
+ *   x       f32, row stride x_stride elements
+ *   panel   f32 [N][16]: column by column, 16 rows side by side
+ *   bias    f32 [16], or NULL
+ *   y       f32, row stride y_stride elements; columns 0..valid-1 are written (valid <= 16)        */
+#define KERNEL_MATMUL_F32(id)                                                                                          \
+    void id(size_t T, size_t N, const float *x, size_t x_stride, const float *panel, const float *bias, float *y,      \
+            size_t y_stride, size_t valid)
+
+/* Per-token symmetric quantization: scale[t] = max|x[t]| / 127, q = nearest-even(x / scale) in -127..127;
+ * an all-zero token gets scale 0 and q 0. Columns N..n_padded-1 of q are zeroed.
+ *   q       s8 (T, n_padded)
+ *   scale   f32 [T]
+ *   sums    s32 (T, n_padded / G): sum of q over each group of G columns; G divides n_padded          */
+#define KERNEL_QUANTIZE_S8(id)                                                                                         \
+    void id(size_t T, size_t N, const float *x, size_t x_stride, size_t n_padded, size_t G, int8_t *q, float *scale,   \
+            int32_t *sums)
+
+/* y(T,16) = scale_x[t] * scale_w[r] * Σ q[t,n] w[r,n] + bias, exact in 32-bit integers up to the scaling.
+ *   q       s8 (T, n_padded), values -127..127; n_padded a multiple of 4
+ *   panel   s8 [n_padded/4][16][4], values -127..127
+ *   scale_w f32 [16]
+ *   row_sum s32 [16]: Σ over n of w[r,n] (for the unsigned-by-signed instructions; may be ignored)     */
+#define KERNEL_MATMUL_S8(id)                                                                                           \
+    void id(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,                     \
+            const float *scale_w, const int32_t *row_sum, const float *bias, float *y, size_t y_stride, size_t valid)
+
+/* y(T,16) = scale_x[t] * Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g]) + bias.
+ *   panel   per group of G columns, contiguous: f16 scale[16]; u8 zero[16] when asymmetric (a symmetric
+ *           panel has none and zero is 8); u8 codes [G/8][16][4]: byte b holds column 8i+b in its low and
+ *           column 8i+4+b in its high nibble
+ *   G       32, 64 or 128; n_padded a multiple of G                                                     */
+#define KERNEL_MATMUL_U4(id)                                                                                           \
+    void id(size_t T, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,                 \
+            const int32_t *sums, const uint8_t *panel, const float *bias, float *y, size_t y_stride, size_t valid)
+
+/* y[i] = x[i] * Φ(x[i]) (GELU with erf); in place allowed. Absolute error <= 1e-6 * max(1,|x|). */
+#define KERNEL_GELU(id) void id(size_t count, const float *x, float *y)
+
+/* dx[i] = dy[i] * (Φ(x[i]) + x[i] φ(x[i])); dx may be dy. */
+#define KERNEL_GELU_BACKWARD(id) void id(size_t count, const float *x, const float *dy, float *dx)
+
+/* Rows of length n: x = softmax(scale * x) in place; row stride in elements. */
+#define KERNEL_SOFTMAX(id) void id(size_t rows, size_t n, size_t stride, float scale, float *x)
+
+/* y = gain * (x - mean) / sqrt(variance + eps) + bias, row by row (T,C); in place allowed. mean and
+ * rstd ([T] each) are written when not NULL (the backward pass needs them). */
+#define KERNEL_LAYER_NORM(id)                                                                                          \
+    void id(size_t T, size_t C, const float *x, const float *gain, const float *bias, float eps, float *y,             \
+            float *mean, float *rstd)
+
+/* y[i] += x[i]. */
+#define KERNEL_ADD(id) void id(size_t count, const float *x, float *y)
+
+/* AdamW on `count` parameters (Loshchilov and Hutter 2019, Algorithm 2, as torch applies it):
+ * p *= 1 - rate*decay; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g²; p -= rate/correction1 * m /
+ * (sqrt(v)/sqrt(correction2) + eps), where g is grad * grad_scale. */
+#define KERNEL_ADAMW(id)                                                                                               \
+    void id(size_t count, float *p, const float *grad, float grad_scale, float *m, float *v, float rate, float b1,     \
+            float b2, float eps, float decay, float correction1, float correction2)
+
+/* One row per kernel: field, contract macro. The table, the checker and the bench all expand this. */
+#define KERNELS(X)                                                                                                     \
+    X(matmul_f32, KERNEL_MATMUL_F32)                                                                                   \
+    X(quantize_s8, KERNEL_QUANTIZE_S8)                                                                                 \
+    X(matmul_s8, KERNEL_MATMUL_S8)                                                                                     \
+    X(matmul_u4, KERNEL_MATMUL_U4)                                                                                     \
+    X(gelu, KERNEL_GELU)                                                                                               \
+    X(gelu_backward, KERNEL_GELU_BACKWARD)                                                                             \
+    X(softmax, KERNEL_SOFTMAX)                                                                                         \
+    X(layer_norm, KERNEL_LAYER_NORM)                                                                                   \
+    X(add, KERNEL_ADD)                                                                                                 \
+    X(adamw, KERNEL_ADAMW)
+
+struct kernels {
+#define KERNEL_FIELD(name, contract) contract((*name));
+    KERNELS(KERNEL_FIELD)
+#undef KERNEL_FIELD
+    uint32_t flags; /* the cpu flags in use: detected & mask */
+};
+
+/* The table in use. Filled by kernels_open; before that, all C versions. */
+extern struct kernels kernels;
+
+/* Fill `table` with what `flags` (see cpu.h) allow. kernels_open does it for the table in use with
+ * cpu_detect() & mask; call it once, before threads start. */
+void kernels_fill(struct kernels *table, uint32_t flags);
+void kernels_open(uint32_t mask);
+
+/* The name of the variant that `flags` select for a kernel: "matmul_s8_avx2". NULL for an unknown kernel. */
+const char *kernels_variant(const char *kernel, uint32_t flags);
+
+/* Work counters, for software-defined events: multiply-adds done and packed weight bytes streamed since
+ * start. Updated by formats/weight.c, once per matrix multiplication. */
+struct kernel_counters {
+    uint64_t multiply_adds, weight_bytes, tokens;
+};
+extern struct kernel_counters kernel_counters;
+
+#endif

@@ -1,0 +1,190 @@
+/* The shared transformer: configuration, parameters by name, linear layers that techniques edit,
+ * forward passes, and the artifact file.
+ *
+ * Letters: B sequences of a batch, T tokens in all, C width, F feed-forward width, H heads, K key/value
+ * heads, D head width, V vocabulary, L layers, R rows (outputs), N columns (inputs) of a matrix.
+ *
+ * A batch is packed: the tokens of all sequences lie end to end and no padding is computed. Parameters
+ * live in one allocation per model (or are views of the mapped file) and carry the names that Hugging
+ * Face gives them. A family (model/family_bert.c, …) is a table of what its architecture is, made of
+ * shared layers; BERT is the first, the fields below already hold what DistilBERT, GPT-2, OPT and Llama
+ * need.
+ */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/memory.h"
+#include "formats/weight.h"
+#include "io/safetensors.h"
+
+enum model_norm { NORM_LAYER, NORM_RMS };
+enum model_activation { ACTIVATION_GELU_ERF, ACTIVATION_GELU_TANH, ACTIVATION_RELU, ACTIVATION_SILU_GATED };
+enum model_position { POSITION_LEARNED, POSITION_ROTARY };
+enum model_head {
+    HEAD_NONE = 0,
+    HEAD_CLASSIFICATION = 1,
+    HEAD_MASKED_LM = 2
+}; /* bits: a model may carry both while it trains */
+
+struct model_config {
+    char family[16]; /* "bert" */
+    size_t layers, width, heads, key_value_heads, head_width, feed_forward;
+    size_t vocabulary, positions, token_types, classes;
+    enum model_norm norm;
+    bool norm_first; /* pre-norm (GPT-2, Llama) or post-norm (BERT) */
+    bool causal;
+    enum model_activation activation;
+    enum model_position position;
+    float norm_epsilon;
+    int32_t pad_id;       /* its embedding row gets no gradient from look-ups; -1: none */
+    unsigned model_heads; /* enum model_head bits present */
+};
+
+/* Fill defaults of a family (norm, activation, epsilon, …) leaving sizes zero. E_NOT_FOUND names the families known. */
+int model_config_family(struct model_config *config, const char *family);
+int model_config_check(
+    const struct model_config *config); /* E_ARGUMENT, E_SHAPE: "width 130 is not a multiple of heads 4" */
+/* From and to Hugging Face's config.json text. Unsupported fields are refused by name. print: release with
+ * memory_release. */
+int model_config_parse(struct model_config *config, const char *json, size_t bytes);
+int model_config_print(const struct model_config *config, char **json);
+
+enum parameter_kind { PARAMETER_MATRIX, PARAMETER_VECTOR, PARAMETER_EMBEDDING };
+
+/* One named parameter that is not packed. */
+struct parameter {
+    const char *name;
+    enum parameter_kind kind;
+    size_t rows, columns; /* a vector has rows 1 */
+    float *value;         /* (rows, columns); in the model's arena, or read-only in the mapped file */
+    float *gradient;      /* NULL unless training */
+};
+
+enum linear_role {
+    ROLE_QUERY,
+    ROLE_KEY,
+    ROLE_VALUE,
+    ROLE_ATTENTION_OUTPUT,
+    ROLE_UP,
+    ROLE_GATE,
+    ROLE_DOWN,
+    ROLE_POOLER,
+    ROLE_CLASSIFIER,
+    ROLE_HEAD_TRANSFORM
+};
+const char *linear_role_name(enum linear_role role); /* "query", "attention_output", … */
+
+/* One linear layer, as techniques see it: y = x·Wᵀ + b. */
+struct linear {
+    const char *name; /* of the weight without ".weight": "bert.encoder.layer.0.attention.self.query" */
+    int block;        /* 0..L-1, or -1 for heads and pooler */
+    enum linear_role role;
+    size_t rows, columns;
+    float *value;                                 /* f32 (R,N), editable; NULL once packed */
+    float *bias;                                  /* f32 [R] or NULL */
+    struct parameter *parameter, *bias_parameter; /* NULL when packed from a file */
+    struct weight weight; /* what the forward pass multiplies; format f32 views `value` until packed */
+    bool simulated;       /* its values promise a saving that its format does not execute (pruned f32) */
+};
+
+struct model {
+    struct model_config config;
+    struct parameter *parameters;
+    size_t parameter_count;
+    struct linear *linears; /* blocks in order, roles in order of execution inside a block, heads last */
+    size_t linear_count;
+    struct arena arena;      /* every f32 parameter; absent for a mapped model */
+    struct safetensors file; /* the mapped artifact, if any */
+    struct arena names;
+    bool editable;
+    enum gemm_backend backend;
+    bool prepared;
+    void *family_state; /* the family's own pointers to its parameters */
+    struct model_metadata {
+        char *key, *value;
+    } * metadata; /* carried into the artifact: tokenizer, labels */
+    size_t metadata_count;
+};
+
+/* A new model with random weights: normal with `deviation` (0.02) for matrices and embeddings, ones for
+ * gains, zeros for biases; a function of (config, seed) alone. */
+int model_create(struct model *model, const struct model_config *config, uint64_t seed, double deviation);
+
+/* Open a file that model_save wrote (artifact or checkpoint), or a Hugging Face directory (config.json +
+ * model.safetensors). editable: parameters are copied into the model's arena and may change (packed
+ * layers stay packed); otherwise they are views of the mapped file. E_IO, E_FORMAT, E_SHAPE, E_UNSUPPORTED. */
+int model_open(struct model *model, const char *path, bool editable);
+void model_close(struct model *model); /* accepts a zeroed model */
+
+/* Write one safetensors file: metadata "config" (config.json text), "weights" (format of each packed
+ * layer) and the model's own metadata; f32 parameters as F32, packed layers as U8 "NAME.packed". Heads not
+ * in `heads` are left out. Same model, same bytes. */
+int model_save(const struct model *model, const char *path, unsigned heads);
+
+int model_set_metadata(struct model *model, const char *key, const char *value);
+const char *model_metadata(const struct model *model, const char *key); /* NULL when absent */
+
+const struct parameter *model_parameter(const struct model *model, const char *name); /* NULL when absent */
+struct linear *model_linear_find(struct model *model, const char *name);
+
+/* Put a layer into a packed format by rounding its current values to `grid`. From then on the layer is
+ * multiplied from its packed bytes and `value` is NULL. E_UNSUPPORTED when the format cannot hold the shape. */
+int linear_pack(struct model *model, struct linear *linear, const struct weight_format *format, size_t group,
+                bool symmetric, const struct weight_grid *grid);
+
+/* What a batch is. */
+struct batch {
+    size_t sequences, tokens;
+    const int32_t *ids;         /* [T] */
+    const uint32_t *offset;     /* [B+1] into ids */
+    const int32_t *token_types; /* [T], NULL: all 0 */
+};
+
+/* Called with the input of every linear layer just before it is multiplied; x is (T,N) dense. */
+struct model_tap {
+    void (*input)(void *context, const struct linear *linear, const float *x, size_t T);
+    void *context;
+};
+
+/* Buffers of a forward pass, grown on demand and reused. */
+struct workspace {
+    struct arena arena;
+    struct weight_scratch scratch;
+    size_t tokens, sequences;
+};
+void workspace_close(struct workspace *workspace);
+
+/* Make the weights ready to multiply (panels for f32, row sums). Idempotent; call after the last edit. */
+int model_prepare(struct model *model, enum gemm_backend backend);
+
+/* Where a forward pass leaves its results; pointers stay valid until the next use of the workspace. NULL
+ * where the model has no such output. */
+struct model_output {
+    const float *hidden; /* (T,C) of the last block */
+    const float *pooled; /* (B,C) */
+    const float *logits; /* (B,classes) */
+};
+
+/* Inference. E_SHAPE: a sequence longer than the positions, an id outside the vocabulary; E_MEMORY. */
+int model_forward(const struct model *model, const struct batch *batch, const struct model_tap *tap,
+                  struct workspace *workspace, struct model_output *output);
+
+/* Every hidden state, for tests: out (L+1, T, C): embeddings, then the raw output of each block. */
+int model_hidden_states(const struct model *model, const struct batch *batch, struct workspace *workspace, float *out);
+
+/* Work of one forward pass: multiply-adds in linear layers and attention, for a batch. */
+uint64_t model_multiply_adds(const struct model *model, const struct batch *batch);
+
+/* Bytes: of the packed (or f32) linear layers of the blocks, of everything in the file, and what those
+ * layers would take in f32. bits_per_weight is over the blocks' linear layers. */
+struct model_size {
+    uint64_t linear_bytes, linear_f32_bytes, total_bytes;
+    double bits_per_weight;
+};
+void model_size(const struct model *model, struct model_size *size);
+
+#endif

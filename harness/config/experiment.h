@@ -1,0 +1,125 @@
+/* An experiment file, read, checked and expanded into cells. Everything a run needs is in here, frozen.
+ *
+ *   experiment: quickstart                 # required; letters, digits, - and _
+ *   description: one line
+ *   model: {family: bert, layers: 2, width: 256, heads: 4, feed_forward: 1024, positions: 64}
+ *   tokenizer: {type: bpe, vocabulary: 8192, lower_case: true}
+ *   task: {wordnet: {data: /usr/share/wordnet}}
+ *   prepare:                               # stages every cell begins with; the baseline is what they give
+ *     - finetune: {epochs: 3}
+ *   matrix:                                # product of the axes; the cell with the empty pipeline is always there
+ *     pipeline:
+ *       - []
+ *       - [rtn: {bits: 8}]
+ *       - [rtn: {bits: 4, group: [32, 64, 128]}]   # a list where an option takes a scalar becomes an axis
+ *       - [magnitude: {sparsity: [0.3, 0.5]}, rtn: {bits: 8}]
+ *     threads: [2]                         # also: seed, gemm
+ *     zip: {seed: [1, 2], threads: [1, 2]} # axes that advance together
+ *     include: [{pipeline: [null: {}], threads: 1}]
+ *     exclude: [{threads: 1, gemm: onednn}]
+ *   measure: {rounds: 10, samples: 20, warmup: 5, batch: [1, 32], meters: [time, rusage, papi]}
+ *   limits: {wall_s: 900, memory_mb: 8192}
+ *   plugins: [path.so]
+ *
+ * Ranges: "1..8" and "64..1024*2" (step or factor after the end: "1..9+2"). Keys that begin with a dot are
+ * ignored (a place for anchors). Unknown keys, duplicate keys, wrong types, "${...}" substitution, YAML tags:
+ * errors with file:line:column.
+ */
+#ifndef EXPERIMENT_H
+#define EXPERIMENT_H
+
+#include <stdbool.h>
+
+#include "base/hash.h"
+#include "base/option.h"
+#include "model/model.h"
+#include "task/task.h"
+#include "technique.h"
+
+struct position {
+    const char *file;
+    size_t line, column;
+}; /* 1-based; file "--set" for overrides */
+
+struct stage_plan {
+    const struct technique *technique;
+    void *options; /* technique->options_bytes, resolved; NULL when it has none */
+    struct position at;
+};
+
+struct cell {
+    char key[HASH_HEX];        /* of all that can change its result; see plan_key in plan.c */
+    char *label;               /* unique in the experiment, short: "rtn bits=4 group=64"; "baseline" */
+    char *pipeline;            /* "rtn", "magnitude+rtn"; "baseline" for the empty one */
+    struct stage_plan *stages; /* prepare stages first */
+    size_t stage_count, prepare_count;
+    int threads; /* while timing */
+    uint64_t seed;
+    enum gemm_backend gemm;
+    bool is_baseline;
+    size_t baseline;   /* index of the cell it is compared with: same threads, seed and gemm, empty pipeline */
+    char *skip_reason; /* NULL: to be run */
+};
+
+struct model_plan {
+    struct model_config config;
+    double deviation;
+};
+struct tokenizer_plan {
+    const char *type;
+    int64_t vocabulary;
+    bool lower_case;
+    int64_t max_tokens;
+};
+
+struct measure_plan {
+    int64_t rounds, samples, warmup;
+    size_t *batch; /* timed batch sizes; the first is the primary one */
+    size_t batch_count;
+    const char **meters; /* names, checked against the registry */
+    size_t meter_count;
+    double confidence; /* 0.95 */
+};
+
+struct limits_plan {
+    double wall_s;
+    int64_t memory_mb;
+};
+
+struct experiment {
+    char *name, *description, *path;
+    char *text;          /* the file as read plus the --set overrides, stored with the results */
+    char hash[HASH_HEX]; /* of the resolved experiment: resume continues a session only of the same hash */
+    struct model_plan model;
+    struct tokenizer_plan tokenizer;
+    const struct task_kind *task;
+    void *task_options;
+    struct measure_plan measure;
+    struct limits_plan limits;
+    struct cell *cells;
+    size_t cell_count;
+    struct option_store store;
+};
+
+/* Read and expand files. overrides: "path.to.key=value" texts from --set. plugins: paths from --plugin, loaded
+ * before parsing. Errors carry file:line:column (E_ARGUMENT); nothing ran. Two files with the same experiment
+ * name: an error naming both. */
+int experiment_read(struct experiment *experiment, const char *path, const char *const *overrides,
+                    size_t override_count);
+int experiments_read(struct experiment **experiments, const char *const *paths, size_t count,
+                     const char *const *overrides, size_t override_count);
+void experiment_close(struct experiment *experiment);
+
+/* The built-in experiment tables, for `schema` and `--help`. */
+extern const struct option model_options[], tokenizer_options[], measure_options[], limits_options[];
+
+/* The JSON Schema of experiment files, from the option tables; release with memory_release. */
+int schema_print(char **json);
+
+/* Registry of techniques: built in, then loaded plug-ins. NULL-terminated by count. */
+const struct technique *technique_find(const char *name);
+const struct technique *const *technique_list(size_t *count);
+/* Load technique_<name>.so: E_PLUGIN "x.so: technique 'foo' has ABI 7, this runexp needs 1". */
+int technique_load(const char *path);
+
+#endif

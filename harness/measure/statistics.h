@@ -1,0 +1,36 @@
+/* Statistics on stored samples: medians, outlier flags, paired ratios with bootstrap intervals.
+ *
+ * The ratio of a cell to its baseline is formed round by round (both were timed in the same round, in random
+ * order), as the log of the ratio of the two round medians; the estimate is the exponential of the mean over
+ * rounds and the interval a studentized (bootstrap-t) one, whose coverage holds at the five to twenty rounds
+ * used here (Efron and Tibshirani 1993, section 12.5). Fixed seed: same samples, same interval.
+ */
+#ifndef STATISTICS_H
+#define STATISTICS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct interval {
+    double estimate, lo, hi;
+    size_t n;
+}; /* NaN where n is too small: lo and hi need n >= 3 */
+
+double statistics_median(const double *values, size_t n);             /* NaN when n is 0; does not reorder */
+double statistics_quantile(const double *values, size_t n, double q); /* linear interpolation (type 7) */
+
+/* Modified z-score by the median absolute deviation > 14.826 (hyperfine's rule): flag, never drop. */
+void statistics_outliers(const double *values, size_t n, bool *outlier);
+
+/* Bootstrap-t interval of the mean of values (10,000 resamples). */
+struct interval statistics_mean_interval(const double *values, size_t n, double confidence, uint64_t seed);
+/* exp of the interval of mean(log(a/b)). a, b > 0. */
+struct interval statistics_ratio_interval(const double *a, const double *b, size_t n, double confidence, uint64_t seed);
+/* Percentile bootstrap interval of the median. */
+struct interval statistics_median_interval(const double *values, size_t n, double confidence, uint64_t seed);
+/* Mean of paired differences of 0/1 outcomes (a - b) with its interval: normal with Agresti-Min's adjustment
+ * (2005, add 1/2 to each of the four counts). */
+struct interval statistics_paired_difference(const uint8_t *a, const uint8_t *b, size_t n, double confidence);
+
+#endif

@@ -1,0 +1,143 @@
+/* The results database: open, migrate, write one transaction per run, read back for resume and reports.
+ *
+ * SQLite with STRICT tables, foreign keys, WAL, busy timeout, and `user_version` migrations. The schema is
+ * schema.sql beside this file (embedded at build time). All strings are copied by SQLite; records are plain
+ * structs that the caller owns.
+ */
+#ifndef STORE_H
+#define STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <sqlite3.h>
+
+#define STORE_VERSION 1
+
+struct store {
+    sqlite3 *db;
+    char *path;
+    bool read_only;
+};
+
+enum store_mode { STORE_READ, STORE_WRITE }; /* STORE_WRITE creates file and schema where absent */
+/* One line per trouble: "results/runexp.db: read-only; …", "… has schema version 7, this runexp knows 1; …",
+ * "… is locked by another runexp; …", "… is not a database". E_IO, E_STATE, E_FORMAT. */
+int store_open(struct store *store, const char *path, enum store_mode mode);
+void store_close(struct store *store);
+
+struct host_record {
+    const char *cpu, *cpu_flags, *caches, *kernel, *governor, *virtual;
+    int cores;
+    int64_t memory_bytes;
+};
+struct build_record {
+    const char *version, *commit, *mode, *compiler, *flags, *blas, *onednn;
+    bool dirty;
+};
+struct experiment_record {
+    const char *name, *hash, *path, *description, *text, *task, *data_hash, *model, *primary_metric, *classes;
+    bool higher_is_better;
+};
+struct session_record {
+    int64_t experiment_id, host_id, build_id;
+    const char *command, *cpu_flags_used, *warnings, *timing_note;
+    uint32_t cpumask;
+    double load_average;
+    uint64_t order_seed;
+    int64_t rounds, samples, warmup;
+    bool timing_valid;
+};
+struct cell_record {
+    int64_t experiment_id;
+    const char *key, *label, *pipeline, *options, *gemm, *baseline_key;
+    int64_t ordinal, threads;
+    uint64_t seed;
+    bool is_baseline;
+};
+
+struct metric_record {
+    const char *name, *unit;
+    double value;
+    int stage;
+}; /* stage: index, or -1; NaN is stored as NULL */
+struct stage_record {
+    const char *technique, *options;
+    uint32_t version;
+    double wall_ms;
+    bool cached;
+    int64_t linear_bytes, total_bytes;
+};
+struct sample_record {
+    int64_t batch, ordinal, tokens;
+    bool warmup, outlier;
+    double latency_ns;
+};
+struct counter_record {
+    const char *meter, *name, *unit, *reason;
+    int64_t batch;
+    double value, enabled_ns, running_ns;
+}; /* NaN: NULL */
+struct artifact_record {
+    const char *hash, *path, *executes;
+    int64_t bytes, linear_bytes, linear_f32_bytes;
+    double bits_per_weight;
+};
+
+struct run_record {
+    const char *uuid, *kind, *status, *reason, *log, *started_at;
+    int64_t cell_id, session_id, round, position;
+    int signal, exit_code;                  /* signal 0: none */
+    double wall_ms, overhead_ms;            /* NaN: NULL */
+    int64_t peak_rss_bytes;                 /* 0: NULL */
+    const struct artifact_record *artifact; /* NULL: none */
+    const struct stage_record *stages;
+    size_t stage_count;
+    const struct metric_record *metrics;
+    size_t metric_count;
+    const struct sample_record *samples;
+    size_t sample_count;
+    const struct counter_record *counters;
+    size_t counter_count;
+    size_t items;
+    const uint8_t *correct;
+    const int32_t *predicted;
+    const float *nll; /* items 0: no outcome */
+};
+
+/* Find or insert; *id is the row. E_IO with SQLite's message. */
+int store_host(struct store *store, const struct host_record *record, int64_t *id);
+int store_build(struct store *store, const struct build_record *record, int64_t *id);
+int store_experiment(struct store *store, const struct experiment_record *record, int64_t *id);
+int store_cell(struct store *store, const struct cell_record *record, int64_t *id);
+
+/* A session of this experiment, host and build that was interrupted (ended_at NULL), or 0. */
+int store_session_unfinished(struct store *store, int64_t experiment_id, int64_t host_id, int64_t build_id,
+                             int64_t *id);
+int store_session_begin(struct store *store, const struct session_record *record, int64_t *id);
+int store_session_end(struct store *store, int64_t session_id);
+int store_session_order_seed(struct store *store, int64_t session_id, uint64_t *order_seed);
+
+/* Commit one run with everything that belongs to it, in one transaction. An older run of the same
+ * (cell, session, kind, round) whose status is not ok is replaced. */
+int store_run(struct store *store, const struct run_record *record);
+/* Is there an ok (or, with any_status, any) run? For resume. */
+int store_run_exists(struct store *store, int64_t cell_id, int64_t session_id, const char *kind, int64_t round,
+                     bool any_status, bool *exists);
+/* The newest ok build run of the cell key with this data hash, of any session, whose artifact file still exists with
+ * its stored size; 0 when none. To serve stages and scores from cache, store_run_copy repeats that run's rows under a
+ * new session with stage.cached = 1. */
+int store_build_cached(struct store *store, const char *cell_key, int64_t *run_id, char *artifact_path, size_t size,
+                       char artifact_hash[65]);
+int store_run_copy(struct store *store, int64_t run_id, int64_t cell_id, int64_t session_id, const char *uuid);
+
+int store_yardstick(struct store *store, const char *task, const char *data_hash, const char *name,
+                    double accuracy_frac, const uint8_t *correct, size_t items);
+int store_yardsticks_known(struct store *store, const char *task, const char *data_hash, size_t *count);
+
+/* Recompute the comparison rows of a session from its stored samples and outcomes (see harness/measure/statistics.h).
+ */
+int store_compare(struct store *store, int64_t session_id, double confidence);
+
+#endif

@@ -1,0 +1,87 @@
+/* The contract of a task: data read from files, split, tokenized and scored.
+ *
+ * A task is opened from its options, loads its text once, and scores a model by per-item results, so
+ * that comparisons with the baseline are paired.
+ */
+#ifndef TASK_H
+#define TASK_H
+
+#include <stdbool.h>
+
+#include "base/hash.h"
+#include "base/option.h"
+#include "model/model.h"
+#include "text/examples.h"
+#include "text/tokenizer.h"
+
+struct task_text {
+    size_t count;
+    const char *const *text; /* zero-terminated */
+    const int32_t *label;    /* NULL for unlabelled text */
+};
+
+enum task_split { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLIT_UNLABELLED, SPLITS };
+
+/* A number beside the task's own metrics: what a trivial or classical method reaches on the same split. */
+struct task_yardstick {
+    char name[48];
+    double accuracy_frac;
+    uint8_t *correct; /* [test count], owned by the caller's free */
+};
+
+struct task {
+    const struct task_kind *kind;
+    const char *const *class_names; /* [classes] */
+    size_t classes;
+    struct task_text split[SPLITS]; /* the unlabelled split holds all text for masked language modelling */
+    char data_hash[HASH_HEX];       /* of the bytes read */
+    void *owned;
+};
+
+struct task_kind {
+    const char *name; /* "wordnet" */
+    const char *summary;
+    const char *primary_metric; /* "accuracy" */
+    const char *primary_unit;   /* "frac" */
+    bool higher_is_better;
+    const struct option *options;
+    size_t options_bytes;
+    int (*open)(struct task *task,
+                const void *options); /* E_IO names the file and the package or path that would help */
+    void (*close)(struct task *task);
+};
+extern const struct task_kind *const task_kinds[]; /* NULL-terminated */
+const struct task_kind *task_kind_find(const char *name);
+
+/* Tokenize one split as [CLS] text [SEP], cut to max_tokens; free with task_examples_close. */
+struct task_examples {
+    struct examples examples;
+    void *owned;
+};
+int task_examples_open(struct task_examples *out, const struct task *task, enum task_split split,
+                       const struct tokenizer *tokenizer, size_t max_tokens);
+void task_examples_close(struct task_examples *examples);
+
+/* Per-item outcome of classification. */
+struct task_scores {
+    size_t count;
+    uint8_t *correct;   /* [count] */
+    int32_t *predicted; /* [count] */
+    float *nll;         /* [count] nats of the true class */
+    double accuracy_frac, macro_f1, matthews, mean_nll;
+};
+/* Score a prepared model on labelled examples, in packed batches of at most `batch` sequences sorted by length
+ * (results are in the examples' order). */
+int task_score(const struct model *model, const struct examples *examples, size_t batch, struct task_scores *scores);
+void task_scores_close(struct task_scores *scores);
+
+/* Majority class, linear classifier on TF-IDF words, and on words and pairs of words, trained on the
+ * train split and scored on the test split. Deterministic. yardsticks has room for 3. */
+int task_yardsticks(const struct task *task, struct task_yardstick *yardsticks, size_t *count);
+void task_yardsticks_close(struct task_yardstick *yardsticks, size_t count);
+
+/* Exact two-sided McNemar test (binomial) of paired outcomes: only_a items right under a alone, only_b
+ * under b alone. p in 0..1. */
+double task_mcnemar(const uint8_t *a, const uint8_t *b, size_t count, size_t *only_a, size_t *only_b);
+
+#endif

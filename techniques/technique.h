@@ -1,0 +1,62 @@
+/* The contract of a technique: a plug-in that edits a model.
+ *
+ * One directory per technique, one exported symbol `const struct technique technique_<name>`, everything
+ * else static. A technique includes this header and core headers, never another technique nor a harness
+ * header. The same source builds as technique_<name>.so and loads with --plugin.
+ * docs/ADDING_A_TECHNIQUE.md walks through techniques/_template/.
+ */
+#ifndef TECHNIQUE_H
+#define TECHNIQUE_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/option.h"
+#include "model/model.h"
+#include "text/examples.h"
+
+#define TECHNIQUE_ABI 1u /* raised whenever this header changes its layout */
+
+/* What the harness must provide; it refuses with the reason where it cannot. */
+enum technique_needs {
+    NEEDS_TRAINING_DATA = 1u << 0,    /* context->training: labelled examples */
+    NEEDS_UNLABELLED_TEXT = 1u << 1,  /* context->unlabelled */
+    NEEDS_CALIBRATION_DATA = 1u << 2, /* context->calibration */
+    NEEDS_GRADIENTS = 1u << 3,        /* an editable f32 model: no packed layers */
+    NEEDS_CACHE = 1u << 4,            /* expensive: the harness caches the model after this stage */
+};
+
+struct technique_context {
+    struct model *model;
+    const struct examples *training, *validation, *unlabelled, *calibration; /* NULL unless needed and given */
+    uint64_t seed;
+    int32_t mask_id, special_ids; /* of the tokenizer, for masked language modelling */
+    /* An extra number with the result. name: "loss_last", unit: "nats"; "" for none. */
+    void (*metric)(void *host, const char *name, const char *unit, double value);
+    /* Progress 0..1 with a short text; nonzero: stop with E_INTERRUPTED. */
+    int (*progress)(void *host, double fraction, const char *text);
+    void *host;
+};
+
+struct technique {
+    uint32_t abi;                 /* TECHNIQUE_ABI. Required, first. */
+    uint32_t version;             /* raise when results change: part of every cell's key */
+    const char *name;             /* as in YAML. Required. */
+    const char *summary;          /* one sentence. Required. */
+    const char *source;           /* paper and equation, or "none" */
+    uint32_t needs;               /* enum technique_needs bits */
+    const struct option *options; /* ends with OPTION_END; NULL: none */
+    size_t options_bytes;         /* sizeof the options struct */
+    size_t state_bytes;           /* the harness allocates it zeroed and frees it */
+
+    /* Can this run here, with these options on this model? 0, or E_UNSUPPORTED with the reason in the
+     * error text: the cell is skipped. May also normalise options (e.g. group 0 where bits is 8): what
+     * the options say after probe is stored. Optional. */
+    int (*probe)(const struct technique_context *context, void *options);
+    int (*open)(struct technique_context *context, void *state, const void *options);  /* Optional. */
+    int (*apply)(struct technique_context *context, void *state, const void *options); /* Required. */
+    int (*report)(struct technique_context *context, void *state,
+                  const void *options); /* Optional: calls context->metric. */
+    void (*close)(void *state);         /* Optional. */
+};
+
+#endif
