@@ -1,5 +1,5 @@
-/* Log lines to standard error, one per call, with a level. Thread-safe. The harness may redirect a
- * worker's lines to a file with log_open. */
+/* Log lines to standard error, one per call, with a level. Thread-safe: a line is one write(). The harness
+ * sends a worker's lines to a file by redirecting the worker's standard error. */
 #ifndef LOG_H
 #define LOG_H
 

@@ -5,7 +5,9 @@
  * chunk from its bounds alone gives bit-identical results at any thread count. Chunks are handed out
  * dynamically. Built over OpenMP, the same runtime that OpenBLAS and oneDNN use, so inside a body
  * those libraries run single-threaded and nothing oversubscribes; MODE=tsan builds it over POSIX
- * threads instead, which ThreadSanitizer can see through. Nested calls run serially.
+ * threads instead, which ThreadSanitizer can see through. Nested calls run serially, as the outer worker.
+ * A process that will fork() workers must not have run parallel_for with several threads before: the
+ * runtime's threads do not exist in the child.
  */
 #ifndef THREADS_H
 #define THREADS_H

@@ -1,0 +1,138 @@
+/* Checked sizes, blocks and arenas.
+ *
+ * A block is one posix_memalign of exactly 64 + bytes: the first 64 bytes hold the size (resize needs
+ * it), and nothing follows the last byte, so that AddressSanitizer sees an overrun of a single byte.
+ * The fault counter is one atomic: tests count allocations of a call and then let each one fail.
+ */
+#include "base/memory.h"
+
+#include "base/error.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static atomic_long taken;
+static atomic_long fail_from;
+
+int size_multiply(size_t a, size_t b, size_t *product) {
+    if (__builtin_mul_overflow(a, b, product)) {
+        *product = 0;
+        return error_record(E_LIMIT, __FILE__, __LINE__, "%zu times %zu does not fit in memory", a, b);
+    }
+    return 0;
+}
+
+int size_add(size_t a, size_t b, size_t *sum) {
+    if (__builtin_add_overflow(a, b, sum)) {
+        *sum = 0;
+        return error_record(E_LIMIT, __FILE__, __LINE__, "%zu plus %zu does not fit in memory", a, b);
+    }
+    return 0;
+}
+
+void memory_fail_after(long n) {
+    atomic_store(&taken, 0);
+    atomic_store(&fail_from, n);
+}
+
+long memory_count(void) { return atomic_load(&taken); }
+
+/* A block with its header written and its contents undefined. */
+static int block_new(void **block, size_t bytes) {
+    int status = 0;
+    void *raw = NULL;
+    size_t whole;
+    TRY(size_add(bytes, MEMORY_ALIGN, &whole));
+    long turn = atomic_fetch_add(&taken, 1) + 1;
+    long limit = atomic_load(&fail_from);
+    /* PTRDIFF_MAX is malloc's own limit; checking here keeps sanitizers from aborting first. */
+    if ((limit > 0 && turn >= limit) || whole > PTRDIFF_MAX || posix_memalign(&raw, MEMORY_ALIGN, whole) != 0)
+        FAIL(E_MEMORY, "out of memory: %zu bytes asked for", bytes);
+    *(size_t *)raw = bytes;
+    *block = (uint8_t *)raw + MEMORY_ALIGN;
+out:
+    return status;
+}
+
+static size_t *block_header(void *block) { return (size_t *)(void *)((uint8_t *)block - MEMORY_ALIGN); }
+
+int memory_take(void **block, size_t count, size_t size) {
+    int status = 0;
+    size_t bytes;
+    *block = NULL;
+    TRY(size_multiply(count, size, &bytes));
+    if (bytes == 0) bytes = MEMORY_ALIGN;
+    TRY(block_new(block, bytes));
+    memset(*block, 0, bytes);
+out:
+    return status;
+}
+
+int memory_resize(void **block, size_t count, size_t size) {
+    int status = 0;
+    size_t bytes;
+    void *fresh = NULL;
+    TRY(size_multiply(count, size, &bytes));
+    if (bytes == 0) bytes = MEMORY_ALIGN;
+    TRY(block_new(&fresh, bytes));
+    if (*block) {
+        size_t old = *block_header(*block);
+        memcpy(fresh, *block, old < bytes ? old : bytes);
+        memory_release(*block);
+    }
+    *block = fresh;
+out:
+    return status;
+}
+
+void memory_release(void *block) {
+    if (block) free(block_header(block));
+}
+
+int memory_string(char **copy, const char *text) { return memory_string_n(copy, text, strlen(text)); }
+
+int memory_string_n(char **copy, const char *text, size_t length) {
+    int status = 0;
+    void *block = NULL;
+    size_t bytes;
+    *copy = NULL;
+    TRY(size_add(length, 1, &bytes));
+    TRY(memory_take(&block, bytes, 1));
+    memcpy(block, text, length);
+    *copy = block;
+out:
+    return status;
+}
+
+int arena_open(struct arena *arena, size_t bytes) {
+    int status = 0;
+    void *block = NULL;
+    *arena = (struct arena){0};
+    TRY(memory_take(&block, bytes, 1));
+    arena->base = block;
+    arena->capacity_bytes = bytes;
+out:
+    return status;
+}
+
+/* Views need no clearing: the block came zeroed and no byte is handed out twice. */
+int arena_take(struct arena *arena, void **view, size_t count, size_t size) {
+    int status = 0;
+    size_t bytes;
+    *view = NULL;
+    TRY(size_multiply(count, size, &bytes));
+    size_t begin = size_round_up(arena->used_bytes, MEMORY_ALIGN);
+    if (begin > arena->capacity_bytes || bytes > arena->capacity_bytes - begin)
+        FAIL(E_MEMORY, "arena of %zu bytes is full: %zu used, %zu asked for", arena->capacity_bytes, arena->used_bytes,
+             bytes);
+    *view = arena->base + begin;
+    arena->used_bytes = begin + bytes;
+out:
+    return status;
+}
+
+void arena_close(struct arena *arena) {
+    memory_release(arena->base);
+    *arena = (struct arena){0};
+}
