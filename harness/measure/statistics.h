@@ -15,7 +15,9 @@
 struct interval {
     double estimate, lo, hi;
     size_t n;
-}; /* NaN where n is too small: lo and hi need n >= 3 */
+}; /* NaN where n is too small (lo and hi need n >= 3) or memory ran out (error_code() says so) */
+
+#define STATISTICS_RESAMPLES 10000
 
 double statistics_median(const double *values, size_t n);             /* NaN when n is 0; does not reorder */
 double statistics_quantile(const double *values, size_t n, double q); /* linear interpolation (type 7) */
@@ -27,10 +29,19 @@ void statistics_outliers(const double *values, size_t n, bool *outlier);
 struct interval statistics_mean_interval(const double *values, size_t n, double confidence, uint64_t seed);
 /* exp of the interval of mean(log(a/b)). a, b > 0. */
 struct interval statistics_ratio_interval(const double *a, const double *b, size_t n, double confidence, uint64_t seed);
+/* statistics_mean_interval with another number of resamples (at most STATISTICS_RESAMPLES): for simulations. */
+struct interval statistics_mean_interval_resampled(const double *values, size_t n, double confidence, uint64_t seed,
+                                                   size_t resamples);
 /* Percentile bootstrap interval of the median. */
 struct interval statistics_median_interval(const double *values, size_t n, double confidence, uint64_t seed);
 /* Mean of paired differences of 0/1 outcomes (a - b) with its interval: normal with Agresti-Min's adjustment
- * (2005, add 1/2 to each of the four counts). */
+ * (2005, add 1/2 to each of the four counts), which centres the interval on a slightly smaller difference. */
 struct interval statistics_paired_difference(const uint8_t *a, const uint8_t *b, size_t n, double confidence);
+/* Exact two-sided McNemar test from the two discordant counts (binomial, p = 1/2): 1 when both are 0. */
+double statistics_mcnemar(size_t only_a, size_t only_b);
+/* The same from paired 0/1 outcomes. */
+double statistics_mcnemar_outcomes(const uint8_t *a, const uint8_t *b, size_t n);
+/* z with P(|N(0,1)| <= z) = confidence; confidence in (0,1). */
+double statistics_normal_two_sided(double confidence);
 
 #endif
