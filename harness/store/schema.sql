@@ -3,11 +3,14 @@
 
 CREATE TABLE host (
   id INTEGER PRIMARY KEY,
-  fingerprint TEXT NOT NULL UNIQUE,      -- of the stable fields below; never of a jittery value
+  -- Of what identifies the machine (cpu, flags, cores, caches, memory in GiB, hypervisor); never of a jittery value.
+  -- The same machine after a new kernel or governor is a new row with the same fingerprint.
+  fingerprint TEXT NOT NULL,
   cpu TEXT NOT NULL, cpu_flags TEXT NOT NULL, cores INTEGER NOT NULL,
   caches TEXT NOT NULL, memory_bytes INTEGER NOT NULL, kernel TEXT NOT NULL, governor TEXT,
   virtual TEXT                            -- hypervisor vendor, or NULL
 ) STRICT;
+CREATE UNIQUE INDEX host_identity ON host(fingerprint, kernel, ifnull(governor, ''));
 
 CREATE TABLE build (
   id INTEGER PRIMARY KEY,
@@ -66,6 +69,8 @@ CREATE TABLE run (
   UNIQUE (cell_id, session_id, kind, round)
 ) STRICT;
 
+CREATE INDEX run_session ON run(session_id, kind, status);
+
 CREATE TABLE stage (
   id INTEGER PRIMARY KEY,
   run_id INTEGER NOT NULL REFERENCES run(id), ordinal INTEGER NOT NULL,
@@ -108,9 +113,10 @@ CREATE TABLE yardstick (
   UNIQUE (task, data_hash, name)
 ) STRICT;
 
--- Derived per cell and session by harness/measure from stored samples and outcomes.
--- name: latency_ms (estimate = median over rounds of round medians, n = rounds), latency_ratio (paired with the
--- baseline), accuracy_difference (paired, against the baseline), vs_<yardstick> (accuracy difference with p_value).
+-- Derived per cell and session from stored samples and outcomes (store_compare).
+-- name: latency_ms (estimate = median over rounds of round medians, n = rounds), tokens_per_s (the same of rates),
+-- latency_ratio (paired with the baseline, round by round), accuracy_difference (paired with the baseline),
+-- vs_<yardstick> (accuracy minus the yardstick's, paired). Differences carry McNemar's exact p_value, n = items.
 CREATE TABLE comparison (
   cell_id INTEGER NOT NULL REFERENCES cell(id), session_id INTEGER NOT NULL REFERENCES session(id),
   name TEXT NOT NULL, batch INTEGER NOT NULL,      -- batch 0: not a timing

@@ -22,10 +22,11 @@ struct store {
 };
 
 enum store_mode { STORE_READ, STORE_WRITE }; /* STORE_WRITE creates file and schema where absent */
-/* One line per trouble: "results/runexp.db: read-only; …", "… has schema version 7, this runexp knows 1; …",
- * "… is locked by another runexp; …", "… is not a database". E_IO, E_STATE, E_FORMAT. */
+/* STORE_WRITE makes the file's folder too when only that is missing; STORE_READ also reads a database that lies in a
+ * folder nobody can write to. One line per trouble: "results/runexp.db: read-only; …", "… has schema version 7, this
+ * runexp knows 1; …", "… is locked by another runexp; …", "… is not a database". E_IO, E_STATE, E_FORMAT. */
 int store_open(struct store *store, const char *path, enum store_mode mode);
-void store_close(struct store *store);
+void store_close(struct store *store); /* accepts a zeroed store */
 
 struct host_record {
     const char *cpu, *cpu_flags, *caches, *kernel, *governor, *virtual;
