@@ -1,0 +1,13 @@
+/* The list of tasks: one row per kind of data. */
+#include <string.h>
+
+#include "task/task.h"
+#include "task/wordnet.h"
+
+const struct task_kind *const task_kinds[] = {&task_wordnet, NULL};
+
+const struct task_kind *task_kind_find(const char *name) {
+    for (size_t i = 0; task_kinds[i]; i++)
+        if (strcmp(task_kinds[i]->name, name) == 0) return task_kinds[i];
+    return NULL;
+}
