@@ -1,0 +1,110 @@
+/* A split's texts as token ids: [CLS] text [SEP], in parallel.
+ *
+ * Every text has a slot of max_tokens ids, so the result does not depend on which thread wrote it; the slots
+ * are then pushed together.
+ */
+#include <limits.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "task/task.h"
+
+#define TEXT_GRAIN 256
+
+struct owned {
+    int32_t *ids;
+    uint32_t *offset;
+    int32_t *label;
+};
+
+struct encoding {
+    const struct task_text *texts;
+    const struct tokenizer *tokenizer;
+    struct tokenizer_special special;
+    size_t max_tokens;
+    int32_t *ids;     /* [count][max_tokens] */
+    uint32_t *length; /* [count]; 0: the tokenizer failed */
+};
+
+static int text_encode(const struct encoding *encoding, size_t item) {
+    int status = 0;
+    size_t used = 0, tokens = 0, closing = encoding->special.sep >= 0;
+    int32_t *ids = encoding->ids + item * encoding->max_tokens;
+    const char *text = encoding->texts->text[item];
+    if (encoding->special.cls >= 0) ids[used++] = encoding->special.cls;
+    size_t room = encoding->max_tokens - used - closing;
+    TRY(tokenizer_encode(encoding->tokenizer, text, strlen(text), ids + used, room, &tokens));
+    used += tokens < room ? tokens : room;
+    if (closing) ids[used++] = encoding->special.sep;
+    encoding->length[item] = (uint32_t)used;
+out:
+    return status;
+}
+
+static void texts_encode(void *context, size_t begin, size_t end, int worker) {
+    (void)worker;
+    for (size_t i = begin; i < end; i++)
+        if (text_encode(context, i) < 0) ((struct encoding *)context)->length[i] = 0;
+}
+
+int task_examples_open(struct task_examples *out, const struct task *task, enum task_split split,
+                       const struct tokenizer *tokenizer, size_t max_tokens) {
+    int status = 0;
+    void *block = NULL;
+    memset(out, 0, sizeof *out);
+    struct encoding encoding = {.texts = &task->split[split],
+                                .tokenizer = tokenizer,
+                                .special = tokenizer_special(tokenizer),
+                                .max_tokens = max_tokens};
+    size_t count = encoding.texts->count, slots = 0;
+    if (max_tokens < 3) FAIL(E_ARGUMENT, "max_tokens must be at least 3 (got %zu)", max_tokens);
+    TRY(size_multiply(count, max_tokens, &slots));
+    if (slots >= UINT32_MAX)
+        FAIL(E_LIMIT, "%zu texts of up to %zu tokens are more than 2^32 tokens: lower max_tokens", count, max_tokens);
+    TRY(memory_take(&block, 1, sizeof(struct owned)));
+    struct owned *owned = out->owned = block;
+    TRY(memory_take(&block, slots, sizeof(int32_t)));
+    owned->ids = encoding.ids = block;
+    TRY(memory_take(&block, count + 1, sizeof(uint32_t)));
+    owned->offset = block;
+    encoding.length = owned->offset + 1; /* turned into offsets below */
+    parallel_for(count, TEXT_GRAIN, texts_encode, &encoding);
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        /* Errors are recorded per thread: meet this one again in ours. */
+        if (encoding.length[i] == 0) TRY(text_encode(&encoding, i));
+        size_t length = encoding.length[i];
+        memmove(encoding.ids + used, encoding.ids + i * max_tokens, length * sizeof(int32_t));
+        used += length;
+        owned->offset[i + 1] = (uint32_t)used;
+    }
+    block = owned->ids;
+    TRY(memory_resize(&block, used, sizeof(int32_t)));
+    owned->ids = block;
+    if (encoding.texts->label) {
+        TRY(memory_take(&block, count, sizeof(int32_t)));
+        owned->label = block;
+        memcpy(owned->label, encoding.texts->label, count * sizeof(int32_t));
+    }
+    out->examples = (struct examples){.count = count,
+                                      .ids = owned->ids,
+                                      .offset = owned->offset,
+                                      .label = owned->label,
+                                      .classes = owned->label ? task->classes : 0};
+out:
+    if (status < 0) task_examples_close(out);
+    return status;
+}
+
+void task_examples_close(struct task_examples *examples) {
+    struct owned *owned = examples->owned;
+    if (owned) {
+        memory_release(owned->ids);
+        memory_release(owned->offset);
+        memory_release(owned->label);
+        memory_release(owned);
+    }
+    memset(examples, 0, sizeof *examples);
+}
