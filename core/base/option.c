@@ -89,10 +89,14 @@ static bool integer_parse(const char *text, int64_t *value) {
     return errno == 0;
 }
 
-/* The fewest digits that read back as the same double. */
+/* The fewest digits that read back as the same double; whole numbers without an exponent. */
 static void real_print(double value, char text[32]) {
+    if (value == floor(value) && fabs(value) < 1e15) {
+        snprintf(text, 32, "%.0f", value == 0 ? 0.0 : value);
+        return;
+    }
     for (int precision = 1; precision <= 17; precision++) {
-        snprintf(text, 32, "%.*g", precision, value == 0 ? 0.0 : value);
+        snprintf(text, 32, "%.*g", precision, value);
         if (strtod(text, NULL) == value) return;
     }
 }
