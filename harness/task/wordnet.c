@@ -20,9 +20,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
 
@@ -62,32 +63,6 @@ struct wordnet {
     const char **texts[SPLITS];
     int32_t *labels[SPLITS];
 };
-
-/* Read a whole file, zero-terminated; release with memory_release. */
-static int file_read(const char *path, char **bytes, size_t *count) {
-    int status = 0;
-    void *block = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        FAIL(E_IO, "%s: %s: install wordnet-base (apt-get install wordnet-base) or set task.wordnet.data", path,
-             strerror(errno));
-    struct stat info;
-    if (fstat(fileno(file), &info) || !S_ISREG(info.st_mode)) FAIL(E_IO, "%s: not a regular file", path);
-    if ((uint64_t)info.st_size > FILE_LIMIT_BYTES)
-        FAIL(E_LIMIT, "%s: %lld bytes are more than a WordNet data file can have (%zu)", path, (long long)info.st_size,
-             FILE_LIMIT_BYTES);
-    size_t size = (size_t)info.st_size;
-    TRY(memory_take(&block, size + 1, 1));
-    if (fread(block, 1, size, file) != size) FAIL(E_IO, "%s: shorter than its %zu bytes while being read", path, size);
-    ((char *)block)[size] = 0;
-    *bytes = block;
-    *count = size;
-    block = NULL;
-out:
-    memory_release(block);
-    if (file) fclose(file);
-    return status;
-}
 
 /* The definition: the parts of a gloss between semicolons that do not open with a quotation mark. Writes at
  * most 2*bytes and a zero ("a;b" becomes "a; b"); returns the length. */
@@ -208,7 +183,10 @@ static int file_parse(struct wordnet *wordnet, const char *folder, const char *n
     size_t count = 0, before = wordnet->count;
     if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
         FAIL(E_ARGUMENT, "task.wordnet.data: the path is too long");
-    TRY(file_read(path, &bytes, &count));
+    if (access(path, R_OK) != 0)
+        FAIL(E_IO, "%s: %s: install wordnet-base (apt-get install wordnet-base) or set task.wordnet.data", path,
+             strerror(errno));
+    TRY(file_read(path, FILE_LIMIT_BYTES, &bytes, &count));
     hash_number(hash, count);
     hash_update(hash, bytes, count);
     const char *at = bytes, *end = bytes + count;
