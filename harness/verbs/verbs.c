@@ -1,0 +1,34 @@
+/* The table of verbs (contract: verbs.h). */
+#include "verbs/verbs.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/option.h"
+
+const struct verb verbs[] = {
+    {"list", "list experiments, sessions or cells with their status",
+     "[experiments|sessions|cells] [EXPERIMENT] [options]", verb_list},
+    {"show", "show everything stored about one cell or experiment", "CELL|EXPERIMENT [options]", verb_show},
+    {"export", "write the result view, one row per cell", "[EXPERIMENT…] [options]", verb_export},
+    {NULL, NULL, NULL, NULL},
+};
+
+const struct verb *verb_find(const char *name) {
+    for (const struct verb *verb = verbs; verb->name; verb++)
+        if (strcmp(verb->name, name) == 0) return verb;
+    return NULL;
+}
+
+const char *verb_nearest(const char *name) {
+    const char *names[sizeof verbs / sizeof *verbs];
+    size_t count = 0;
+    for (const struct verb *verb = verbs; verb->name; verb++) names[count++] = verb->name;
+    names[count] = NULL;
+    return word_nearest(names, name);
+}
+
+int verb_exit_code(int status) {
+    if (status >= 0) return status;
+    return status == E_INTERRUPTED ? EXIT_INTERRUPTED : EXIT_USAGE;
+}
