@@ -21,9 +21,9 @@
  *   limits: {wall_s: 900, memory_mb: 8192}
  *   plugins: [path.so]
  *
- * Ranges: "1..8" and "64..1024*2" (step or factor after the end: "1..9+2"). Keys that begin with a dot are
- * ignored (a place for anchors). Unknown keys, duplicate keys, wrong types, "${...}" substitution, YAML tags:
- * errors with file:line:column.
+ * Ranges: "1..8" and "64..1024*2" (step or factor after the end: "1..9+2"). Anchors, aliases and merge keys
+ * work; keys that begin with a dot are ignored (a place for anchors). Unknown keys, duplicate keys, wrong
+ * types, "${...}" substitution, YAML tags: errors with file:line:column. docs/CONFIG.md is the reference.
  */
 #ifndef EXPERIMENT_H
 #define EXPERIMENT_H
@@ -32,14 +32,10 @@
 
 #include "base/hash.h"
 #include "base/option.h"
+#include "config/position.h"
 #include "model/model.h"
 #include "task/task.h"
 #include "technique.h"
-
-struct position {
-    const char *file;
-    size_t line, column;
-}; /* 1-based; file "--set" for overrides */
 
 struct stage_plan {
     const struct technique *technique;
@@ -49,16 +45,16 @@ struct stage_plan {
 
 struct cell {
     char key[HASH_HEX];        /* of all that can change its result; see plan_key in plan.c */
-    char *label;               /* unique in the experiment, short: "rtn bits=4 group=64"; "baseline" */
-    char *pipeline;            /* "rtn", "magnitude+rtn"; "baseline" for the empty one */
-    struct stage_plan *stages; /* prepare stages first */
+    const char *label;         /* unique in the experiment, short: "rtn bits=4 group=64"; "baseline" */
+    const char *pipeline;      /* "rtn", "magnitude+rtn"; "baseline" for the empty one */
+    struct stage_plan *stages; /* prepare stages first; cells of the same pipeline share the array */
     size_t stage_count, prepare_count;
     int threads; /* while timing */
     uint64_t seed;
     enum gemm_backend gemm;
     bool is_baseline;
     size_t baseline;   /* index of the cell it is compared with: same threads, seed and gemm, empty pipeline */
-    char *skip_reason; /* NULL: to be run */
+    const char *skip_reason; /* NULL: to be run */
 };
 
 struct model_plan {
@@ -87,8 +83,9 @@ struct limits_plan {
 };
 
 struct experiment {
-    char *name, *description, *path;
-    char *text;          /* the file as read plus the --set overrides, stored with the results */
+    const char *name, *description, *path;
+    const char *text;    /* the file as read plus the --set overrides as comments, stored with the results */
+    const char *notes;   /* lines on what the expansion did silently (duplicates dropped); "" for none */
     char hash[HASH_HEX]; /* of the resolved experiment: resume continues a session only of the same hash */
     struct model_plan model;
     struct tokenizer_plan tokenizer;
@@ -101,17 +98,20 @@ struct experiment {
     struct option_store store;
 };
 
-/* Read and expand files. overrides: "path.to.key=value" texts from --set. plugins: paths from --plugin, loaded
- * before parsing. Errors carry file:line:column (E_ARGUMENT); nothing ran. Two files with the same experiment
- * name: an error naming both. */
+/* Read and expand files. overrides: "path.to.key=value" texts from --set; a path of one word that is no top-level
+ * key names the setting of that name in the task, model, tokenizer, measure, limits or matrix ("data=DIR").
+ * Plug-ins that the file names are loaded first. Errors carry file:line:column (E_ARGUMENT; E_IO when the file
+ * cannot be read); nothing ran. Two files with the same experiment name: an error naming both.
+ * On an error nothing needs closing. */
 int experiment_read(struct experiment *experiment, const char *path, const char *const *overrides,
                     size_t override_count);
 int experiments_read(struct experiment **experiments, const char *const *paths, size_t count,
                      const char *const *overrides, size_t override_count);
-void experiment_close(struct experiment *experiment);
+void experiment_close(struct experiment *experiment); /* accepts a zeroed experiment */
+void experiments_close(struct experiment *experiments, size_t count);
 
-/* The built-in experiment tables, for `schema` and `--help`. */
-extern const struct option model_options[], tokenizer_options[], measure_options[], limits_options[];
+/* The built-in experiment tables, for `schema` and `--help`. axis_options: what beside pipelines a matrix varies. */
+extern const struct option model_options[], tokenizer_options[], measure_options[], limits_options[], axis_options[];
 
 /* The JSON Schema of experiment files, from the option tables; release with memory_release. */
 int schema_print(char **json);
@@ -119,7 +119,10 @@ int schema_print(char **json);
 /* Registry of techniques: built in, then loaded plug-ins. NULL-terminated by count. */
 const struct technique *technique_find(const char *name);
 const struct technique *const *technique_list(size_t *count);
-/* Load technique_<name>.so: E_PLUGIN "x.so: technique 'foo' has ABI 7, this runexp needs 1". */
+/* Load technique_<name>.so: E_PLUGIN "x.so: technique 'foo' has ABI 7, this runexp needs 1". Loading the same
+ * file twice is one load. */
 int technique_load(const char *path);
+/* Does a technique keep its contract (ABI, name, required hooks, option table)? E_PLUGIN says what is wrong. */
+int technique_check(const struct technique *technique, const char *name);
 
 #endif

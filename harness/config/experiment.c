@@ -1,0 +1,226 @@
+/* An experiment file from bytes to a frozen plan.
+ *
+ * Order: bytes → tree of nodes → --set overrides on the tree → top-level keys → plug-ins (they add techniques)
+ * → sections by their option tables → cells (harness/plan). Nothing is kept of the tree: what the experiment
+ * needs is copied into its store, which one call frees.
+ */
+#include "config/experiment.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/memory.h"
+#include "config/override.h"
+#include "config/sections.h"
+#include "config/settings.h"
+#include "plan/plan.h"
+
+enum { FILE_BYTES_MAX = 4 << 20, EXPERIMENT_NAME_MAX = 80 };
+
+const char *const experiment_keys[] = {"experiment", "description", "model",  "tokenizer", "task", "prepare",
+                                       "matrix",     "measure",     "limits", "plugins",   NULL};
+
+/* The whole file, zero-terminated; *text is memory_release'd by the caller. */
+static int file_read(const char *path, char **text, size_t *bytes) {
+    int status = 0;
+    struct stat stat;
+    void *block = NULL;
+    FILE *file = fopen(path, "rb");
+    *text = NULL;
+    if (file == NULL) FAIL(E_IO, "%s: cannot be read: %s", path, strerror(errno));
+    if (fstat(fileno(file), &stat) == 0 && S_ISDIR(stat.st_mode))
+        FAIL(E_IO, "%s: is a directory; name its files, for example %s/*.yaml", path, path);
+    TRY(memory_take(&block, FILE_BYTES_MAX + 2, 1));
+    *bytes = fread(block, 1, FILE_BYTES_MAX + 1, file);
+    if (ferror(file)) FAIL(E_IO, "%s: cannot be read: %s", path, strerror(errno));
+    if (*bytes > FILE_BYTES_MAX) FAIL(E_ARGUMENT, "%s: larger than %d MiB", path, FILE_BYTES_MAX >> 20);
+    *text = block;
+    block = NULL;
+out:
+    memory_release(block);
+    if (file != NULL) fclose(file);
+    return status;
+}
+
+/* The file and the overrides, as stored with the results. */
+static int text_keep(struct experiment *experiment, const char *text, size_t bytes, const char *const *overrides,
+                     size_t count) {
+    int status = 0;
+    size_t total = bytes + 2, used = bytes;
+    void *block;
+    for (size_t i = 0; i < count; i++) total += strlen(overrides[i]) + 16;
+    TRY(store_take(&experiment->store, total, 1, &block));
+    memcpy(block, text, bytes);
+    if (bytes > 0 && text[bytes - 1] != '\n' && count > 0) ((char *)block)[used++] = '\n';
+    for (size_t i = 0; i < count; i++)
+        used += (size_t)snprintf((char *)block + used, total - used, "# --set %s\n", overrides[i]);
+    experiment->text = block;
+out:
+    return status;
+}
+
+static int overrides_apply(struct experiment *experiment, struct document *document, const char *const *overrides,
+                           size_t count) {
+    int status = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t path_bytes;
+        void *label;
+        TRY(override_split(overrides[i], &path_bytes));
+        TRY(store_take(&experiment->store, path_bytes + 8, 1, &label));
+        snprintf(label, path_bytes + 8, "--set %.*s", (int)path_bytes, overrides[i]);
+        TRY(override_apply(document, overrides[i], label));
+    }
+out:
+    return status;
+}
+
+static int keys_check(const struct node *root) {
+    int status = 0;
+    for (size_t i = 0; i < root->count; i++) {
+        const char *key = root->keys[i]->text;
+        bool found = key[0] == '.';
+        for (size_t k = 0; experiment_keys[k] != NULL && !found; k++) found = strcmp(experiment_keys[k], key) == 0;
+        if (!found) TRY(unknown_word(&root->keys[i]->at, NULL, "key", key, experiment_keys));
+    }
+out:
+    return status;
+}
+
+static int plugins_load(const struct node *node) {
+    int status = 0;
+    if (node_is_empty(node)) return 0;
+    if (node->type != NODE_LIST)
+        FAIL_AT(&node->at, "plugins must be a list of paths, not %s", node_type_name(node->type));
+    for (size_t i = 0; i < node->count; i++) {
+        const struct node *item = node->items[i];
+        if (item->type != NODE_SCALAR || item->text[0] == '\0')
+            FAIL_AT(&item->at, "plugins: a path such as build/release/technique_mine.so is expected here");
+        status = technique_load(item->text);
+        if (status < 0) {
+            position_prefix(status, &item->at, "plugins");
+            goto out;
+        }
+    }
+out:
+    return status;
+}
+
+/* A name is a folder and a file name later on. */
+static int name_read(struct experiment *experiment, const struct node *root, const struct position *at) {
+    int status = 0;
+    const struct node *node = node_find(root, "experiment"), *description = node_find(root, "description");
+    if (node == NULL) FAIL_AT(at, "experiment is required: a name of letters, digits, - and _");
+    if (node->type != NODE_SCALAR || node->text[0] == '\0')
+        FAIL_AT(&node->at, "experiment must be a name of letters, digits, - and _");
+    for (const char *c = node->text; *c != '\0'; c++)
+        if (!(isalnum((unsigned char)*c) || *c == '-' || *c == '_') || (unsigned char)*c > 127)
+            FAIL_AT(&node->at, "experiment: a name is letters, digits, - and _ (got '%.80s')", node->text);
+    if (strlen(node->text) > EXPERIMENT_NAME_MAX)
+        FAIL_AT(&node->at, "experiment: the name is longer than %d letters", EXPERIMENT_NAME_MAX);
+    TRY(store_text(&experiment->store, node->text, &experiment->name));
+    experiment->description = "";
+    if (!node_is_empty(description)) {
+        if (description->type != NODE_SCALAR)
+            FAIL_AT(&description->at, "description must be a text, not %s", node_type_name(description->type));
+        TRY(store_text(&experiment->store, description->text, &experiment->description));
+    }
+out:
+    return status;
+}
+
+/* What resume goes by: name, measuring plan, and every cell. Limits and description may change in between. */
+static void experiment_hash(struct experiment *experiment) {
+    struct hash hash;
+    const struct measure_plan *measure = &experiment->measure;
+    char confidence[40];
+    hash_open(&hash);
+    hash_text(&hash, "shrinklab experiment 1");
+    hash_text(&hash, experiment->name);
+    hash_number(&hash, (uint64_t)measure->rounds);
+    hash_number(&hash, (uint64_t)measure->samples);
+    hash_number(&hash, (uint64_t)measure->warmup);
+    snprintf(confidence, sizeof confidence, "%.17g", measure->confidence);
+    hash_text(&hash, confidence);
+    hash_number(&hash, measure->batch_count);
+    for (size_t i = 0; i < measure->batch_count; i++) hash_number(&hash, measure->batch[i]);
+    hash_number(&hash, measure->meter_count);
+    for (size_t i = 0; i < measure->meter_count; i++) hash_text(&hash, measure->meters[i]);
+    hash_number(&hash, experiment->cell_count);
+    for (size_t i = 0; i < experiment->cell_count; i++) {
+        hash_text(&hash, experiment->cells[i].key);
+        hash_text(&hash, experiment->cells[i].label);
+    }
+    hash_close(&hash, experiment->hash);
+}
+
+int experiment_read(struct experiment *experiment, const char *path, const char *const *overrides,
+                    size_t override_count) {
+    int status = 0;
+    struct document document = {0};
+    char *text = NULL;
+    size_t bytes = 0;
+    *experiment = (struct experiment){.notes = ""};
+    TRY(store_text(&experiment->store, path, &experiment->path));
+    struct position at = {.file = experiment->path, .line = 1, .column = 1};
+    TRY(file_read(path, &text, &bytes));
+    TRY(text_keep(experiment, text, bytes, overrides, override_count));
+    TRY(document_parse(&document, text, bytes, experiment->path, false, &document.root));
+    if (node_is_empty(document.root)) FAIL_AT(&at, "the file is empty; an experiment begins with experiment: NAME");
+    const struct node *root = document.root;
+    if (root->type != NODE_MAP)
+        FAIL_AT(&root->at, "an experiment is a map of keys (experiment: NAME, model: ...), not %s",
+                node_type_name(root->type));
+    TRY(overrides_apply(experiment, &document, overrides, override_count));
+    TRY(keys_check(root));
+    TRY(name_read(experiment, root, &at));
+    TRY(plugins_load(node_find(root, "plugins")));
+    TRY(section_model(experiment, node_find(root, "model"), &at));
+    TRY(section_tokenizer(experiment, node_find(root, "tokenizer"), &at));
+    TRY(section_task(experiment, node_find(root, "task"), &at));
+    TRY(section_measure(experiment, node_find(root, "measure"), &at));
+    TRY(section_limits(experiment, node_find(root, "limits"), &at));
+    TRY(plan_expand(experiment, &document, &at));
+    experiment_hash(experiment);
+out:
+    document_close(&document);
+    memory_release(text);
+    if (status < 0) experiment_close(experiment);
+    return status;
+}
+
+void experiment_close(struct experiment *experiment) {
+    memory_release(experiment->cells);
+    option_store_close(&experiment->store);
+    *experiment = (struct experiment){0};
+}
+
+int experiments_read(struct experiment **experiments, const char *const *paths, size_t count,
+                     const char *const *overrides, size_t override_count) {
+    int status = 0;
+    void *block = NULL;
+    *experiments = NULL;
+    if (count == 0) FAIL(E_ARGUMENT, "no experiment file; try: runexp configs/quickstart.yaml");
+    TRY(memory_take(&block, count, sizeof **experiments));
+    *experiments = block;
+    for (size_t i = 0; i < count; i++) {
+        TRY(experiment_read(&(*experiments)[i], paths[i], overrides, override_count));
+        for (size_t j = 0; j < i; j++)
+            if (strcmp((*experiments)[i].name, (*experiments)[j].name) == 0)
+                FAIL(E_ARGUMENT, "%s and %s are both the experiment '%s'; rename one", paths[j], paths[i],
+                     (*experiments)[i].name);
+    }
+out:
+    if (status < 0) {
+        experiments_close(*experiments, count);
+        *experiments = NULL;
+    }
+    return status;
+}
+
+void experiments_close(struct experiment *experiments, size_t count) {
+    for (size_t i = 0; experiments != NULL && i < count; i++) experiment_close(&experiments[i]);
+    memory_release(experiments);
+}
