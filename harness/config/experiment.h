@@ -53,7 +53,7 @@ struct cell {
     uint64_t seed;
     enum gemm_backend gemm;
     bool is_baseline;
-    size_t baseline;   /* index of the cell it is compared with: same threads, seed and gemm, empty pipeline */
+    size_t baseline;         /* index of the cell it is compared with: same threads, seed and gemm, empty pipeline */
     const char *skip_reason; /* NULL: to be run */
 };
 

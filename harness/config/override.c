@@ -40,9 +40,12 @@ static int path_complete(struct document *document, const char *word, const char
     size_t count = 0, hits = 0;
     *inner = NULL;
     if (task != NULL && named_options(task, "task", &name, &options) == 0) kind = task_kind_find(name->text);
-    const struct place places[] = {{"task", kind != NULL ? kind->options : NULL}, {"model", model_options},
-                                   {"tokenizer", tokenizer_options},              {"measure", measure_options},
-                                   {"limits", limits_options},                    {"matrix", axis_options}};
+    const struct place places[] = {{"task", kind != NULL ? kind->options : NULL},
+                                   {"model", model_options},
+                                   {"tokenizer", tokenizer_options},
+                                   {"measure", measure_options},
+                                   {"limits", limits_options},
+                                   {"matrix", axis_options}};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         for (const struct option *option = places[i].table; option != NULL && option->name != NULL; option++) {
             if (count < 240) words[count++] = option->name;

@@ -162,12 +162,15 @@ out:
     return status;
 }
 
-/* One number of a range: plain decimal, finite. */
+/* One number of a range, [text, stop): copied out, because "1..8" begins with the number "1." as well. */
 static bool range_number(const char *text, const char *stop, double *value) {
-    char *end;
-    if (text == stop || *text == ' ' || *text == '+') return false;
-    *value = strtod(text, &end);
-    return end == stop && isfinite(*value);
+    char copy[48], *end;
+    size_t length = (size_t)(stop - text);
+    if (length == 0 || length >= sizeof copy || strchr("-.0123456789", *text) == NULL) return false;
+    memcpy(copy, text, length);
+    copy[length] = '\0';
+    *value = strtod(copy, &end);
+    return *end == '\0' && fabs(*value) <= 9007199254740992.0;
 }
 
 /* Expand "first..last", "first..last+step", "first..last*factor". The values are first + i*step and first *

@@ -174,10 +174,8 @@ static int node_copy(struct document *document, const struct node *from, unsigne
     (*to)->text = from->text;
     for (size_t i = 0; i < from->count; i++) {
         TRY(node_copy(document, from->items[i], depth + 1, &item));
-        if (from->type == NODE_MAP)
-            TRY(node_put(document, *to, from->keys[i], item));
-        else
-            TRY(node_append(document, *to, item));
+        if (from->type == NODE_MAP) TRY(node_put(document, *to, from->keys[i], item));
+        else TRY(node_append(document, *to, item));
     }
 out:
     return status;
@@ -310,10 +308,8 @@ static int reader_map(struct reader *reader, unsigned depth, struct node *map) {
         if (map->count >= KEYS_MAX) FAIL_AT(&key->at, "a map has more than %d keys", KEYS_MAX);
         TRY(reader_next(reader, &event));
         TRY(reader_node(reader, &event, depth + 1, &value));
-        if (is_merge)
-            merge = value;
-        else
-            TRY(node_put(reader->document, map, key, value));
+        if (is_merge) merge = value;
+        else TRY(node_put(reader->document, map, key, value));
     }
     if (merge != NULL) TRY(map_merge(reader, map, merge));
 out:
@@ -339,9 +335,7 @@ static int reader_node(struct reader *reader, yaml_event_t *event, unsigned dept
     if (tag != NULL) FAIL_AT(&at, "the tag %s: tags are not read; write the plain value", (const char *)tag);
     if (depth > DEPTH_MAX) FAIL_AT(&at, "nested more than %d deep", DEPTH_MAX);
     switch (event->type) {
-    case YAML_ALIAS_EVENT:
-        TRY(reader_alias(reader, (const char *)event->data.alias.anchor, &at, depth, node));
-        break;
+    case YAML_ALIAS_EVENT: TRY(reader_alias(reader, (const char *)event->data.alias.anchor, &at, depth, node)); break;
     case YAML_SCALAR_EVENT: TRY(reader_scalar(reader, event, &at, node)); break;
     case YAML_SEQUENCE_START_EVENT:
         TRY(node_new(reader->document, NODE_LIST, &at, node));

@@ -17,10 +17,10 @@ enum node_type { NODE_SCALAR, NODE_LIST, NODE_MAP };
 
 struct node {
     enum node_type type;
-    bool quoted;              /* a scalar in quotes or a block scalar */
-    const char *text;         /* scalar; "" for none */
-    struct node **items;      /* list items, or map values */
-    struct node **keys;       /* map keys (scalars), beside items */
+    bool quoted;         /* a scalar in quotes or a block scalar */
+    const char *text;    /* scalar; "" for none */
+    struct node **items; /* list items, or map values */
+    struct node **keys;  /* map keys (scalars), beside items */
     size_t count, capacity;
     struct position at;
 };

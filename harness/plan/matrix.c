@@ -84,8 +84,9 @@ static void setting_take(struct axis_settings *setting, size_t a, const struct a
 static bool setting_has(const struct axis *axis, size_t a, const struct axis_settings *setting) {
     for (size_t i = 0; i < axis->count; i++) {
         const struct axis_settings *value = &axis->values[i];
-        if (a == 0 ? value->threads == setting->threads
-                   : a == 1 ? value->seed == setting->seed : strcmp(value->gemm, setting->gemm) == 0)
+        if (a == 0   ? value->threads == setting->threads
+            : a == 1 ? value->seed == setting->seed
+                     : strcmp(value->gemm, setting->gemm) == 0)
             return true;
     }
     return axis->count == 0;
@@ -189,11 +190,10 @@ static int product_read(struct matrix *matrix, struct experiment *experiment, st
         axes[a].count = 1;
         setting_take(&axes[a].values[0], a, first);
     }
-    double product = (double)axes[0].count * (double)axes[1].count * (double)axes[2].count *
-                     (zip_ranges != NULL ? (double)(matrix->pipelines.count - whole.end)
-                                         : (double)zip_length * (double)whole.end);
-    if (product > CELLS_MAX)
-        FAIL_AT(&map->at, "the matrix has %.0f cells; at most %d are allowed", product, CELLS_MAX);
+    double product =
+        (double)axes[0].count * (double)axes[1].count * (double)axes[2].count *
+        (zip_ranges != NULL ? (double)(matrix->pipelines.count - whole.end) : (double)zip_length * (double)whole.end);
+    if (product > CELLS_MAX) FAIL_AT(&map->at, "the matrix has %.0f cells; at most %d are allowed", product, CELLS_MAX);
     size_t digits[AXES];
     for (digits[0] = 0; digits[0] < axes[0].count; digits[0]++)
         for (digits[1] = 0; digits[1] < axes[1].count; digits[1]++)

@@ -6,8 +6,8 @@
 #include "plan/pipeline.h"
 
 struct matrix_point {
-    struct axis_settings setting; /* threads resolved */
-    size_t pipeline;              /* into matrix.pipelines */
+    struct axis_settings setting;   /* threads resolved */
+    size_t pipeline;                /* into matrix.pipelines */
     const struct position *include; /* where include asks for it; NULL for the product */
 };
 

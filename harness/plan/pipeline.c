@@ -20,7 +20,7 @@ struct stage_axis {
 struct stage_pattern {
     const struct technique *technique;
     struct position at;
-    void *base;             /* defaults and lists of names; NULL without options */
+    void *base; /* defaults and lists of names; NULL without options */
     struct stage_axis *axes;
     size_t axis_count;
     struct stage_given given;
@@ -120,8 +120,8 @@ static int pipeline_label(struct pipeline *pipeline, struct option_store *store)
         for (size_t i = 0; i < pipeline->given[s].count; i++) {
             const struct option *option = pipeline->given[s].options[i];
             TRY(option_text(option, stage->options, store, &text));
-            label_used += (size_t)snprintf((char *)label + label_used, label_bytes - label_used, " %s=%s", option->name,
-                                           text);
+            label_used +=
+                (size_t)snprintf((char *)label + label_used, label_bytes - label_used, " %s=%s", option->name, text);
         }
     }
     pipeline->name = name;
@@ -193,8 +193,7 @@ int pipeline_read(struct pipelines *pipelines, struct experiment *experiment, st
             product *= stages[s].axes[a].values.count;
         }
     }
-    if (pipelines->count + product > PIPELINES_MAX)
-        FAIL_AT(&node->at, "more than %d pipelines in all", PIPELINES_MAX);
+    if (pipelines->count + product > PIPELINES_MAX) FAIL_AT(&node->at, "more than %d pipelines in all", PIPELINES_MAX);
     do {
         if (pipelines->count == pipelines->capacity) {
             void *items = pipelines->items;

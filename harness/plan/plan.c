@@ -117,10 +117,10 @@ struct full_stages {
 struct builder {
     struct experiment *experiment;
     struct matrix matrix;
-    struct pipelines prepare;     /* exactly one */
-    struct full_stages *full;     /* beside matrix.pipelines; the last one is the baseline's */
+    struct pipelines prepare; /* exactly one */
+    struct full_stages *full; /* beside matrix.pipelines; the last one is the baseline's */
     struct text_index keys, settings;
-    size_t capacity;              /* of experiment->cells */
+    size_t capacity; /* of experiment->cells */
     size_t dropped;
     const char *dropped_label;
     struct position dropped_at;
@@ -167,8 +167,7 @@ static int setting_skip(struct builder *builder, const struct axis_settings *set
     for (*gemm = GEMM_BUILTIN; *gemm < GEMM_ONEDNN && strcmp(gemm_backend_name(*gemm), setting->gemm) != 0;)
         *gemm = (enum gemm_backend)(*gemm + 1);
     enum gemm_backend found;
-    if (gemm_backend_find(setting->gemm, &found) < 0)
-        TRY(store_text(store, error_text(), reason));
+    if (gemm_backend_find(setting->gemm, &found) < 0) TRY(store_text(store, error_text(), reason));
     else if (setting->threads > builder->cpus)
         TRY(text_format(store, reason, "%lld threads, but this process may use %d CPUs", (long long)setting->threads,
                         builder->cpus));

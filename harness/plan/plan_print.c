@@ -24,7 +24,7 @@ enum layout { LAYOUT_TABLE, LAYOUT_CSV, LAYOUT_JSONL, LAYOUT_MD };
 static void stage_text(struct json_writer *out, const struct stage_plan *stage) {
     json_raw(out, stage->technique->name);
     for (const struct option *option = stage->technique->options; option != NULL && option->name != NULL; option++) {
-        char text[256];
+        char text[1024];
         option_print(option, stage->options, text, sizeof text);
         json_raw(out, " ");
         json_raw(out, option->name);
@@ -42,7 +42,7 @@ static void stages_text(struct json_writer *out, const struct cell *cell) {
 
 /* A number without quotes, a text with them. */
 static void option_json(struct json_writer *out, const struct option *option, const void *options) {
-    char text[256];
+    char text[1024];
     option_print(option, options, text, sizeof text);
     json_string(out, option->name);
     json_raw(out, ":");
@@ -76,21 +76,18 @@ static void row_jsonl(struct json_writer *out, const struct experiment *experime
         const struct stage_plan *stage = &cell->stages[s];
         json_format(out, "%s{\"technique\":\"%s\",\"version\":%u,\"options\":{", s > 0 ? "," : "",
                     stage->technique->name, stage->technique->version);
-        for (const struct option *option = stage->technique->options; option != NULL && option->name != NULL; option++) {
+        for (const struct option *option = stage->technique->options; option != NULL && option->name != NULL;
+             option++) {
             if (option != stage->technique->options) json_raw(out, ",");
             option_json(out, option, stage->options);
         }
         json_raw(out, "}}");
     }
     json_format(out, "],\"cached\":%s,\"skip\":", row->cached ? "true" : "false");
-    if (cell->skip_reason != NULL)
-        json_string(out, cell->skip_reason);
-    else
-        json_raw(out, "null");
-    if (isfinite(row->seconds))
-        json_format(out, ",\"seconds\":%.3f}\n", row->seconds);
-    else
-        json_raw(out, ",\"seconds\":null}\n");
+    if (cell->skip_reason != NULL) json_string(out, cell->skip_reason);
+    else json_raw(out, "null");
+    if (isfinite(row->seconds)) json_format(out, ",\"seconds\":%.3f}\n", row->seconds);
+    else json_raw(out, ",\"seconds\":null}\n");
 }
 
 /* A field of the csv or md layouts, escaped for it. */
@@ -141,8 +138,7 @@ static void row_fields(struct json_writer *out, enum layout layout, const struct
 
 static void row_table(struct json_writer *out, const struct row *row, size_t i, int width) {
     const struct cell *cell = row->cell;
-    json_format(out, "%5zu  %-*s  %2d threads  seed %llu  %-8s  %s", i, width, cell->label, cell->threads,
-                (unsigned long long)cell->seed, gemm_backend_name(cell->gemm), row_state(row));
+    json_format(out, "%5zu  %-*s  %s", i, width, cell->label, row_state(row));
     if (cell->skip_reason != NULL) json_format(out, ": %s", cell->skip_reason);
     else if (isfinite(row->seconds)) json_format(out, "  %.1f s", row->seconds);
     json_raw(out, "\n");
@@ -151,6 +147,24 @@ static void row_table(struct json_writer *out, const struct row *row, size_t i, 
         stage_text(out, &cell->stages[s]);
         json_raw(out, s < cell->prepare_count ? "  (prepare)\n" : "\n");
     }
+}
+
+/* What all cells share; what they do not share is in their labels. */
+static void table_head(struct json_writer *out, const struct experiment *experiment) {
+    const struct cell *first = &experiment->cells[0];
+    bool threads = true, seed = true, gemm = true;
+    for (size_t i = 1; i < experiment->cell_count; i++) {
+        threads &= experiment->cells[i].threads == first->threads;
+        seed &= experiment->cells[i].seed == first->seed;
+        gemm &= experiment->cells[i].gemm == first->gemm;
+    }
+    json_format(out, "%s: %s\n", experiment->name, experiment->path);
+    if (experiment->description[0] != '\0') json_format(out, "  %s\n", experiment->description);
+    json_format(out, "  %s, task %s", experiment->model.config.family, experiment->task->name);
+    if (threads) json_format(out, ", threads %d", first->threads);
+    if (seed) json_format(out, ", seed %llu", (unsigned long long)first->seed);
+    if (gemm) json_format(out, ", gemm %s", gemm_backend_name(first->gemm));
+    json_raw(out, "\n");
 }
 
 static void duration_text(double seconds, char *text, size_t size) {
@@ -174,7 +188,7 @@ out:
 
 int plan_print(FILE *stream, const struct experiment *experiment, const struct plan_view *view, const char *format) {
     int status = 0;
-    enum layout layout;
+    enum layout layout = LAYOUT_TABLE;
     struct json_writer out = {0}, scratch = {0};
     size_t cached = 0, skipped = 0, unknown = 0;
     double total = 0;
@@ -185,8 +199,7 @@ int plan_print(FILE *stream, const struct experiment *experiment, const struct p
         if (length > (size_t)width) width = length > 60 ? 60 : (int)length;
     }
     if (layout == LAYOUT_TABLE) {
-        json_format(&out, "%s: %s\n", experiment->name, experiment->path);
-        if (experiment->description[0] != '\0') json_format(&out, "  %s\n", experiment->description);
+        table_head(&out, experiment);
     } else if (layout == LAYOUT_CSV) {
         json_raw(&out, "cell,label,threads,seed,gemm,state,seconds,stages,skip_reason\n");
     } else if (layout == LAYOUT_MD) {
