@@ -37,6 +37,9 @@ struct weight_grid {
     size_t groups; /* per row */
 };
 
+/* Private to formats/: how the packed bytes are multiplied. */
+struct weight_execution;
+
 struct weight_format {
     const char *name; /* "f32", "int8", "int4" */
     const char *summary;
@@ -53,6 +56,7 @@ struct weight_format {
     int (*unpack)(const struct weight_shape *shape, const void *packed, float *w);
     /* Structural check of bytes from a file (finite scales, codes in range). E_FORMAT. */
     int (*check)(const struct weight_shape *shape, const void *packed, size_t bytes);
+    const struct weight_execution *execution;
 };
 
 /* The registry: a NULL-terminated array; weight_format_find returns NULL when absent. */

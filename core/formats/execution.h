@@ -1,0 +1,46 @@
+/* How a format is multiplied: what weight.c needs beyond the traits that techniques see (private to
+ * formats/). A new format is a file with two rows, `struct weight_format` and `struct weight_execution`,
+ * and one line in registry.c. */
+#ifndef EXECUTION_H
+#define EXECUTION_H
+
+#include "formats/weight.h"
+
+/* What multiplication needs beyond the packed bytes. */
+struct weight_prepared {
+    enum gemm_backend backend;
+    float *panels;         /* f32 builtin: [Rp/16][N][16] */
+    float *scale;          /* int8: [Rp] */
+    int32_t *row_sum;      /* int8: [Rp] */
+    struct onednn *onednn; /* f32 with GEMM_ONEDNN */
+};
+
+/* A block of activations as the kernels take it; the integer side is NULL for formats that do not ask. */
+struct weight_input {
+    const float *x;      /* (T,N) */
+    const int8_t *q;     /* (T,n_padded) */
+    const float *scale;  /* [T] */
+    const int32_t *sums; /* (T,n_padded/G) */
+};
+
+struct weight_execution {
+    /* n_padded and G of the quantized input; NULL when the format takes f32. */
+    void (*input)(const struct weight_shape *shape, size_t *n_padded, size_t *group);
+    /* Fill the fields of `prepared` that multiply reads; *bytes: what they take. NULL when there is nothing. */
+    int (*prepare)(const struct weight *weight, struct weight_prepared *prepared, size_t *bytes);
+    /* Tokens t_begin..t_end-1 by panels p_begin..p_end-1 of y (T,R). */
+    void (*multiply)(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
+                     size_t p_begin, size_t p_end, const float *bias, float *y);
+};
+
+extern const struct weight_format format_f32, format_int8, format_int4;
+
+/* Rows and columns must be positive and their product small enough that sizes in bytes cannot overflow. */
+int weight_shape_check(const struct weight_format *format, const struct weight_shape *shape);
+
+static inline size_t panels_of(size_t rows) { return (rows + 15) / 16; }
+
+/* The bias of one panel: NULL, a place inside `bias`, or `buffer` filled up with zeros for the last rows. */
+const float *panel_bias(const float *bias, size_t rows, size_t panel, float buffer[16], size_t *valid);
+
+#endif

@@ -1,0 +1,97 @@
+/* f32: row-major values, multiplied from panels of 16 rows that are made once (the layout of
+ * KERNEL_MATMUL_F32), by OpenBLAS over fixed tiles, or by oneDNN. The panels are as large as the weights;
+ * weight_prepare counts them in prepared_bytes. */
+#include "base/error.h"
+#include "base/memory.h"
+#include "formats/execution.h"
+#include "formats/onednn.h"
+#include "kernels/gemm.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+static int f32_size_bytes(const struct weight_shape *shape, size_t *bytes) {
+    int status = 0;
+    *bytes = 0;
+    TRY(weight_shape_check(&format_f32, shape));
+    TRY(size_multiply(shape->rows * shape->columns, sizeof(float), bytes));
+out:
+    return status;
+}
+
+static int f32_pack(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed) {
+    (void)grid;
+    memcpy(packed, w, shape->rows * shape->columns * sizeof *w);
+    return 0;
+}
+
+static int f32_unpack(const struct weight_shape *shape, const void *packed, float *w) {
+    memcpy(w, packed, shape->rows * shape->columns * sizeof *w);
+    return 0;
+}
+
+static int f32_check(const struct weight_shape *shape, const void *packed, size_t bytes) {
+    int status = 0;
+    size_t expected;
+    TRY(f32_size_bytes(shape, &expected));
+    if (bytes != expected) FAIL(E_FORMAT, "f32 weights take %zu bytes (got %zu)", expected, bytes);
+    if ((uintptr_t)packed % sizeof(float)) FAIL(E_FORMAT, "f32 weights must start at a multiple of 4 bytes");
+    const float *w = packed;
+    for (size_t i = 0; i < shape->rows * shape->columns; i++)
+        if (!isfinite(w[i]))
+            FAIL(E_FORMAT, "f32 weight in row %zu, column %zu is not finite", i / shape->columns, i % shape->columns);
+out:
+    return status;
+}
+
+static int f32_prepare(const struct weight *weight, struct weight_prepared *prepared, size_t *bytes) {
+    int status = 0;
+    size_t R = weight->shape.rows, N = weight->shape.columns;
+    const float *w = weight->packed;
+    if (prepared->backend == GEMM_ONEDNN) TRY(onednn_open(&prepared->onednn, R, N, w, bytes));
+    if (prepared->backend != GEMM_BUILTIN) goto out;
+    TRY(memory_take((void **)&prepared->panels, panels_of(R) * 16 * N, sizeof(float)));
+    for (size_t p = 0; p < panels_of(R); p++)
+        for (size_t n = 0; n < N; n++)
+            for (size_t r = 0; r < 16 && p * 16 + r < R; r++)
+                prepared->panels[(p * N + n) * 16 + r] = w[(p * 16 + r) * N + n];
+    *bytes = panels_of(R) * 16 * N * sizeof(float);
+out:
+    return status;
+}
+
+static void f32_multiply(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
+                         size_t p_begin, size_t p_end, const float *bias, float *y) {
+    size_t R = weight->shape.rows, N = weight->shape.columns;
+    const struct weight_prepared *prepared = weight->prepared;
+    if (prepared->backend == GEMM_OPENBLAS) {
+        size_t r_begin = p_begin * 16, r_end = p_end * 16 < R ? p_end * 16 : R;
+        gemm_f32(false, true, t_end - t_begin, r_end - r_begin, N, 1.0f, input->x + t_begin * N, N,
+                 (const float *)weight->packed + r_begin * N, N, 0.0f, y + t_begin * R + r_begin, R);
+        for (size_t t = t_begin; bias && t < t_end; t++)
+            for (size_t r = r_begin; r < r_end; r++) y[t * R + r] += bias[r];
+        return;
+    }
+    for (size_t p = p_begin; p < p_end; p++) {
+        float buffer[16];
+        size_t valid;
+        const float *panel = panel_bias(bias, R, p, buffer, &valid);
+        kernels.matmul_f32(t_end - t_begin, N, input->x + t_begin * N, N, prepared->panels + p * N * 16, panel,
+                           y + t_begin * R + p * 16, R, valid);
+    }
+}
+
+static const struct weight_execution f32_execution = {.prepare = f32_prepare, .multiply = f32_multiply};
+
+const struct weight_format format_f32 = {
+    .name = "f32",
+    .summary = "32-bit floating point, row-major",
+    .executes = EXECUTES_PACKED,
+    .bits = 32,
+    .size_bytes = f32_size_bytes,
+    .pack = f32_pack,
+    .unpack = f32_unpack,
+    .check = f32_check,
+    .execution = &f32_execution,
+};

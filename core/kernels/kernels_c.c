@@ -1,0 +1,164 @@
+/* The C versions of all kernels: the oracle that every variant is checked against, and what runs where no
+ * variant does.
+ *
+ * Written for clarity first. Integer kernels and the purely elementwise ones (quantize_s8, matmul_s8,
+ * matmul_u4, add, adamw) do their float arithmetic in the order that every variant repeats, one rounding
+ * per operation (-ffp-contract=off), so all variants agree bit for bit. The others agree within bounds that
+ * docs/KERNELS.md derives. */
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+#include "kernels/variants.h"
+
+#include <math.h>
+#include <string.h>
+
+KERNEL_MATMUL_F32(matmul_f32_c) {
+    for (size_t t = 0; t < T; t++) {
+        float sum[PANEL_ROWS] = {0};
+        for (size_t n = 0; n < N; n++) {
+            float value = x[t * x_stride + n];
+            for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * panel[n * PANEL_ROWS + r];
+        }
+        for (size_t r = 0; r < valid; r++) y[t * y_stride + r] = bias ? sum[r] + bias[r] : sum[r];
+    }
+}
+
+/* The largest magnitude compared as bits, so that a NaN wins and reaches the scale instead of vanishing. */
+static float largest_magnitude(const float *x, size_t count) {
+    uint32_t largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffffu;
+        if (bits > largest) largest = bits;
+    }
+    float value;
+    memcpy(&value, &largest, sizeof value);
+    return value;
+}
+
+KERNEL_QUANTIZE_S8(quantize_s8_c) {
+    for (size_t t = 0; t < T; t++) {
+        const float *row = x + t * x_stride;
+        int8_t *codes = q + t * n_padded;
+        float step = largest_magnitude(row, N) / 127.0f;
+        scale[t] = step;
+        for (size_t n = 0; n < N; n++) {
+            /* A step that underflowed to zero counts as an all-zero token; clamping covers coarse denormal
+             * steps and turns NaN into -127 (the scale is NaN then). */
+            float code = step == 0.0f ? 0.0f : rintf(row[n] / step);
+            code = code > -127.0f ? code : -127.0f;
+            codes[n] = (int8_t)(code < 127.0f ? code : 127.0f);
+        }
+        memset(codes + N, 0, n_padded - N);
+        for (size_t g = 0; g < n_padded / G; g++) {
+            int32_t sum = 0;
+            for (size_t n = g * G; n < (g + 1) * G; n++) sum += codes[n];
+            sums[t * (n_padded / G) + g] = sum;
+        }
+    }
+}
+
+KERNEL_MATMUL_S8(matmul_s8_c) {
+    (void)row_sum;
+    for (size_t t = 0; t < T; t++) {
+        int32_t sum[PANEL_ROWS] = {0};
+        const int8_t *codes = q + t * n_padded;
+        for (size_t n = 0; n < n_padded; n += 4)
+            for (size_t r = 0; r < PANEL_ROWS; r++)
+                for (size_t b = 0; b < 4; b++) sum[r] += codes[n + b] * panel[n * PANEL_ROWS + r * 4 + b];
+        for (size_t r = 0; r < valid; r++) {
+            float value = (scale_x[t] * scale_w[r]) * (float)sum[r];
+            y[t * y_stride + r] = bias ? value + bias[r] : value;
+        }
+    }
+}
+
+KERNEL_MATMUL_U4(matmul_u4_c) {
+    size_t groups = n_padded / G, header = symmetric ? 32 : 48, group_bytes = header + G * PANEL_ROWS / 2;
+    for (size_t t = 0; t < T; t++) {
+        float total[PANEL_ROWS] = {0};
+        for (size_t g = 0; g < groups; g++) {
+            const uint8_t *group = panel + g * group_bytes, *codes = group + header;
+            const int8_t *x = q + t * n_padded + g * G;
+            int32_t sum[PANEL_ROWS] = {0};
+            for (size_t n = 0; n < G; n += 8)
+                for (size_t r = 0; r < PANEL_ROWS; r++)
+                    for (size_t b = 0; b < 4; b++) {
+                        uint8_t pair = codes[n * PANEL_ROWS / 2 + r * 4 + b];
+                        sum[r] += (pair & 15) * x[n + b] + (pair >> 4) * x[n + 4 + b];
+                    }
+            for (size_t r = 0; r < PANEL_ROWS; r++) {
+                uint16_t half;
+                memcpy(&half, group + 2 * r, sizeof half);
+                int32_t zero = symmetric ? 8 : group[32 + r];
+                total[r] += half_to_float(half) * (float)(sum[r] - zero * sums[t * groups + g]);
+            }
+        }
+        for (size_t r = 0; r < valid; r++) {
+            float value = scale_x[t] * total[r];
+            y[t * y_stride + r] = bias ? value + bias[r] : value;
+        }
+    }
+}
+
+/* Φ(x); erfcf keeps the small tail that 1 + erf would cancel. */
+static float normal_cumulative(float x) { return 0.5f * erfcf(x * -0.70710678f); }
+
+KERNEL_GELU(gelu_c) {
+    for (size_t i = 0; i < count; i++) y[i] = x[i] * normal_cumulative(x[i]);
+}
+
+KERNEL_GELU_BACKWARD(gelu_backward_c) {
+    for (size_t i = 0; i < count; i++) {
+        float density = 0.39894228f * expf(-0.5f * x[i] * x[i]);
+        dx[i] = dy[i] * (normal_cumulative(x[i]) + x[i] * density);
+    }
+}
+
+KERNEL_SOFTMAX(softmax_c) {
+    for (size_t i = 0; i < rows; i++) {
+        float *row = x + i * stride, largest = -INFINITY;
+        for (size_t j = 0; j < n; j++) {
+            row[j] *= scale;
+            if (row[j] > largest) largest = row[j];
+        }
+        double sum = 0;
+        for (size_t j = 0; j < n; j++) {
+            row[j] = expf(row[j] - largest);
+            sum += row[j];
+        }
+        float inverse = (float)(1.0 / sum);
+        for (size_t j = 0; j < n; j++) row[j] *= inverse;
+    }
+}
+
+KERNEL_LAYER_NORM(layer_norm_c) {
+    for (size_t t = 0; t < T; t++) {
+        const float *in = x + t * C;
+        float *out = y + t * C;
+        double sum = 0, squares = 0;
+        for (size_t c = 0; c < C; c++) sum += in[c];
+        double center = sum / (double)C;
+        for (size_t c = 0; c < C; c++) squares += (in[c] - center) * (in[c] - center);
+        float m = (float)center, r = (float)(1.0 / sqrt(squares / (double)C + (double)eps));
+        for (size_t c = 0; c < C; c++) out[c] = (in[c] - m) * r * gain[c] + bias[c];
+        if (mean) mean[t] = m;
+        if (rstd) rstd[t] = r;
+    }
+}
+
+KERNEL_ADD(add_c) {
+    for (size_t i = 0; i < count; i++) y[i] += x[i];
+}
+
+KERNEL_ADAMW(adamw_c) {
+    float shrink = 1.0f - rate * decay, step = rate / correction1, root = sqrtf(correction2);
+    float rest1 = 1.0f - b1, rest2 = 1.0f - b2;
+    for (size_t i = 0; i < count; i++) {
+        float g = grad[i] * grad_scale;
+        m[i] = b1 * m[i] + rest1 * g;
+        v[i] = b2 * v[i] + rest2 * (g * g);
+        p[i] = p[i] * shrink - step * m[i] / (sqrtf(v[i]) / root + eps);
+    }
+}

@@ -1,0 +1,43 @@
+/* Every implementation of every kernel, declared through the contract macros (private to kernels/ and
+ * its tests). A new variant is one row in X86_VARIANTS; dispatch.c does the rest. Rows of one kernel go
+ * from the oldest instruction set to the newest: the last one that the flags allow is used. */
+#ifndef VARIANTS_H
+#define VARIANTS_H
+
+#include "base/cpu.h"
+#include "kernels/kernels.h"
+
+#define NEEDS_AVX2 CPU_AVX2
+#define NEEDS_AVX512 (CPU_AVX2 | CPU_AVX512)
+#define NEEDS_AVX512VNNI (CPU_AVX2 | CPU_AVX512 | CPU_AVX512VNNI)
+
+/* kernel, contract, instruction set (the suffix), flags that it needs */
+#define X86_VARIANTS(X)                                                                                                \
+    X(matmul_f32, KERNEL_MATMUL_F32, avx2, NEEDS_AVX2)                                                                 \
+    X(matmul_f32, KERNEL_MATMUL_F32, avx512, NEEDS_AVX512)                                                             \
+    X(quantize_s8, KERNEL_QUANTIZE_S8, avx2, NEEDS_AVX2)                                                               \
+    X(matmul_s8, KERNEL_MATMUL_S8, avx2, NEEDS_AVX2)                                                                   \
+    X(matmul_s8, KERNEL_MATMUL_S8, avx512vnni, NEEDS_AVX512VNNI)                                                       \
+    X(matmul_u4, KERNEL_MATMUL_U4, avx2, NEEDS_AVX2)                                                                   \
+    X(matmul_u4, KERNEL_MATMUL_U4, avx512vnni, NEEDS_AVX512VNNI)                                                       \
+    X(gelu, KERNEL_GELU, avx2, NEEDS_AVX2)                                                                             \
+    X(gelu, KERNEL_GELU, avx512, NEEDS_AVX512)                                                                         \
+    X(gelu_backward, KERNEL_GELU_BACKWARD, avx2, NEEDS_AVX2)                                                           \
+    X(gelu_backward, KERNEL_GELU_BACKWARD, avx512, NEEDS_AVX512)                                                       \
+    X(softmax, KERNEL_SOFTMAX, avx2, NEEDS_AVX2)                                                                       \
+    X(softmax, KERNEL_SOFTMAX, avx512, NEEDS_AVX512)                                                                   \
+    X(layer_norm, KERNEL_LAYER_NORM, avx2, NEEDS_AVX2)                                                                 \
+    X(layer_norm, KERNEL_LAYER_NORM, avx512, NEEDS_AVX512)                                                             \
+    X(add, KERNEL_ADD, avx2, NEEDS_AVX2)                                                                               \
+    X(add, KERNEL_ADD, avx512, NEEDS_AVX512)                                                                           \
+    X(adamw, KERNEL_ADAMW, avx2, NEEDS_AVX2)                                                                           \
+    X(adamw, KERNEL_ADAMW, avx512, NEEDS_AVX512)
+
+#define VARIANT_DECLARE_C(name, contract) contract(name##_c);
+KERNELS(VARIANT_DECLARE_C)
+#undef VARIANT_DECLARE_C
+#define VARIANT_DECLARE_X86(name, contract, isa, needs) contract(name##_##isa);
+X86_VARIANTS(VARIANT_DECLARE_X86)
+#undef VARIANT_DECLARE_X86
+
+#endif

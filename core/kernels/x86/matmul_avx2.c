@@ -1,0 +1,278 @@
+/* Matrix multiplication and activation quantization with AVX2, FMA and F16C.
+ *
+ * f32: a tile of up to 6 tokens by 16 rows keeps 12 accumulators in registers; x is broadcast from its
+ * row-major place, so only weights are ever packed. Each output is one chain of FMAs over n.
+ * s8: without VNNI the instruction is unsigned by signed bytes to saturated pairs (maddubs). |w| times
+ * sign(x, w) gives the same products, and pairs of products of values within ±127 reach 32258 < 32767, so
+ * nothing saturates.
+ * u4: codes are unsigned already; a pair reaches 2*15*127 = 3810, so eight pairs fit into 16 bits and are
+ * widened once per 32 columns.
+ * Tokens are dealt evenly over tiles (7 = 4+3, not 6+1), because small tiles wait for the FMA latency. */
+#if defined(__x86_64__)
+#include "kernels/kernels.h"
+#include "kernels/variants.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define TILE_F32 6
+#define TILE_S8 4
+#define TILE_U4 4
+
+/* Tokens of the next tile when `left` remain and a tile takes at most `most`. */
+INLINE size_t tile_tokens(size_t left, size_t most) {
+    size_t tiles = (left + most - 1) / most;
+    return (left + tiles - 1) / tiles;
+}
+
+INLINE __m256i load_bytes(const void *bytes) { return _mm256_loadu_si256((const __m256i *)bytes); }
+
+INLINE __m256i broadcast_4(const int8_t *bytes) {
+    int32_t word;
+    memcpy(&word, bytes, sizeof word);
+    return _mm256_set1_epi32(word);
+}
+
+/* Write 16 results, or the first `valid` of them, after adding the bias. */
+INLINE void store_row(float *y, size_t valid, const float *bias, __m256 low, __m256 high) {
+    if (bias) {
+        low = _mm256_add_ps(low, _mm256_loadu_ps(bias));
+        high = _mm256_add_ps(high, _mm256_loadu_ps(bias + 8));
+    }
+    if (valid == PANEL_ROWS) {
+        _mm256_storeu_ps(y, low);
+        _mm256_storeu_ps(y + 8, high);
+    } else {
+        float row[PANEL_ROWS];
+        _mm256_storeu_ps(row, low);
+        _mm256_storeu_ps(row + 8, high);
+        memcpy(y, row, valid * sizeof *y);
+    }
+}
+
+INLINE void tile_f32(const size_t rows, size_t N, const float *x, size_t x_stride, const float *panel,
+                     const float *bias, float *y, size_t y_stride, size_t valid) {
+    __m256 low[TILE_F32], high[TILE_F32];
+    for (size_t t = 0; t < rows; t++) low[t] = high[t] = _mm256_setzero_ps();
+    for (size_t n = 0; n < N; n++) {
+        __m256 w_low = _mm256_loadu_ps(panel + n * PANEL_ROWS), w_high = _mm256_loadu_ps(panel + n * PANEL_ROWS + 8);
+        for (size_t t = 0; t < rows; t++) {
+            __m256 value = _mm256_broadcast_ss(x + t * x_stride + n);
+            low[t] = _mm256_fmadd_ps(value, w_low, low[t]);
+            high[t] = _mm256_fmadd_ps(value, w_high, high[t]);
+        }
+    }
+    for (size_t t = 0; t < rows; t++) store_row(y + t * y_stride, valid, bias, low[t], high[t]);
+}
+
+KERNEL_MATMUL_F32(matmul_f32_avx2) {
+    for (size_t t = 0, rows; t < T; t += rows, x += rows * x_stride, y += rows * y_stride) {
+        rows = tile_tokens(T - t, TILE_F32);
+        switch (rows) {
+        case 1: tile_f32(1, N, x, x_stride, panel, bias, y, y_stride, valid); break;
+        case 2: tile_f32(2, N, x, x_stride, panel, bias, y, y_stride, valid); break;
+        case 3: tile_f32(3, N, x, x_stride, panel, bias, y, y_stride, valid); break;
+        case 4: tile_f32(4, N, x, x_stride, panel, bias, y, y_stride, valid); break;
+        case 5: tile_f32(5, N, x, x_stride, panel, bias, y, y_stride, valid); break;
+        default: tile_f32(6, N, x, x_stride, panel, bias, y, y_stride, valid); break;
+        }
+    }
+}
+
+/* As largest_magnitude in kernels_c.c: integer comparison of the bits without sign. */
+static float largest_magnitude(const float *x, size_t count) {
+    const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    __m256i largest = _mm256_setzero_si256();
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) largest = _mm256_max_epi32(largest, _mm256_and_si256(load_bytes(x + i), mask));
+    int32_t lanes[8], best = 0;
+    _mm256_storeu_si256((__m256i *)lanes, largest);
+    for (int lane = 0; lane < 8; lane++) best = lanes[lane] > best ? lanes[lane] : best;
+    for (; i < count; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        best = bits > best ? bits : best;
+    }
+    float value;
+    memcpy(&value, &best, sizeof value);
+    return value;
+}
+
+INLINE __m256i quantize_8(const float *x, __m256 step) {
+    __m256 code = _mm256_div_ps(_mm256_loadu_ps(x), step);
+    code = _mm256_min_ps(_mm256_max_ps(code, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
+    return _mm256_cvtps_epi32(code);
+}
+
+/* 32 values to 32 codes; the packs work in 128-bit halves, the permutation puts the fours back in order. */
+INLINE __m256i quantize_32(const float *x, __m256 step) {
+    __m256i low = _mm256_packs_epi32(quantize_8(x, step), quantize_8(x + 8, step));
+    __m256i high = _mm256_packs_epi32(quantize_8(x + 16, step), quantize_8(x + 24, step));
+    return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+INLINE int32_t sum_of_codes(const int8_t *q, size_t count) {
+    __m256i total = _mm256_setzero_si256();
+    size_t n = 0;
+    for (; n + 32 <= count; n += 32) {
+        __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load_bytes(q + n));
+        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+    int32_t sum = _mm_cvtsi128_si32(half);
+    for (; n < count; n++) sum += q[n];
+    return sum;
+}
+
+KERNEL_QUANTIZE_S8(quantize_s8_avx2) {
+    for (size_t t = 0; t < T; t++) {
+        const float *row = x + t * x_stride;
+        int8_t *codes = q + t * n_padded;
+        float step = largest_magnitude(row, N) / 127.0f;
+        scale[t] = step;
+        if (step == 0.0f) {
+            memset(codes, 0, n_padded);
+            memset(sums + t * (n_padded / G), 0, n_padded / G * sizeof *sums);
+            continue;
+        }
+        __m256 steps = _mm256_set1_ps(step);
+        size_t n = 0;
+        for (; n + 32 <= N; n += 32) _mm256_storeu_si256((__m256i *)(codes + n), quantize_32(row + n, steps));
+        if (n < N) {
+            float rest[32] = {0};
+            int8_t rest_codes[32];
+            memcpy(rest, row + n, (N - n) * sizeof *rest);
+            _mm256_storeu_si256((__m256i *)rest_codes, quantize_32(rest, steps));
+            memcpy(codes + n, rest_codes, N - n);
+        }
+        memset(codes + N, 0, n_padded - N);
+        for (size_t g = 0; g < n_padded / G; g++) sums[t * (n_padded / G) + g] = sum_of_codes(codes + g * G, G);
+    }
+}
+
+/* Four columns of eight rows: Σ w x added to `sum`. */
+INLINE __m256i dot_s8(__m256i sum, __m256i w, __m256i magnitude, __m256i x) {
+    __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+INLINE void tile_s8(const size_t rows, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,
+                    const float *scale_w, const float *bias, float *y, size_t y_stride, size_t valid) {
+    __m256i low[TILE_S8], high[TILE_S8];
+    for (size_t t = 0; t < rows; t++) low[t] = high[t] = _mm256_setzero_si256();
+    for (size_t n = 0; n < n_padded; n += 4) {
+        __m256i w_low = load_bytes(panel + n * PANEL_ROWS), w_high = load_bytes(panel + n * PANEL_ROWS + 32);
+        __m256i m_low = _mm256_abs_epi8(w_low), m_high = _mm256_abs_epi8(w_high);
+        for (size_t t = 0; t < rows; t++) {
+            __m256i x = broadcast_4(q + t * n_padded + n);
+            low[t] = dot_s8(low[t], w_low, m_low, x);
+            high[t] = dot_s8(high[t], w_high, m_high, x);
+        }
+    }
+    for (size_t t = 0; t < rows; t++) {
+        __m256 step = _mm256_set1_ps(scale_x[t]);
+        __m256 y_low = _mm256_mul_ps(_mm256_mul_ps(step, _mm256_loadu_ps(scale_w)), _mm256_cvtepi32_ps(low[t]));
+        __m256 y_high = _mm256_mul_ps(_mm256_mul_ps(step, _mm256_loadu_ps(scale_w + 8)), _mm256_cvtepi32_ps(high[t]));
+        store_row(y + t * y_stride, valid, bias, y_low, y_high);
+    }
+}
+
+KERNEL_MATMUL_S8(matmul_s8_avx2) {
+    (void)row_sum;
+    for (size_t t = 0, rows; t < T; t += rows, q += rows * n_padded, scale_x += rows, y += rows * y_stride) {
+        rows = tile_tokens(T - t, TILE_S8);
+        switch (rows) {
+        case 1: tile_s8(1, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
+        case 2: tile_s8(2, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
+        case 3: tile_s8(3, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
+        default: tile_s8(4, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
+        }
+    }
+}
+
+/* 32 columns of one group: pairs of products are summed in 16 bits, then widened into sum[rows][2]. */
+INLINE void block_u4(const size_t rows, const uint8_t *codes, const int8_t *q, size_t n_padded, __m256i (*sum)[2]) {
+    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256i low[TILE_U4], high[TILE_U4];
+    for (size_t t = 0; t < rows; t++) low[t] = high[t] = _mm256_setzero_si256();
+    for (size_t i = 0; i < 4; i++) {
+        __m256i c_low = load_bytes(codes + 64 * i), c_high = load_bytes(codes + 64 * i + 32);
+        __m256i first_low = _mm256_and_si256(c_low, nibble), first_high = _mm256_and_si256(c_high, nibble);
+        __m256i last_low = _mm256_and_si256(_mm256_srli_epi16(c_low, 4), nibble);
+        __m256i last_high = _mm256_and_si256(_mm256_srli_epi16(c_high, 4), nibble);
+        for (size_t t = 0; t < rows; t++) {
+            __m256i first = broadcast_4(q + t * n_padded + 8 * i), last = broadcast_4(q + t * n_padded + 8 * i + 4);
+            low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(first_low, first));
+            high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(first_high, first));
+            low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(last_low, last));
+            high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(last_high, last));
+        }
+    }
+    for (size_t t = 0; t < rows; t++) {
+        sum[t][0] = _mm256_add_epi32(sum[t][0], _mm256_madd_epi16(low[t], ones));
+        sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(high[t], ones));
+    }
+}
+
+INLINE __m256 load_half_8(const uint8_t *bytes) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)bytes)); }
+
+INLINE __m256 load_zero_8(const uint8_t *bytes) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes)));
+}
+
+/* total + scale * (sum - zero * x_sum). All three integers stay below 2^24 (128*15*127), so f32 holds them exactly. */
+INLINE __m256 add_group(__m256 total, __m256 scale, __m256i sum, __m256 zero, __m256 x_sum) {
+    __m256 difference = _mm256_sub_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(zero, x_sum));
+    return _mm256_add_ps(total, _mm256_mul_ps(scale, difference));
+}
+
+INLINE void tile_u4(const size_t rows, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,
+                    const int32_t *sums, const uint8_t *panel, const float *bias, float *y, size_t y_stride,
+                    size_t valid) {
+    size_t groups = n_padded / G;
+    __m256 total[TILE_U4][2];
+    for (size_t t = 0; t < rows; t++) total[t][0] = total[t][1] = _mm256_setzero_ps();
+    for (size_t g = 0; g < groups; g++) {
+        __m256 scale_low = load_half_8(panel), scale_high = load_half_8(panel + 16);
+        __m256 zero_low = _mm256_set1_ps(8.0f), zero_high = zero_low;
+        panel += 32;
+        if (!symmetric) {
+            zero_low = load_zero_8(panel);
+            zero_high = load_zero_8(panel + 8);
+            panel += 16;
+        }
+        __m256i sum[TILE_U4][2];
+        for (size_t t = 0; t < rows; t++) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+        for (size_t n = 0; n < G; n += 32, panel += 256) block_u4(rows, panel, q + g * G + n, n_padded, sum);
+        for (size_t t = 0; t < rows; t++) {
+            __m256 x_sum = _mm256_set1_ps((float)sums[t * groups + g]);
+            total[t][0] = add_group(total[t][0], scale_low, sum[t][0], zero_low, x_sum);
+            total[t][1] = add_group(total[t][1], scale_high, sum[t][1], zero_high, x_sum);
+        }
+    }
+    for (size_t t = 0; t < rows; t++) {
+        __m256 step = _mm256_set1_ps(scale_x[t]);
+        store_row(y + t * y_stride, valid, bias, _mm256_mul_ps(step, total[t][0]), _mm256_mul_ps(step, total[t][1]));
+    }
+}
+
+KERNEL_MATMUL_U4(matmul_u4_avx2) {
+    size_t groups = n_padded / G;
+    for (size_t t = 0, rows; t < T;
+         t += rows, q += rows * n_padded, scale_x += rows, sums += rows * groups, y += rows * y_stride) {
+        rows = tile_tokens(T - t, TILE_U4);
+        switch (rows) {
+        case 1: tile_u4(1, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
+        case 2: tile_u4(2, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
+        case 3: tile_u4(3, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
+        default: tile_u4(4, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
+        }
+    }
+}
+#else
+typedef int empty_translation_unit;
+#endif
