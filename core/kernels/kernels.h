@@ -73,10 +73,11 @@
 
 /* AdamW on `count` parameters (Loshchilov and Hutter 2019, Algorithm 2, as torch applies it):
  * p *= 1 - rate*decay; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g²; p -= rate/correction1 * m /
- * (sqrt(v)/sqrt(correction2) + eps), where g is grad * grad_scale. */
+ * (sqrt(v)/sqrt(correction2) + eps), where g is grad * grad_scale. b1 and b2 are
+ * double because 1-b2 is taken before rounding: in float, 1-0.999 is wrong in the fifth digit. */
 #define KERNEL_ADAMW(id)                                                                                               \
-    void id(size_t count, float *p, const float *grad, float grad_scale, float *m, float *v, float rate, float b1,     \
-            float b2, float eps, float decay, float correction1, float correction2)
+    void id(size_t count, float *p, const float *grad, float grad_scale, float *m, float *v, float rate, double b1,    \
+            double b2, float eps, float decay, float correction1, float correction2)
 
 /* One row per kernel: field, contract macro. The table, the checker and the bench all expand this. */
 #define KERNELS(X)                                                                                                     \

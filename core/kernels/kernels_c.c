@@ -154,11 +154,11 @@ KERNEL_ADD(add_c) {
 
 KERNEL_ADAMW(adamw_c) {
     float shrink = 1.0f - rate * decay, step = rate / correction1, root = sqrtf(correction2);
-    float rest1 = 1.0f - b1, rest2 = 1.0f - b2;
+    float keep1 = (float)b1, keep2 = (float)b2, rest1 = (float)(1.0 - b1), rest2 = (float)(1.0 - b2);
     for (size_t i = 0; i < count; i++) {
         float g = grad[i] * grad_scale;
-        m[i] = b1 * m[i] + rest1 * g;
-        v[i] = b2 * v[i] + rest2 * (g * g);
+        m[i] = keep1 * m[i] + rest1 * g;
+        v[i] = keep2 * v[i] + rest2 * (g * g);
         p[i] = p[i] * shrink - step * m[i] / (sqrtf(v[i]) / root + eps);
     }
 }
