@@ -26,9 +26,10 @@ enum model_activation { ACTIVATION_GELU_ERF, ACTIVATION_GELU_TANH, ACTIVATION_RE
 enum model_position { POSITION_LEARNED, POSITION_ROTARY };
 enum model_head {
     HEAD_NONE = 0,
-    HEAD_CLASSIFICATION = 1,
-    HEAD_MASKED_LM = 2
-}; /* bits: a model may carry both while it trains */
+    HEAD_CLASSIFICATION = 1, /* BERT: pooler and classifier */
+    HEAD_MASKED_LM = 2,
+    HEAD_POOLER = 4 /* the pooler alone, as BertModel has it; HEAD_CLASSIFICATION brings it anyway */
+};                  /* bits: a model may carry several while it trains */
 
 struct model_config {
     char family[16]; /* "bert" */
@@ -100,10 +101,11 @@ struct model {
     struct arena arena;      /* every f32 parameter; absent for a mapped model */
     struct safetensors file; /* the mapped artifact, if any */
     struct arena names;
+    struct arena gradients; /* while parameter->gradient is set */
     bool editable;
     enum gemm_backend backend;
     bool prepared;
-    void *family_state; /* the family's own pointers to its parameters */
+    void *family_state; /* struct parts: what each parameter is for (model/family.h) */
     struct model_metadata {
         char *key, *value;
     } * metadata; /* carried into the artifact: tokenizer, labels */
@@ -161,6 +163,15 @@ void workspace_close(struct workspace *workspace);
 /* Make the weights ready to multiply (panels for f32, row sums). Idempotent; call after the last edit. */
 int model_prepare(struct model *model, enum gemm_backend backend);
 
+/* Values changed after model_prepare: drop what it made, so that nothing old is multiplied. */
+void model_unprepare(struct model *model);
+
+/* Gradients for the parameters that an objective over `heads` trains (the body and those heads), zeroed:
+ * sets parameter->gradient, NULL for the others. Idempotent for the same heads. E_STATE when the model is
+ * not editable or a layer is packed, E_UNSUPPORTED when it lacks the head, E_MEMORY. */
+int model_gradients_open(struct model *model, unsigned heads);
+void model_gradients_close(struct model *model);
+
 /* Where a forward pass leaves its results; pointers stay valid until the next use of the workspace. NULL
  * where the model has no such output. */
 struct model_output {
@@ -175,6 +186,11 @@ int model_forward(const struct model *model, const struct batch *batch, const st
 
 /* Every hidden state, for tests: out (L+1, T, C): embeddings, then the raw output of each block. */
 int model_hidden_states(const struct model *model, const struct batch *batch, struct workspace *workspace, float *out);
+
+/* Masked-LM logits of chosen tokens, after a model_forward on the same workspace gave `hidden`: rows are token
+ * indices, out (count, V). E_UNSUPPORTED when the model has no masked-LM head. Single-threaded; for tests and tools. */
+int model_masked_logits(const struct model *model, const float *hidden, const uint32_t *rows, size_t count,
+                        struct workspace *workspace, float *out);
 
 /* Work of one forward pass: multiply-adds in linear layers and attention, for a batch. */
 uint64_t model_multiply_adds(const struct model *model, const struct batch *batch);

@@ -1,0 +1,58 @@
+/* The layers of a transformer, forward and backward side by side.
+ *
+ * Each function works on one tile of consecutive tokens (or one tile of weight rows) in one thread and
+ * touches nothing else; the passes that call them (model_forward.c, train/pass.c) cut the work into tiles
+ * whose bounds never depend on the number of threads. Letters as in model.h; t is one sequence's length.
+ * Backward functions overwrite their results unless they say that they add.
+ */
+#ifndef LAYERS_H
+#define LAYERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* y(T,R) = x(T,N) · w(R,N)ᵀ + bias[R]; bias may be NULL. */
+void linear_forward(size_t T, size_t N, size_t R, const float *x, const float *w, const float *bias, float *y);
+/* dx(T,N) = dy(T,R) · w(R,N), added to dx when `add`. */
+void linear_backward_input(size_t T, size_t N, size_t R, const float *dy, const float *w, bool add, float *dx);
+/* Rows begin..end-1 of dw(R,N) = dy(T,R)ᵀ · x(T,N) and of dbias[R] = Σ_t dy: the whole sum over T in one call.
+ * dbias may be NULL. */
+void linear_backward_weight(size_t T, size_t N, size_t R, const float *x, const float *dy, size_t begin, size_t end,
+                            float *dw, float *dbias);
+
+/* sum(T,C) += x(T,C); y(T,C) = norm(sum). mean, rstd [T] are written when not NULL. y may be sum. */
+void residual_norm_forward(size_t T, size_t C, const float *x, float *sum, const float *gain, const float *bias,
+                           float epsilon, float *y, float *mean, float *rstd);
+/* dx(T,C) of layer norm at input x; dgain[C] and dbias[C] are added to. dx may be dy. */
+void norm_backward(size_t T, size_t C, const float *x, const float *mean, const float *rstd, const float *gain,
+                   const float *dy, float *dx, float *dgain, float *dbias);
+
+/* y(T,C) = tokens[id] + types[type] + positions[p]. position [T]: place of each token in its sequence;
+ * type NULL: all 0. */
+void embedding_forward(size_t T, size_t C, const int32_t *ids, const int32_t *type, const int32_t *position,
+                       const float *tokens, const float *types, const float *positions, float *y);
+/* Rows begin..end-1 of dtable += Σ over tokens whose index[t] is that row of dy(T,C), in token order; the row
+ * `skip` (-1: none) gets nothing. index NULL: all 0. */
+void embedding_backward(size_t T, size_t C, const int32_t *index, const float *dy, size_t begin, size_t end,
+                        int64_t skip, float *dtable);
+
+/* Floats of scratch that attention over t tokens of head width D needs. */
+size_t attention_scratch(size_t t, size_t D, bool backward);
+/* One head of one sequence: context(t,D) = softmax(q kᵀ / √D) v. q, k, v, context have row stride `stride`;
+ * probabilities (t,t) dense, or NULL. scratch as above. */
+void attention_forward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,
+                       float *context, float *probabilities, float *scratch);
+/* dq, dk, dv (row stride `stride`) from dcontext and what the forward pass kept. */
+void attention_backward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,
+                        const float *probabilities, const float *dcontext, float *dq, float *dk, float *dv,
+                        float *scratch);
+
+/* Inverted dropout of x[count], elements first..first+count-1 of stream (seed, stream): x is kept and scaled by
+ * 1/(1-rate) or zeroed; keep[count] remembers. rate is rounded to 1/65536. first is a multiple of 8. */
+void dropout_forward(uint64_t seed, uint64_t stream, uint64_t first, size_t count, double rate, float *x,
+                     uint8_t *keep);
+/* dx[i] = dy[i] where kept, scaled as forward; dx may be dy. */
+void dropout_backward(size_t count, double rate, const uint8_t *keep, const float *dy, float *dx);
+
+#endif

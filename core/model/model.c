@@ -1,0 +1,452 @@
+/* A model in memory: its parameters by name, its linear layers, what each is for.
+ *
+ * One arena holds every f32 value that is not mapped, one the names and tables. The layout comes from the
+ * family's table alone (layout_walk), so creating, opening and saving list the parameters in the same order.
+ */
+#include "model/family.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "base/threads.h"
+
+#define RANDOM_TILE 4096
+
+const char *linear_role_name(enum linear_role role) {
+    static const char *const names[] = {
+        [ROLE_QUERY] = "query",
+        [ROLE_KEY] = "key",
+        [ROLE_VALUE] = "value",
+        [ROLE_ATTENTION_OUTPUT] = "attention_output",
+        [ROLE_UP] = "up",
+        [ROLE_GATE] = "gate",
+        [ROLE_DOWN] = "down",
+        [ROLE_POOLER] = "pooler",
+        [ROLE_CLASSIFIER] = "classifier",
+        [ROLE_HEAD_TRANSFORM] = "head_transform",
+    };
+    return (size_t)role < sizeof names / sizeof names[0] ? names[role] : "unknown";
+}
+
+static enum linear_role role_of(enum part part) {
+    switch (part) {
+    case PART_QUERY: return ROLE_QUERY;
+    case PART_KEY: return ROLE_KEY;
+    case PART_VALUE: return ROLE_VALUE;
+    case PART_ATTENTION_OUTPUT: return ROLE_ATTENTION_OUTPUT;
+    case PART_UP: return ROLE_UP;
+    case PART_GATE: return ROLE_GATE;
+    case PART_DOWN: return ROLE_DOWN;
+    case PART_POOLER: return ROLE_POOLER;
+    case PART_CLASSIFIER: return ROLE_CLASSIFIER;
+    default: return ROLE_HEAD_TRANSFORM;
+    }
+}
+
+/* ---- layout ---------------------------------------------------------------------------------------- */
+
+struct layout {
+    struct model *model;
+    struct packed_entry *packed;
+    size_t packed_count;
+    size_t parameters, linears, name_bytes; /* counted first, then used as cursors */
+};
+
+static struct packed_entry *packed_of(const struct layout *layout, const struct layout_entry *entry) {
+    size_t length = strlen(entry->name) - strlen(".weight");
+    for (size_t i = 0; i < layout->packed_count; i++)
+        if (strlen(layout->packed[i].name) == length && memcmp(layout->packed[i].name, entry->name, length) == 0)
+            return &layout->packed[i];
+    return NULL;
+}
+
+static bool is_packed(const struct packed_entry *packed) { return packed && packed->format->bits != 32; }
+
+static int layout_count(void *context, const struct layout_entry *entry) {
+    struct layout *layout = context;
+    layout->parameters++;
+    if (entry->kind == PARAMETER_MATRIX) layout->linears++;
+    layout->name_bytes += 2 * size_round_up(strlen(entry->name) + 1, MEMORY_ALIGN);
+    return 0;
+}
+
+static int take_name(struct model *model, const char **copy, const char *name, size_t length) {
+    void *view;
+    int status = arena_take(&model->names, &view, length + 1, 1);
+    if (status < 0) return status;
+    memcpy(view, name, length);
+    *copy = view;
+    return 0;
+}
+
+static int layout_fill(void *context, const struct layout_entry *entry) {
+    int status = 0;
+    struct layout *layout = context;
+    struct model *model = layout->model;
+    struct parts *parts = model->family_state;
+    enum part part = entry->row->part;
+    struct part_view *view = entry->block < 0 ? &parts->own[part] : &parts->block[entry->block][part];
+    struct packed_entry *packed = entry->kind == PARAMETER_MATRIX ? packed_of(layout, entry) : NULL;
+    struct parameter *parameter = NULL;
+
+    if (!is_packed(packed)) {
+        parameter = &model->parameters[model->parameter_count++];
+        TRY(take_name(model, &parameter->name, entry->name, strlen(entry->name)));
+        parameter->kind = entry->kind;
+        parameter->rows = entry->rows;
+        parameter->columns = entry->columns;
+    }
+    if (entry->bias) {
+        view->bias = parameter;
+        if (view->linear) view->linear->bias_parameter = parameter;
+        goto out;
+    }
+    view->weight = parameter;
+    if (entry->kind != PARAMETER_MATRIX) goto out;
+
+    struct linear *linear = view->linear = &model->linears[model->linear_count++];
+    TRY(take_name(model, &linear->name, entry->name, strlen(entry->name) - strlen(".weight")));
+    linear->block = entry->block;
+    linear->role = role_of(part);
+    linear->rows = entry->rows;
+    linear->columns = entry->columns;
+    linear->parameter = parameter;
+    if (packed) {
+        if (packed->shape.rows != entry->rows || packed->shape.columns != entry->columns)
+            FAIL(E_SHAPE, "layer '%s' is packed as %zux%zu but the config says %zux%zu", linear->name,
+                 packed->shape.rows, packed->shape.columns, entry->rows, entry->columns);
+        packed->used = true;
+        linear->simulated = packed->simulated;
+    }
+out:
+    return status;
+}
+
+int model_layout(struct model *model, struct packed_entry *packed, size_t packed_count) {
+    int status = 0;
+    struct layout layout = {.model = model, .packed = packed, .packed_count = packed_count};
+    void *block;
+    size_t bytes;
+
+    TRY(layout_walk(&model->config, layout_count, &layout));
+    TRY(memory_take(&block, layout.parameters, sizeof *model->parameters));
+    model->parameters = block;
+    TRY(memory_take(&block, layout.linears, sizeof *model->linears));
+    model->linears = block;
+    bytes = sizeof(struct parts) + model->config.layers * sizeof(struct part_view[PARTS]);
+    TRY(memory_take(&block, 1, bytes));
+    model->family_state = block;
+    ((struct parts *)block)->family = family_find(model->config.family);
+    TRY(arena_open(&model->names, layout.name_bytes));
+    TRY(layout_walk(&model->config, layout_fill, &layout));
+    for (size_t i = 0; i < packed_count; i++)
+        if (!packed[i].used)
+            FAIL(E_SHAPE, "packed layer '%.100s' is not part of the model that the config describes", packed[i].name);
+out:
+    return status;
+}
+
+int model_bind(struct model *model) {
+    int status = 0;
+    for (size_t i = 0; i < model->linear_count; i++) {
+        struct linear *linear = &model->linears[i];
+        linear->bias = linear->bias_parameter ? linear->bias_parameter->value : NULL;
+        if (!linear->parameter) continue;
+        struct weight_shape shape = {.rows = linear->rows, .columns = linear->columns, .symmetric = true};
+        linear->value = linear->parameter->value;
+        TRY(weight_view(&linear->weight, weight_format_find("f32"), &shape, linear->value,
+                        linear->rows * linear->columns * sizeof(float)));
+        linear->weight.simulated = linear->simulated;
+    }
+out:
+    return status;
+}
+
+/* ---- create ---------------------------------------------------------------------------------------- */
+
+struct fill {
+    const struct parameter *parameter;
+    uint64_t seed;
+    double deviation;
+};
+
+/* One tile of a parameter has a stream of its own, so the values do not depend on the number of threads. */
+static void fill_normal(void *context, size_t begin, size_t end, int worker) {
+    const struct fill *fill = context;
+    struct random random;
+    (void)worker;
+    random_open(&random, fill->seed, random_stream(fill->parameter->name, begin / RANDOM_TILE, 0));
+    for (size_t i = begin; i < end; i++) fill->parameter->value[i] = (float)(fill->deviation * random_normal(&random));
+}
+
+static void fill_parameter(const struct model *model, const struct parameter *parameter, uint64_t seed,
+                           double deviation) {
+    size_t count = parameter->rows * parameter->columns;
+    if (parameter->kind != PARAMETER_VECTOR) {
+        struct fill fill = {.parameter = parameter, .seed = seed, .deviation = deviation};
+        parallel_for(count, RANDOM_TILE, fill_normal, &fill);
+        if (parameter == model_part(model, PART_TOKENS)->weight && model->config.pad_id >= 0)
+            memset(parameter->value + (size_t)model->config.pad_id * parameter->columns, 0,
+                   parameter->columns * sizeof(float));
+        return;
+    }
+    size_t length = strlen(parameter->name);
+    bool gain = length > 7 && strcmp(parameter->name + length - 7, ".weight") == 0;
+    for (size_t i = 0; i < count; i++) parameter->value[i] = gain ? 1.0f : 0.0f;
+}
+
+int model_create(struct model *model, const struct model_config *config, uint64_t seed, double deviation) {
+    int status = 0;
+    size_t bytes = 0;
+
+    memset(model, 0, sizeof *model);
+    TRY(model_config_check(config));
+    model->config = *config;
+    model->editable = true;
+    TRY(model_layout(model, NULL, 0));
+    for (size_t i = 0; i < model->parameter_count; i++)
+        bytes += size_round_up(model->parameters[i].rows * model->parameters[i].columns * sizeof(float), MEMORY_ALIGN);
+    TRY(arena_open(&model->arena, bytes));
+    for (size_t i = 0; i < model->parameter_count; i++) {
+        struct parameter *parameter = &model->parameters[i];
+        void *view;
+        TRY(arena_take(&model->arena, &view, parameter->rows * parameter->columns, sizeof(float)));
+        parameter->value = view;
+        fill_parameter(model, parameter, seed, deviation);
+    }
+    TRY(model_bind(model));
+out:
+    if (status < 0) model_close(model);
+    return status;
+}
+
+void model_close(struct model *model) {
+    for (size_t i = 0; i < model->linear_count; i++) weight_close(&model->linears[i].weight);
+    for (size_t i = 0; i < model->metadata_count; i++) {
+        memory_release(model->metadata[i].key);
+        memory_release(model->metadata[i].value);
+    }
+    memory_release(model->metadata);
+    memory_release(model->parameters);
+    memory_release(model->linears);
+    memory_release(model->family_state);
+    arena_close(&model->arena);
+    arena_close(&model->names);
+    arena_close(&model->gradients);
+    safetensors_close(&model->file);
+    memset(model, 0, sizeof *model);
+}
+
+/* ---- by name --------------------------------------------------------------------------------------- */
+
+const struct parameter *model_parameter(const struct model *model, const char *name) {
+    for (size_t i = 0; i < model->parameter_count; i++)
+        if (strcmp(model->parameters[i].name, name) == 0) return &model->parameters[i];
+    return NULL;
+}
+
+struct linear *model_linear_find(struct model *model, const char *name) {
+    for (size_t i = 0; i < model->linear_count; i++)
+        if (strcmp(model->linears[i].name, name) == 0) return &model->linears[i];
+    return NULL;
+}
+
+const char *model_metadata(const struct model *model, const char *key) {
+    for (size_t i = 0; i < model->metadata_count; i++)
+        if (strcmp(model->metadata[i].key, key) == 0) return model->metadata[i].value;
+    return NULL;
+}
+
+int model_set_metadata(struct model *model, const char *key, const char *value) {
+    int status = 0;
+    char *key_copy = NULL, *value_copy = NULL;
+    void *grown = model->metadata;
+
+    if (strcmp(key, "config") == 0 || strcmp(key, "weights") == 0 || strcmp(key, "format") == 0)
+        FAIL(E_ARGUMENT, "metadata key '%s' is the model's own", key);
+    TRY(memory_string(&value_copy, value));
+    for (size_t i = 0; i < model->metadata_count; i++)
+        if (strcmp(model->metadata[i].key, key) == 0) {
+            memory_release(model->metadata[i].value);
+            model->metadata[i].value = value_copy;
+            value_copy = NULL;
+            goto out;
+        }
+    TRY(memory_string(&key_copy, key));
+    TRY(memory_resize(&grown, model->metadata_count + 1, sizeof *model->metadata));
+    model->metadata = grown;
+    model->metadata[model->metadata_count].key = key_copy;
+    model->metadata[model->metadata_count++].value = value_copy;
+    key_copy = value_copy = NULL;
+out:
+    memory_release(key_copy);
+    memory_release(value_copy);
+    return status;
+}
+
+/* ---- packing, preparing, gradients ------------------------------------------------------------------ */
+
+/* Take a parameter out of the list and mend every pointer behind it. */
+static void parameter_forget(struct model *model, struct parameter *gone) {
+    struct parts *parts = model->family_state;
+    struct part_view *view = parts->own;
+    size_t behind = (size_t)(model->parameters + model->parameter_count - (gone + 1));
+
+    memmove(gone, gone + 1, behind * sizeof *gone);
+    model->parameter_count--;
+    for (size_t i = 0; i < PARTS * (model->config.layers + 1); i++) {
+        view = i < PARTS ? &parts->own[i] : &parts->block[i / PARTS - 1][i % PARTS];
+        if (view->weight == gone) view->weight = NULL;
+        else if (view->weight > gone) view->weight--;
+        if (view->bias > gone) view->bias--;
+    }
+    for (size_t i = 0; i < model->linear_count; i++) {
+        struct linear *linear = &model->linears[i];
+        if (linear->parameter == gone) linear->parameter = NULL;
+        else if (linear->parameter > gone) linear->parameter--;
+        if (linear->bias_parameter > gone) linear->bias_parameter--;
+    }
+}
+
+int linear_pack(struct model *model, struct linear *linear, const struct weight_format *format, size_t group,
+                bool symmetric, const struct weight_grid *grid) {
+    int status = 0;
+    struct weight packed = {0};
+    struct weight_shape shape = {linear->rows, linear->columns, group, symmetric};
+
+    if (!linear->value) FAIL(E_STATE, "layer '%s' is packed already", linear->name);
+    if (format->bits == 32) FAIL(E_UNSUPPORTED, "layer '%s': %s is not a packed format", linear->name, format->name);
+    status = weight_pack(&packed, format, &shape, linear->value, grid);
+    if (status < 0) {
+        error_prefix(status, "layer '%s': ", linear->name);
+        goto out;
+    }
+    packed.simulated = linear->simulated;
+    weight_close(&linear->weight);
+    linear->weight = packed;
+    linear->value = NULL;
+    parameter_forget(model, linear->parameter);
+    model->prepared = false;
+out:
+    return status;
+}
+
+int model_prepare(struct model *model, enum gemm_backend backend) {
+    int status = 0;
+    if (model->prepared && model->backend == backend) goto out;
+    if (model->backend != backend) model_unprepare(model);
+    for (size_t i = 0; i < model->linear_count; i++) {
+        status = weight_prepare(&model->linears[i].weight, backend);
+        if (status < 0) {
+            error_prefix(status, "layer '%s': ", model->linears[i].name);
+            goto out;
+        }
+    }
+    model->backend = backend;
+    model->prepared = true;
+out:
+    return status;
+}
+
+void model_unprepare(struct model *model) {
+    for (size_t i = 0; i < model->linear_count; i++) {
+        struct linear *linear = &model->linears[i];
+        if (!linear->parameter) continue;
+        weight_close(&linear->weight);
+    }
+    model->prepared = false;
+    int status = model_bind(model);
+    CHECK(status == 0, "%s", error_text());
+}
+
+/* Parameters that training over `heads` moves: the body and those heads' rows. */
+struct trained {
+    struct model *model;
+    unsigned heads;
+    bool take;
+    size_t bytes;
+};
+
+static int gradient_visit(void *context, const struct layout_entry *entry) {
+    int status = 0;
+    struct trained *trained = context;
+    struct parameter *parameter = NULL;
+    void *view;
+
+    for (size_t i = 0; i < trained->model->parameter_count && !parameter; i++)
+        if (strcmp(trained->model->parameters[i].name, entry->name) == 0) parameter = &trained->model->parameters[i];
+    CHECK(parameter, "'%s' has no parameter", entry->name);
+    if (trained->take) {
+        parameter->gradient = NULL;
+        if (entry->row->heads && !(entry->row->heads & trained->heads)) goto out;
+        TRY(arena_take(&trained->model->gradients, &view, entry->rows * entry->columns, sizeof(float)));
+        parameter->gradient = view;
+    } else if (!entry->row->heads || (entry->row->heads & trained->heads)) {
+        trained->bytes += size_round_up(entry->rows * entry->columns * sizeof(float), MEMORY_ALIGN);
+    }
+out:
+    return status;
+}
+
+int model_gradients_open(struct model *model, unsigned heads) {
+    int status = 0;
+    struct trained trained = {.model = model, .heads = heads};
+
+    if (!model->editable) FAIL(E_STATE, "the model was opened for reading only and cannot be trained");
+    if (heads & ~model->config.model_heads)
+        FAIL(E_UNSUPPORTED, "the model has no %s head",
+             heads & HEAD_MASKED_LM & ~model->config.model_heads ? "masked-LM" : "classification");
+    for (size_t i = 0; i < model->linear_count; i++)
+        if (!model->linears[i].parameter)
+            FAIL(E_STATE, "layer '%s' is packed as %s and cannot be trained: train before quantizing",
+                 model->linears[i].name, model->linears[i].weight.format->name);
+    model_gradients_close(model);
+    TRY(layout_walk(&model->config, gradient_visit, &trained));
+    TRY(arena_open(&model->gradients, trained.bytes));
+    trained.take = true;
+    TRY(layout_walk(&model->config, gradient_visit, &trained));
+out:
+    if (status < 0) model_gradients_close(model);
+    return status;
+}
+
+void model_gradients_close(struct model *model) {
+    for (size_t i = 0; i < model->parameter_count; i++) model->parameters[i].gradient = NULL;
+    arena_close(&model->gradients);
+}
+
+/* ---- size and work ---------------------------------------------------------------------------------- */
+
+void model_size(const struct model *model, struct model_size *size) {
+    uint64_t weights = 0;
+    memset(size, 0, sizeof *size);
+    for (size_t i = 0; i < model->parameter_count; i++)
+        size->total_bytes += model->parameters[i].rows * model->parameters[i].columns * sizeof(float);
+    for (size_t i = 0; i < model->linear_count; i++) {
+        const struct linear *linear = &model->linears[i];
+        uint64_t count = linear->rows * linear->columns;
+        uint64_t bytes = linear->parameter ? count * sizeof(float) : linear->weight.packed_bytes;
+        if (!linear->parameter) size->total_bytes += bytes;
+        if (linear->block < 0) continue;
+        weights += count;
+        size->linear_bytes += bytes;
+        size->linear_f32_bytes += count * sizeof(float);
+    }
+    if (weights) size->bits_per_weight = 8.0 * (double)size->linear_bytes / (double)weights;
+}
+
+uint64_t model_multiply_adds(const struct model *model, const struct batch *batch) {
+    uint64_t total = 0, squares = 0;
+    for (size_t i = 0; i < batch->sequences; i++) {
+        uint64_t length = batch->offset[i + 1] - batch->offset[i];
+        squares += length * length;
+    }
+    for (size_t i = 0; i < model->linear_count; i++) {
+        const struct linear *linear = &model->linears[i];
+        uint64_t count = linear->rows * linear->columns;
+        if (linear->block >= 0) total += count * batch->tokens;
+        else if (linear->role == ROLE_POOLER || linear->role == ROLE_CLASSIFIER) total += count * batch->sequences;
+    }
+    return total + 2 * squares * model->config.layers * model->config.heads * model->config.head_width;
+}

@@ -1,0 +1,394 @@
+/* Models on disk: our artifact (one safetensors file with its config in the metadata) and Hugging Face
+ * directories (config.json + model.safetensors).
+ *
+ * Every tensor that the config asks for is found and its shape checked before memory is taken, and every
+ * tensor of the file must be asked for, so a config that does not belong to its tensors is named from either
+ * side. f32 values of a model that nobody edits are views of the mapped file.
+ */
+#include "model/family.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/file.h"
+
+#define CONFIG_BYTES_MAX (16u << 20)
+#define FORMAT_VERSION "shrinklab-1"
+
+/* ---- open ------------------------------------------------------------------------------------------- */
+
+struct source {
+    struct safetensors *file;
+    const struct family *family;
+    bool *used; /* [file->count] */
+};
+
+/* A tensor by its name, without the body's prefix, or with the old names of a norm's gain and bias. */
+static const struct tensor *source_find(const struct source *source, const char *name) {
+    char other[MODEL_NAME_BYTES + 8];
+    const char *prefix = source->family->prefix, *ending = strrchr(name, '.');
+    size_t length = prefix ? strlen(prefix) : 0;
+    const struct tensor *tensor = safetensors_find(source->file, name);
+    if (!tensor && length && strncmp(name, prefix, length) == 0) tensor = safetensors_find(source->file, name + length);
+    if (!tensor && ending && ending - name > 9 && strncmp(ending - 9, "LayerNorm", 9) == 0) {
+        snprintf(other, sizeof other, "%.*s%s", (int)(ending - name), name,
+                 strcmp(ending, ".weight") == 0 ? ".gamma" : ".beta");
+        tensor = safetensors_find(source->file, other);
+        if (!tensor && length && strncmp(other, prefix, length) == 0)
+            tensor = safetensors_find(source->file, other + length);
+    }
+    if (tensor) source->used[tensor - source->file->tensors] = true;
+    return tensor;
+}
+
+static int source_require(const struct source *source, const struct parameter *parameter,
+                          const struct tensor **tensor) {
+    int status = 0;
+    size_t dimensions = parameter->kind == PARAMETER_VECTOR ? 1 : 2;
+    const struct tensor *found = *tensor = source_find(source, parameter->name);
+
+    if (!found) FAIL(E_NOT_FOUND, "tensor '%s' is missing", parameter->name);
+    if (found->dtype != DTYPE_F32 && found->dtype != DTYPE_F16 && found->dtype != DTYPE_BF16)
+        FAIL(E_UNSUPPORTED, "tensor '%s' is %s (F32, F16 and BF16 are supported)", found->name,
+             dtype_name(found->dtype));
+    if (found->dimensions != dimensions || found->count != parameter->rows * parameter->columns ||
+        found->shape[dimensions - 1] != parameter->columns) {
+        char shape[128] = "";
+        size_t length = 0;
+        for (size_t i = 0; i < found->dimensions && length + 24 < sizeof shape; i++)
+            length += (size_t)snprintf(shape + length, sizeof shape - length, "%s%zu", i ? "," : "", found->shape[i]);
+        if (dimensions == 1)
+            FAIL(E_SHAPE, "tensor '%s' has shape [%s] but the config says [%zu]", found->name, shape,
+                 parameter->columns);
+        FAIL(E_SHAPE, "tensor '%s' has shape [%s] but the config says [%zu,%zu]", found->name, shape, parameter->rows,
+             parameter->columns);
+    }
+out:
+    return status;
+}
+
+/* Finite means an exponent that is not all ones. */
+static bool all_finite(const float *value, size_t count) {
+    uint32_t bad = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &value[i], sizeof bits);
+        bad |= (uint32_t)((bits & 0x7f800000u) == 0x7f800000u);
+    }
+    return !bad;
+}
+
+/* Values of all parameters: views where the file has aligned F32 and nobody will write, copies elsewhere. */
+static int read_values(struct model *model, const struct source *source, bool editable) {
+    int status = 0;
+    size_t bytes = 0;
+    const struct tensor **tensors = NULL;
+    void *block;
+
+    TRY(memory_take(&block, model->parameter_count, sizeof *tensors));
+    tensors = block;
+    for (size_t i = 0; i < model->parameter_count; i++) {
+        struct parameter *parameter = &model->parameters[i];
+        TRY(source_require(source, parameter, &tensors[i]));
+        bool view = !editable && tensors[i]->dtype == DTYPE_F32 && (uintptr_t)tensors[i]->data % sizeof(float) == 0;
+        if (view) parameter->value = (float *)(uintptr_t)tensors[i]->data; /* read-only: editable is false */
+        else bytes += size_round_up(tensors[i]->count * sizeof(float), MEMORY_ALIGN);
+    }
+    TRY(arena_open(&model->arena, bytes));
+    for (size_t i = 0; i < model->parameter_count; i++) {
+        struct parameter *parameter = &model->parameters[i];
+        if (!parameter->value) {
+            TRY(arena_take(&model->arena, &block, tensors[i]->count, sizeof(float)));
+            parameter->value = block;
+            TRY(tensor_to_f32(tensors[i], parameter->value));
+        }
+        if (!all_finite(parameter->value, tensors[i]->count))
+            FAIL(E_NUMERIC, "tensor '%s' holds a value that is not finite", tensors[i]->name);
+    }
+out:
+    memory_release(tensors);
+    return status;
+}
+
+static int read_packed(struct model *model, const struct source *source, const struct packed_entry *packed,
+                       size_t packed_count) {
+    int status = 0;
+    for (size_t i = 0; i < packed_count; i++) {
+        if (packed[i].format->bits == 32) continue;
+        struct linear *linear = model_linear_find(model, packed[i].name);
+        char name[MODEL_NAME_BYTES + 8];
+        const struct tensor *tensor;
+        snprintf(name, sizeof name, "%s.packed", linear->name);
+        tensor = source_find(source, name);
+        if (!tensor) FAIL(E_NOT_FOUND, "tensor '%s' is missing", name);
+        if (tensor->dtype != DTYPE_U8 || tensor->dimensions != 1)
+            FAIL(E_SHAPE, "tensor '%s' must be a U8 vector", name);
+        status = weight_view(&linear->weight, packed[i].format, &packed[i].shape, tensor->data, tensor->bytes);
+        if (status == 0) status = packed[i].format->check(&packed[i].shape, tensor->data, tensor->bytes);
+        if (status < 0) {
+            error_prefix(status, "tensor '%s': ", name);
+            goto out;
+        }
+        linear->weight.simulated = linear->simulated;
+    }
+out:
+    return status;
+}
+
+static bool ends_with(const char *text, const char *ending) {
+    size_t length = strlen(text), ending_length = strlen(ending);
+    return length >= ending_length && strcmp(text + length - ending_length, ending) == 0;
+}
+
+static int check_all_used(const struct model *model, const struct source *source, bool artifact) {
+    int status = 0;
+    for (size_t i = 0; i < source->file->count; i++) {
+        const char *name = source->file->tensors[i].name;
+        bool fine = source->used[i];
+        for (size_t j = 0; !artifact && !fine && source->family->ignored[j]; j++)
+            fine = ends_with(name, source->family->ignored[j]);
+        if (!fine)
+            FAIL(E_SHAPE, "tensor '%.120s' is not part of the model that the config describes (%s, %zu layers)", name,
+                 model->config.family, model->config.layers);
+    }
+out:
+    return status;
+}
+
+/* The "weights" metadata: {"NAME": {"format": "int4", "rows": R, "columns": N, "group": G, "symmetric": bool,
+ * "simulated": bool}, …}. Names point into the document. */
+static int parse_weights(const struct json *root, struct packed_entry **entries, size_t *count) {
+    int status = 0;
+    void *block;
+
+    if (root->type != JSON_OBJECT) FAIL(E_FORMAT, "expected an object");
+    TRY(memory_take(&block, root->count, sizeof **entries));
+    *entries = block;
+    for (const struct json *layer = root->child; layer; layer = layer->next) {
+        struct packed_entry *entry = &(*entries)[*count];
+        const char *format = NULL;
+        uint64_t rows = 0, columns = 0, group = 0;
+        for (const struct json *field = layer->child; layer->type == JSON_OBJECT && field; field = field->next) {
+            bool truth = field->type == JSON_TRUE;
+            if (strcmp(field->key, "format") == 0) TRY(json_text(field, "format", &format));
+            else if (strcmp(field->key, "rows") == 0) TRY(json_u64(field, "rows", &rows));
+            else if (strcmp(field->key, "columns") == 0) TRY(json_u64(field, "columns", &columns));
+            else if (strcmp(field->key, "group") == 0) TRY(json_u64(field, "group", &group));
+            else if (!truth && field->type != JSON_FALSE)
+                FAIL(E_FORMAT, "layer '%.100s': field \"%.40s\" is not understood", layer->key, field->key);
+            else if (strcmp(field->key, "symmetric") == 0) entry->shape.symmetric = truth;
+            else if (strcmp(field->key, "simulated") == 0) entry->simulated = truth;
+            else FAIL(E_FORMAT, "layer '%.100s': field \"%.40s\" is not understood", layer->key, field->key);
+        }
+        if (!format) FAIL(E_FORMAT, "layer '%.100s' has no format", layer->key);
+        entry->name = layer->key;
+        entry->format = weight_format_find(format);
+        if (!entry->format)
+            FAIL(E_UNSUPPORTED, "layer '%.100s': format '%.40s' is not known to this build", layer->key, format);
+        entry->shape.rows = (size_t)rows;
+        entry->shape.columns = (size_t)columns;
+        entry->shape.group = (size_t)group;
+        (*count)++;
+    }
+out:
+    return status;
+}
+
+/* BertModel saved without its pooler has nothing that says so but the missing tensor. */
+static void drop_absent_pooler(struct model_config *config, const struct safetensors *file) {
+    if (config->model_heads & HEAD_POOLER && !safetensors_find(file, "pooler.dense.weight") &&
+        !safetensors_find(file, "bert.pooler.dense.weight"))
+        config->model_heads &= ~(unsigned)HEAD_POOLER;
+}
+
+/* The config: from config.json of a folder, or from the file's own metadata. */
+static int open_config(struct model *model, const char *path, bool folder) {
+    int status = 0;
+    char *file_path = NULL, *text = NULL;
+    size_t length = strlen(path), bytes = 0;
+    void *block;
+
+    if (!folder) {
+        const char *config;
+        TRY(safetensors_open(&model->file, path));
+        config = safetensors_metadata(&model->file, "config");
+        if (!config)
+            FAIL(E_FORMAT,
+                 "%s: no \"config\" in its metadata: not a model file of runexp (a Hugging Face model is "
+                 "opened by its folder)",
+                 path);
+        status = model_config_parse(&model->config, config, strlen(config));
+        if (status < 0) error_prefix(status, "%s: config: ", path);
+        goto out;
+    }
+    TRY(memory_take(&block, length + 32, 1));
+    file_path = block;
+    snprintf(file_path, length + 32, "%s/config.json", path);
+    TRY(file_read(file_path, CONFIG_BYTES_MAX, &text, &bytes));
+    status = model_config_parse(&model->config, text, bytes);
+    if (status < 0) {
+        error_prefix(status, "%s: ", file_path);
+        goto out;
+    }
+    snprintf(file_path, length + 32, "%s/model.safetensors", path);
+    TRY(safetensors_open(&model->file, file_path));
+    drop_absent_pooler(&model->config, &model->file);
+out:
+    memory_release(file_path);
+    memory_release(text);
+    return status;
+}
+
+int model_open(struct model *model, const char *path, bool editable) {
+    int status = 0;
+    struct stat info;
+    struct json_document document = {0};
+    struct packed_entry *packed = NULL;
+    struct source source = {0};
+    size_t packed_count = 0;
+    const char *weights = NULL;
+    bool folder, opened = false;
+    void *block;
+
+    memset(model, 0, sizeof *model);
+    if (stat(path, &info) < 0) FAIL(E_IO, "%s: cannot be opened (%s)", path, strerror(errno));
+    folder = S_ISDIR(info.st_mode);
+    TRY(open_config(model, path, folder));
+    opened = true;
+    model->editable = editable;
+    if (!folder) weights = safetensors_metadata(&model->file, "weights");
+    if (weights) {
+        TRY(json_open(&document, weights, strlen(weights)));
+        TRY(parse_weights(json_root(&document), &packed, &packed_count));
+    }
+    TRY(model_layout(model, packed, packed_count));
+    TRY(memory_take(&block, model->file.count, sizeof(bool)));
+    source = (struct source){&model->file, family_find(model->config.family), block};
+    TRY(read_values(model, &source, editable));
+    TRY(read_packed(model, &source, packed, packed_count));
+    TRY(check_all_used(model, &source, !folder));
+    TRY(model_bind(model));
+    for (size_t i = 0; !folder && i < model->file.metadata_count; i++) {
+        const struct safetensors_meta *meta = &model->file.metadata[i];
+        if (strcmp(meta->key, "config") == 0 || strcmp(meta->key, "weights") == 0 || strcmp(meta->key, "format") == 0)
+            continue;
+        TRY(model_set_metadata(model, meta->key, meta->value));
+    }
+out:
+    if (status < 0 && opened) error_prefix(status, "%s: ", path);
+    json_close(&document);
+    memory_release(packed);
+    memory_release(source.used);
+    if (status < 0) model_close(model);
+    return status;
+}
+
+/* ---- save ------------------------------------------------------------------------------------------- */
+
+struct saving {
+    const struct model *model;
+    struct tensor *tensors;
+    struct arena *names;
+    size_t count;
+};
+
+static int save_visit(void *context, const struct layout_entry *entry) {
+    int status = 0;
+    struct saving *saving = context;
+    const struct parameter *parameter = model_parameter(saving->model, entry->name);
+    struct tensor *tensor = &saving->tensors[saving->count++];
+    const struct linear *linear = NULL;
+    size_t length = strlen(entry->name) - strlen(".weight");
+    void *view;
+
+    if (parameter) {
+        bool vector = parameter->kind == PARAMETER_VECTOR;
+        tensor->name = parameter->name;
+        tensor->dtype = DTYPE_F32;
+        tensor->dimensions = vector ? 1 : 2;
+        tensor->shape[0] = vector ? parameter->columns : parameter->rows;
+        tensor->shape[1] = vector ? 0 : parameter->columns;
+        tensor->data = parameter->value;
+        goto out;
+    }
+    for (size_t i = 0; i < saving->model->linear_count && !linear; i++) {
+        const char *name = saving->model->linears[i].name;
+        if (strlen(name) == length && memcmp(name, entry->name, length) == 0) linear = &saving->model->linears[i];
+    }
+    CHECK(linear && linear->weight.packed, "'%s' has neither parameter nor packed bytes", entry->name);
+    TRY(arena_take(saving->names, &view, MODEL_NAME_BYTES + 8, 1));
+    snprintf(view, MODEL_NAME_BYTES + 8, "%s.packed", linear->name);
+    tensor->name = view;
+    tensor->dtype = DTYPE_U8;
+    tensor->dimensions = 1;
+    tensor->shape[0] = linear->weight.packed_bytes;
+    tensor->data = linear->weight.packed;
+out:
+    return status;
+}
+
+static bool head_kept(const struct linear *linear, unsigned heads) {
+    switch (linear->role) {
+    case ROLE_POOLER: return heads & (HEAD_CLASSIFICATION | HEAD_POOLER);
+    case ROLE_CLASSIFIER: return heads & HEAD_CLASSIFICATION;
+    case ROLE_HEAD_TRANSFORM: return heads & HEAD_MASKED_LM;
+    default: return true;
+    }
+}
+
+static int weights_text(const struct model *model, unsigned heads, struct json_writer *writer) {
+    const char *separator = "";
+    json_raw(writer, "{");
+    for (size_t i = 0; i < model->linear_count; i++) {
+        const struct linear *linear = &model->linears[i];
+        const struct weight *weight = &linear->weight;
+        if (!head_kept(linear, heads) || (linear->parameter && !linear->simulated)) continue;
+        json_raw(writer, separator);
+        json_string(writer, linear->name);
+        json_format(writer,
+                    ": {\"format\": \"%s\", \"rows\": %zu, \"columns\": %zu, \"group\": %zu, \"symmetric\": %s, "
+                    "\"simulated\": %s}",
+                    weight->format->name, linear->rows, linear->columns, weight->shape.group,
+                    weight->shape.symmetric ? "true" : "false", linear->simulated ? "true" : "false");
+        separator = ", ";
+    }
+    json_raw(writer, "}");
+    return writer->status;
+}
+
+int model_save(const struct model *model, const char *path, unsigned heads) {
+    int status = 0;
+    struct model_config config = model->config;
+    struct json_writer weights = {0};
+    struct arena names = {0};
+    struct saving saving = {.model = model, .names = &names};
+    struct safetensors_meta *metadata = NULL;
+    char *config_text = NULL;
+    void *block;
+
+    config.model_heads &= heads;
+    TRY(model_config_print(&config, &config_text));
+    TRY(weights_text(model, config.model_heads, &weights));
+    TRY(memory_take(&block, model->parameter_count + model->linear_count, sizeof *saving.tensors));
+    saving.tensors = block;
+    TRY(arena_open(&names, model->linear_count * size_round_up(MODEL_NAME_BYTES + 8, MEMORY_ALIGN)));
+    TRY(layout_walk(&config, save_visit, &saving));
+    TRY(memory_take(&block, model->metadata_count + 3, sizeof *metadata));
+    metadata = block;
+    metadata[0] = (struct safetensors_meta){"format", FORMAT_VERSION};
+    metadata[1] = (struct safetensors_meta){"config", config_text};
+    metadata[2] = (struct safetensors_meta){"weights", weights.text};
+    for (size_t i = 0; i < model->metadata_count; i++)
+        metadata[3 + i] = (struct safetensors_meta){model->metadata[i].key, model->metadata[i].value};
+    TRY(safetensors_write(path, saving.tensors, saving.count, metadata, model->metadata_count + 3));
+out:
+    json_writer_close(&weights);
+    arena_close(&names);
+    memory_release(config_text);
+    memory_release(metadata);
+    memory_release(saving.tensors);
+    return status;
+}
