@@ -5,16 +5,25 @@
 
 #include "model/model.h"
 
+struct optimizer_chunk {
+    uint32_t parameter;
+    size_t begin, end;
+};
+
 struct optimizer {
     struct arena arena;
-    float **m, **v;
+    float **m, **v;                 /* per parameter; NULL for those that have no gradient and are left alone */
+    struct optimizer_chunk *chunks; /* fixed pieces of the parameters, the unit of parallel work */
+    double *partial;                /* [chunk_count] sums of squares */
+    size_t chunk_count;
     size_t step;
-    double beta1, beta2, epsilon, weight_decay, clip_norm;
+    double beta1, beta2, epsilon, weight_decay, clip_norm; /* defaults 0.9, 0.999, 1e-8, 0.01, 1; clip_norm 0: none */
 };
+/* State for the parameters whose gradient is set now. E_MEMORY. */
 int optimizer_open(struct optimizer *optimizer, const struct model *model);
 void optimizer_close(struct optimizer *optimizer);
-/* One step at `rate` on parameter->gradient. norm: the gradient norm before clipping. E_NUMERIC when it is not finite.
- */
+/* One step at `rate` on parameter->gradient. norm: the gradient norm before clipping, summed in a fixed order.
+ * Weight decay moves parameters with two dimensions only. E_NUMERIC when the norm is not finite: nothing moved. */
 int optimizer_step(struct optimizer *optimizer, struct model *model, double rate, double *norm);
 
 /* Rate of step `step` (0-based) of `steps`: linear warm-up over `warmup` steps, then linear decay to zero. */
