@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -198,7 +199,7 @@ static void hardware_counts_all_threads(void **state) {
     window_stop(&window);
     const struct meter_value *instructions = reading(&window, "instructions");
     char reason[sizeof instructions->reason];
-    strcpy(reason, instructions->reason);
+    snprintf(reason, sizeof reason, "%s", instructions->reason);
     double counted = instructions->value;
     window_close(&window);
     threads_set(threads);
