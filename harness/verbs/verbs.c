@@ -11,6 +11,7 @@ const struct verb verbs[] = {
      "[experiments|sessions|cells] [EXPERIMENT] [options]", verb_list},
     {"show", "show everything stored about one cell or experiment", "CELL|EXPERIMENT [options]", verb_show},
     {"export", "write the result view, one row per cell", "[EXPERIMENT…] [options]", verb_export},
+    {"report", "draw the figures and write the page of experiments", "[EXPERIMENT…] [options]", verb_report},
     {"doctor", "say what this machine can measure and what spoils it", "[options]", verb_doctor},
     {"techniques", "list the techniques, or show one with its options", "[NAME[,OPTION]] [options]", verb_techniques},
     {"meters", "list the meters, or what one of them reads here", "[NAME] [options]", verb_meters},
