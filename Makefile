@@ -145,6 +145,18 @@ test-san: ## the tests under ASan+UBSan and TSan, cpu mask 0 and full (under 20 
 bench: $(BENCH_BIN) $(RUNEXP) ## micro-benchmarks against the named peers (run on an idle machine)
 	@tools/run_bench.sh $(BUILD) $(BENCH_BIN)
 
+# libFuzzer comes with clang; the targets need only these parts of core, without OpenMP.
+FUZZ_TARGETS := $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_SRC := $(sort $(wildcard core/base/*.c core/io/*.c core/text/*.c))
+FUZZ_SECONDS ?= 60
+build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_SRC)
+	@mkdir -p $(dir $@)
+	@echo "  fuzzer  $@"
+	$(Q)clang -std=c11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -DTHREADS_POSIX $(CPPFLAGS_ALL) -o $@ $^ -lnettle -lm -lpthread
+
+fuzz: $(addprefix build/fuzz/fuzz_,$(FUZZ_TARGETS)) ## fuzz each reader for FUZZ_SECONDS (needs clang), seeds in tests/fuzz
+	@set -e; for t in $(FUZZ_TARGETS); do mkdir -p build/fuzz/found_$$t; build/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -artifact_prefix=build/fuzz/crash_$${t}_ -print_final_stats=1 build/fuzz/found_$$t tests/fuzz/corpus_$$t; done
+
 lint: ## formatter check, static analyser, dependency order, every header compiles alone
 	@tools/lint.sh
 
@@ -168,4 +180,4 @@ clean: ## remove build/
 	rm -rf build
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: all help deps test test-only test-golden test-san bench lint demo install uninstall clean plugin tests-build FORCE
+.PHONY: all help deps test test-only test-golden test-san bench lint fuzz demo install uninstall clean plugin tests-build FORCE

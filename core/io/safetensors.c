@@ -329,8 +329,8 @@ static int measure_all(const struct tensor *tensors, size_t count, const struct 
     void *block = NULL, *names_block = NULL;
     size_t total = 0;
     TRY(memory_take(&block, count, sizeof **measured));
-    TRY(memory_take(&names_block, count > metadata_count ? count : metadata_count, sizeof(char *)));
     *measured = block;
+    TRY(memory_take(&names_block, count > metadata_count ? count : metadata_count, sizeof(char *)));
     const char **names = names_block;
     for (size_t i = 0; i < count; i++) {
         struct tensor *tensor = &(*measured)[i];

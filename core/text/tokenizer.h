@@ -21,12 +21,15 @@ struct tokenizer_special {
 /* Train byte-level BPE: merges by highest pair count (ties: the pair that comes first by token ids), over
  * words split by GPT-2's pre-tokenizer (ASCII rules; bytes >= 0x80 count as letters), lower-cased first
  * (ASCII) when asked. Vocabulary = 5 special tokens ([PAD] [CLS] [SEP] [MASK] [UNK] as ids 0..4), 256
- * bytes, then merges up to `vocabulary` entries. Deterministic. texts: count zero-terminated strings. */
+ * bytes, then merges up to `vocabulary` entries; fewer when no pair is left that occurs twice. A pair that
+ * would spell a token that exists is passed over, so every token has one spelling. Deterministic.
+ * texts: count zero-terminated strings. E_ARGUMENT: vocabulary not in 261..1048576; E_LIMIT. */
 int tokenizer_train_bpe(struct tokenizer **tokenizer, const char *const *texts, size_t count, size_t vocabulary,
                         bool lower_case);
 
-int tokenizer_load(struct tokenizer **tokenizer,
-                   const char *path); /* a tokenizer.json that this library wrote; E_IO, E_FORMAT, E_UNSUPPORTED */
+/* A tokenizer.json that this library wrote, or another byte-level BPE one without what we lack (dropout,
+ * prefixes, other normalizers). E_IO, E_FORMAT, E_UNSUPPORTED, E_LIMIT. */
+int tokenizer_load(struct tokenizer **tokenizer, const char *path);
 int tokenizer_parse(struct tokenizer **tokenizer, const char *json, size_t bytes);
 int tokenizer_save(const struct tokenizer *tokenizer, const char *path); /* atomic */
 /* The tokenizer.json text; release with memory_release. */
@@ -39,7 +42,8 @@ struct tokenizer_special tokenizer_special(const struct tokenizer *tokenizer);
 /* Append the ids of `text` to ids, at most `capacity`; *count is the full number of ids. No special tokens. */
 int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t bytes, int32_t *ids, size_t capacity,
                      size_t *count);
-/* The text of ids (special tokens dropped), zero-terminated; release with memory_release. */
+/* The text of ids (special tokens dropped), zero-terminated; release with memory_release. E_ARGUMENT: an id
+ * outside the vocabulary. */
 int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text);
 
 #endif
