@@ -45,7 +45,7 @@ void hash_close(struct hash *hash, char hex[HASH_HEX]) {
 
 int hash_file(const char *path, char hex[HASH_HEX]) {
     int status = 0;
-    struct hash hash;
+    struct hash hash = {0};
     uint8_t bytes[65536];
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) FAIL(E_IO, "%s: cannot open: %s", path, strerror(errno));
@@ -64,7 +64,7 @@ out:
 }
 
 void hash_bytes(const void *bytes, size_t count, char hex[HASH_HEX]) {
-    struct hash hash;
+    struct hash hash = {0};
     hash_open(&hash);
     hash_update(&hash, bytes, count);
     hash_close(&hash, hex);
