@@ -1,0 +1,103 @@
+/* One stage as harness/run makes it, without processes or a store. */
+#include "technique_run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/experiment.h"
+#include "scratch_file.h"
+
+void technique_run_open(struct technique_run *run, uint64_t seed) {
+    struct model_config config = {0};
+    *run = (struct technique_run){0};
+    CHECK(model_config_family(&config, "bert") == 0, "%s", error_text());
+    config.layers = 2;
+    config.width = 64;
+    config.heads = config.key_value_heads = 4;
+    config.head_width = 16;
+    config.feed_forward = 128;
+    config.vocabulary = 100;
+    config.positions = 16;
+    config.token_types = 2;
+    config.classes = 3;
+    config.model_heads = HEAD_CLASSIFICATION;
+    CHECK(model_create(&run->model, &config, seed, 0.2) == 0, "%s", error_text());
+}
+
+static void metric_keep(void *host, const char *name, const char *unit, double value) {
+    struct technique_run *run = host;
+    CHECK(run->metric_count < 16, "too many metrics");
+    struct metric_seen *seen = &run->metrics[run->metric_count++];
+    snprintf(seen->name, sizeof seen->name, "%s", name);
+    snprintf(seen->unit, sizeof seen->unit, "%s", unit);
+    seen->value = value;
+}
+
+int technique_run_stage(struct technique_run *run, const struct technique *technique, const char *const *settings) {
+    int status = 0;
+    void *state = NULL;
+    struct technique_context context = {.model = &run->model, .seed = 1, .metric = metric_keep, .host = run};
+    CHECK(technique_check(technique, technique->name) == 0, "%s", error_text());
+    memory_release(run->options);
+    run->options = NULL;
+    run->metric_count = 0;
+    TRY(memory_take(&state, 1, technique->state_bytes));
+    TRY(memory_take(&run->options, 1, technique->options_bytes));
+    if (technique->options != NULL) TRY(option_defaults(technique->options, run->options, &run->store));
+    for (; settings != NULL && *settings != NULL; settings++) {
+        char name[64];
+        size_t length = strcspn(*settings, "=");
+        snprintf(name, sizeof name, "%.*s", (int)length, *settings);
+        const struct option *option = option_find(technique->options, name);
+        CHECK(option != NULL, "no option %s", name);
+        TRY(option_set(option, run->options, *settings + length + 1, &run->store));
+    }
+    if (technique->probe != NULL) TRY(technique->probe(&context, run->options));
+    if (technique->open != NULL) TRY(technique->open(&context, state, run->options));
+    TRY(technique->apply(&context, state, run->options));
+    if (technique->report != NULL) TRY(technique->report(&context, state, run->options));
+out:
+    if (technique->close != NULL && state != NULL) technique->close(state);
+    memory_release(state);
+    return status;
+}
+
+void technique_run_close(struct technique_run *run) {
+    model_close(&run->model);
+    memory_release(run->options);
+    option_store_close(&run->store);
+    *run = (struct technique_run){0};
+}
+
+double technique_run_metric(const struct technique_run *run, const char *name) {
+    for (size_t i = 0; i < run->metric_count; i++)
+        if (strcmp(run->metrics[i].name, name) == 0) return run->metrics[i].value;
+    return NAN;
+}
+
+void technique_run_logits(struct technique_run *run, float logits[12]) {
+    static const int32_t ids[] = {1, 20, 30, 2, 1, 50, 2, 1, 9, 8, 7, 6, 2, 1, 99, 98, 2};
+    static const uint32_t offset[] = {0, 4, 7, 13, 17};
+    struct batch batch = {.sequences = 4, .tokens = 17, .ids = ids, .offset = offset};
+    struct workspace workspace = {0};
+    struct model_output output;
+    CHECK(model_prepare(&run->model, GEMM_BUILTIN) == 0, "%s", error_text());
+    CHECK(model_forward(&run->model, &batch, NULL, &workspace, &output) == 0, "%s", error_text());
+    memcpy(logits, output.logits, 12 * sizeof *logits);
+    workspace_close(&workspace);
+}
+
+void technique_run_hash(const struct technique_run *run, char hex[HASH_HEX]) {
+    char path[128];
+    scratch_file(path, ".safetensors", "");
+    CHECK(model_save(&run->model, path, HEAD_CLASSIFICATION) == 0, "%s", error_text());
+    CHECK(hash_file(path, hex) == 0, "%s", error_text());
+    scratch_remove(path);
+}
+
+double logits_distance(const float a[12], const float b[12]) {
+    double sum = 0;
+    for (size_t i = 0; i < 12; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return sum;
+}

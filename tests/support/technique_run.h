@@ -1,0 +1,34 @@
+/* A small random model and one technique run on it as the harness would, for technique tests. */
+#ifndef TECHNIQUE_RUN_H
+#define TECHNIQUE_RUN_H
+
+#include "base/hash.h"
+#include "technique.h"
+
+struct technique_run {
+    struct model model;
+    struct option_store store;
+    void *options; /* resolved, after probe */
+    struct metric_seen {
+        char name[48], unit[16];
+        double value;
+    } metrics[16];
+    size_t metric_count;
+};
+
+/* A BERT of 2 blocks, width 64, feed-forward 128, 3 classes: function of seed. */
+void technique_run_open(struct technique_run *run, uint64_t seed);
+/* Probe, open, apply, report, close with "name=value" texts (NULL-terminated) over the defaults. Returns the first
+ * status that is not 0. May be called again for a further stage. */
+int technique_run_stage(struct technique_run *run, const struct technique *technique, const char *const *settings);
+void technique_run_close(struct technique_run *run);
+
+double technique_run_metric(const struct technique_run *run, const char *name); /* NaN when absent */
+/* logits[4*3] of four fixed sequences. */
+void technique_run_logits(struct technique_run *run, float logits[12]);
+/* SHA-256 of the artifact. */
+void technique_run_hash(const struct technique_run *run, char hex[HASH_HEX]);
+/* Sum of squared differences of two logit arrays. */
+double logits_distance(const float a[12], const float b[12]);
+
+#endif
