@@ -8,7 +8,9 @@
 #include "config/experiment.h"
 #include "scratch_file.h"
 
-void technique_run_open(struct technique_run *run, uint64_t seed) {
+void technique_run_open(struct technique_run *run, uint64_t seed) { technique_run_open_sized(run, seed, 128); }
+
+void technique_run_open_sized(struct technique_run *run, uint64_t seed, size_t feed_forward) {
     struct model_config config = {0};
     *run = (struct technique_run){0};
     CHECK(model_config_family(&config, "bert") == 0, "%s", error_text());
@@ -16,7 +18,7 @@ void technique_run_open(struct technique_run *run, uint64_t seed) {
     config.width = 64;
     config.heads = config.key_value_heads = 4;
     config.head_width = 16;
-    config.feed_forward = 128;
+    config.feed_forward = feed_forward;
     config.vocabulary = 100;
     config.positions = 16;
     config.token_types = 2;

@@ -16,8 +16,9 @@ struct technique_run {
     size_t metric_count;
 };
 
-/* A BERT of 2 blocks, width 64, feed-forward 128, 3 classes: function of seed. */
+/* A BERT of 2 blocks, width 64, feed-forward 128 (or as given), 3 classes: function of seed. */
 void technique_run_open(struct technique_run *run, uint64_t seed);
+void technique_run_open_sized(struct technique_run *run, uint64_t seed, size_t feed_forward);
 /* Probe, open, apply, report, close with "name=value" texts (NULL-terminated) over the defaults. Returns the first
  * status that is not 0. May be called again for a further stage. */
 int technique_run_stage(struct technique_run *run, const struct technique *technique, const char *const *settings);
