@@ -112,6 +112,20 @@ static void the_bytes_depend_on_the_arguments_alone(void **state) {
     safetensors_close(&file);
 }
 
+static void data_is_aligned_whatever_the_names(void **state) {
+    (void)state;
+    char name[72] = "";
+    for (size_t length = 1; length < 70; length++) {
+        struct tensor tensor = {.name = name, .dtype = DTYPE_F32, .dimensions = 1, .shape = {6}, .data = weights};
+        struct safetensors file;
+        name[length - 1] = 'n';
+        assert_int_equal(safetensors_write(path, &tensor, 1, NULL, 0), 0);
+        assert_int_equal(safetensors_open(&file, path), 0);
+        assert_int_equal((uintptr_t)safetensors_find(&file, name)->data % 64, 0);
+        safetensors_close(&file);
+    }
+}
+
 /* A file as the Python library writes one: metadata, spaces behind the header, tensors not in name order. */
 static void a_foreign_file_is_read(void **state) {
     (void)state;
@@ -326,15 +340,11 @@ static void numbers_convert_exactly(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_written_reads_back),
-        cmocka_unit_test(the_bytes_depend_on_the_arguments_alone),
-        cmocka_unit_test(a_foreign_file_is_read),
-        cmocka_unit_test(lying_headers_are_refused),
-        cmocka_unit_test(lying_lengths_and_odd_files_are_refused),
-        cmocka_unit_test(every_truncation_is_refused),
-        cmocka_unit_test(bad_arguments_write_nothing),
-        cmocka_unit_test(a_full_disk_leaves_nothing_behind),
-        cmocka_unit_test(numbers_convert_exactly),
+        cmocka_unit_test(what_is_written_reads_back),         cmocka_unit_test(the_bytes_depend_on_the_arguments_alone),
+        cmocka_unit_test(data_is_aligned_whatever_the_names), cmocka_unit_test(a_foreign_file_is_read),
+        cmocka_unit_test(lying_headers_are_refused),          cmocka_unit_test(lying_lengths_and_odd_files_are_refused),
+        cmocka_unit_test(every_truncation_is_refused),        cmocka_unit_test(bad_arguments_write_nothing),
+        cmocka_unit_test(a_full_disk_leaves_nothing_behind),  cmocka_unit_test(numbers_convert_exactly),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
