@@ -174,15 +174,8 @@ static void nearest_names(void **state) {
     static const struct {
         const char *word, *nearest;
     } row[] = {
-        {"quantise", "quantize"},
-        {"qauntize", "quantize"},
-        {"prnue", "prune"},
-        {"distil", "distill"},
-        {"gtpq", "gptq"},
-        {"rnt", "rtn"},
-        {"zzz", NULL},
-        {"banana", NULL},
-        {"", NULL},
+        {"quantise", "quantize"}, {"qauntize", "quantize"}, {"prnue", "prune"}, {"distil", "distill"}, {"gtpq", "gptq"},
+        {"rnt", "rtn"},           {"punee", "prune"},       {"zzz", NULL},      {"banana", NULL},      {"", NULL},
         {"qantzz", NULL},
     };
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
