@@ -1,0 +1,238 @@
+/* See process.h. */
+#include "run/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#define WORKER_FD 3
+#define PROCESSES_MAX 64
+
+extern char **environ;
+
+uint64_t clock_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void process_child_limits(const struct process_limits *limits) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() == 1) _exit(1);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGPIPE, SIG_IGN);
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    if (limits->memory_mb > 0) {
+        rlim_t bytes = (rlim_t)limits->memory_mb << 20;
+        setrlimit(RLIMIT_DATA, &(struct rlimit){bytes, bytes});
+    }
+}
+
+/* An unlinked temporary file for a worker's standard error. */
+static int open_log(int *fd) {
+    int status = 0;
+    char path[] = "/tmp/runexp-log-XXXXXX";
+    *fd = mkostemp(path, O_CLOEXEC);
+    if (*fd < 0) FAIL(E_IO, "cannot create a log file in /tmp: %s", strerror(errno));
+    unlink(path);
+out:
+    return status;
+}
+
+static void began(struct process *process, const struct process_limits *limits, pid_t pid, int fd) {
+    process->pid = pid;
+    process->fd = fd;
+    process->deadline_ns = limits->wall_s > 0 ? process->started_ns + (uint64_t)(limits->wall_s * 1e9) : 0;
+    process->killed_late = process->killed_interrupt = false;
+}
+
+int process_fork(struct process *process, const struct process_limits *limits, int (*body)(void *context, int fd),
+                 void *context) {
+    int status = 0;
+    int pipes[2] = {-1, -1};
+    process->log_fd = -1;
+    TRY(open_log(&process->log_fd));
+    if (pipe2(pipes, O_CLOEXEC) < 0) FAIL(E_IO, "cannot create a pipe: %s", strerror(errno));
+    fflush(NULL);
+    process->started_ns = clock_ns();
+    pid_t pid = fork();
+    if (pid < 0) FAIL(E_IO, "cannot start a worker process: %s", strerror(errno));
+    if (pid == 0) {
+        process_child_limits(limits);
+        dup2(process->log_fd, STDERR_FILENO);
+        dup2(process->log_fd, STDOUT_FILENO);
+        close(pipes[0]);
+        int result = body(context, pipes[1]);
+        if (result < 0) {
+            struct wire_writer writer = {0};
+            wire_put_u64(&writer, (uint64_t)-result);
+            wire_put_text(&writer, error_text());
+            wire_send(pipes[1], MESSAGE_ERROR, &writer);
+            wire_writer_close(&writer);
+        }
+        fflush(NULL);
+        _exit(result < 0);
+    }
+    close(pipes[1]);
+    pipes[1] = -1;
+    began(process, limits, pid, pipes[0]);
+    pipes[0] = -1;
+out:
+    if (pipes[0] >= 0) close(pipes[0]);
+    if (pipes[1] >= 0) close(pipes[1]);
+    if (status < 0 && process->log_fd >= 0) close(process->log_fd);
+    return status;
+}
+
+int process_exec(struct process *process, const struct process_limits *limits, const char *verb,
+                 struct wire_writer *job) {
+    int status = 0;
+    int in[2] = {-1, -1}, out_pipe[2] = {-1, -1};
+    posix_spawn_file_actions_t actions;
+    bool have_actions = false;
+    process->log_fd = -1;
+    TRY(open_log(&process->log_fd));
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out_pipe, O_CLOEXEC) < 0)
+        FAIL(E_IO, "cannot create a pipe: %s", strerror(errno));
+    if (posix_spawn_file_actions_init(&actions)) FAIL(E_MEMORY, "out of memory");
+    have_actions = true;
+    /* The targets 0..3 cannot collide with the sources: descriptors 0, 1, 2 are open in the parent, and the
+     * log, opened first, takes the lowest free one. */
+    posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, process->log_fd, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, process->log_fd, STDERR_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, out_pipe[1], WORKER_FD);
+    char name[] = "runexp";
+    char argument[32];
+    snprintf(argument, sizeof argument, "%s", verb);
+    char *const argv[] = {name, argument, NULL};
+    pid_t pid;
+    process->started_ns = clock_ns();
+    int error = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ);
+    if (error) FAIL(E_IO, "cannot start a worker process: %s", strerror(error));
+    close(out_pipe[1]);
+    out_pipe[1] = -1;
+    began(process, limits, pid, out_pipe[0]);
+    out_pipe[0] = -1;
+    close(in[0]);
+    in[0] = -1;
+    TRY(wire_send(in[1], 1, job));
+out:
+    if (have_actions) posix_spawn_file_actions_destroy(&actions);
+    if (in[0] >= 0) close(in[0]);
+    if (in[1] >= 0) close(in[1]);
+    if (out_pipe[0] >= 0) close(out_pipe[0]);
+    if (out_pipe[1] >= 0) close(out_pipe[1]);
+    if (status < 0 && process->pid > 0) process_close(process);
+    else if (status < 0 && process->log_fd >= 0) close(process->log_fd);
+    return status;
+}
+
+/* Read to the end of file, reap, and note how it ended. */
+static void reap(struct process *process) {
+    int wait_status = 0;
+    while (waitpid(process->pid, &wait_status, 0) < 0 && errno == EINTR) {}
+    process->ended_ns = clock_ns();
+    process->pid = 0;
+    close(process->fd);
+    process->fd = -1;
+    process->exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
+    process->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
+    process->end = process->killed_late        ? PROCESS_TIMEOUT
+                   : process->killed_interrupt ? PROCESS_INTERRUPTED
+                   : process->signal           ? PROCESS_SIGNALLED
+                                               : PROCESS_EXITED;
+}
+
+int process_wait(struct process *const *processes, size_t count, const volatile int *interrupted,
+                 void (*message)(void *context, struct process *process, uint32_t kind, struct wire_reader *reader),
+                 void *context, struct process **ended) {
+    int status = 0;
+    struct pollfd polls[PROCESSES_MAX];
+    *ended = NULL;
+    CHECK(count > 0 && count <= PROCESSES_MAX, "%zu processes", count);
+    for (;;) {
+        uint64_t now = clock_ns();
+        int wait_ms = -1;
+        for (size_t i = 0; i < count; i++) {
+            struct process *p = processes[i];
+            polls[i] = (struct pollfd){.fd = p->fd, .events = POLLIN};
+            if (*interrupted && !p->killed_interrupt && !p->killed_late) {
+                p->killed_interrupt = true;
+                kill(p->pid, SIGKILL);
+            }
+            if (!p->deadline_ns || p->killed_late) continue;
+            if (now >= p->deadline_ns) {
+                p->killed_late = true;
+                kill(p->pid, SIGKILL);
+                continue;
+            }
+            uint64_t left_ms = (p->deadline_ns - now) / 1000000u + 1;
+            int left = left_ms > 3600000u ? 3600000 : (int)left_ms;
+            if (wait_ms < 0 || left < wait_ms) wait_ms = left;
+        }
+        int ready = poll(polls, count, wait_ms);
+        if (ready < 0 && errno != EINTR) FAIL(E_IO, "poll: %s", strerror(errno));
+        if (ready <= 0) continue;
+        for (size_t i = 0; i < count; i++) {
+            struct process *p = processes[i];
+            if (!(polls[i].revents & (POLLIN | POLLHUP | POLLERR))) continue;
+            int got = wire_inbox_fill(&p->inbox, p->fd);
+            for (;;) {
+                uint32_t kind;
+                struct wire_reader reader;
+                int next = got < 0 ? got : wire_inbox_next(&p->inbox, &kind, &reader);
+                if (next < 0) { /* a malformed stream: nothing more from this worker can be believed */
+                    kill(p->pid, SIGKILL);
+                    got = 0;
+                    break;
+                }
+                if (next == 0) break;
+                message(context, p, kind, &reader);
+            }
+            if (got == 0) {
+                reap(p);
+                *ended = p;
+                goto out;
+            }
+        }
+        break;
+    }
+out:
+    return status;
+}
+
+void process_log(const struct process *process, char *text, size_t size) {
+    text[0] = 0;
+    if (process->log_fd < 0) return;
+    off_t end = lseek(process->log_fd, 0, SEEK_END);
+    off_t from = end > (off_t)size - 1 ? end - ((off_t)size - 1) : 0;
+    ssize_t got = pread(process->log_fd, text, size - 1, from);
+    text[got > 0 ? got : 0] = 0;
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 32 && *c != '\n' && *c != '\t') *c = '?';
+}
+
+void process_close(struct process *process) {
+    if (process->pid > 0) {
+        kill(process->pid, SIGKILL);
+        reap(process);
+    }
+    if (process->log_fd > 0) close(process->log_fd);
+    wire_inbox_close(&process->inbox);
+    process->log_fd = -1;
+}

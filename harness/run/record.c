@@ -1,0 +1,304 @@
+/* See record.h. Encoding and decoding walk the fields in one order, list by list. */
+#include "run/record.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#define LIST_MAX ((uint64_t)10000000)
+
+/* Hand `block` to the record, which releases it at its end. */
+static int own(struct record *record, void *block) {
+    struct option_store *texts = &record->texts;
+    if (texts->count == texts->capacity) {
+        size_t capacity = texts->capacity ? texts->capacity * 2 : 64;
+        int status = memory_resize((void **)&texts->blocks, capacity, sizeof *texts->blocks);
+        if (status < 0) {
+            memory_release(block);
+            return status;
+        }
+        texts->capacity = capacity;
+    }
+    texts->blocks[texts->count++] = block;
+    return 0;
+}
+
+static const void *own_copy(struct record *record, const void *bytes, size_t count) {
+    void *copy = NULL;
+    if (record->status < 0) return NULL;
+    record->status = memory_take(&copy, count, 1);
+    if (record->status < 0) return NULL;
+    if (count) memcpy(copy, bytes, count);
+    record->status = own(record, copy);
+    return record->status < 0 ? NULL : copy;
+}
+
+const char *record_text(struct record *record, const char *text) {
+    return text ? own_copy(record, text, strlen(text) + 1) : NULL;
+}
+
+/* Room for one more element of a list; NULL after an error. */
+static void *grow(struct record *record, void **list, size_t *capacity, size_t count, size_t size) {
+    if (record->status < 0) return NULL;
+    if (count == *capacity) {
+        size_t more = *capacity ? *capacity * 2 : 32;
+        record->status = memory_resize(list, more, size);
+        if (record->status < 0) return NULL;
+        *capacity = more;
+    }
+    return (char *)*list + count * size;
+}
+
+void record_stage(struct record *record, const struct stage_record *stage) {
+    struct stage_record *slot = grow(record, (void **)&record->stages, &record->stage_capacity,
+                                     record->run.stage_count, sizeof *slot);
+    if (!slot) return;
+    *slot = *stage;
+    slot->technique = record_text(record, stage->technique);
+    slot->options = record_text(record, stage->options);
+    record->run.stage_count++;
+}
+
+void record_metric(struct record *record, const char *name, const char *unit, double value, int stage) {
+    struct metric_record *slot = grow(record, (void **)&record->metrics, &record->metric_capacity,
+                                      record->run.metric_count, sizeof *slot);
+    if (!slot) return;
+    *slot = (struct metric_record){record_text(record, name), record_text(record, unit), value, stage};
+    record->run.metric_count++;
+}
+
+void record_sample(struct record *record, const struct sample_record *sample) {
+    struct sample_record *slot = grow(record, (void **)&record->samples, &record->sample_capacity,
+                                      record->run.sample_count, sizeof *slot);
+    if (!slot) return;
+    *slot = *sample;
+    record->run.sample_count++;
+}
+
+void record_counter(struct record *record, const struct counter_record *counter) {
+    struct counter_record *slot = grow(record, (void **)&record->counters, &record->counter_capacity,
+                                       record->run.counter_count, sizeof *slot);
+    if (!slot) return;
+    *slot = *counter;
+    slot->meter = record_text(record, counter->meter);
+    slot->name = record_text(record, counter->name);
+    slot->unit = record_text(record, counter->unit);
+    slot->reason = record_text(record, counter->reason);
+    record->run.counter_count++;
+}
+
+void record_artifact(struct record *record, const struct artifact_record *artifact) {
+    record->artifact = *artifact;
+    record->artifact.hash = record_text(record, artifact->hash);
+    record->artifact.path = record_text(record, artifact->path);
+    record->artifact.executes = record_text(record, artifact->executes);
+    record->run.artifact = &record->artifact;
+}
+
+void record_outcome(struct record *record, size_t items, const uint8_t *correct, const int32_t *predicted,
+                    const float *nll) {
+    record->run.correct = own_copy(record, correct, items);
+    record->run.predicted = own_copy(record, predicted, items * sizeof *predicted);
+    record->run.nll = own_copy(record, nll, items * sizeof *nll);
+    record->run.items = items;
+}
+
+int record_finish(struct record *record) {
+    record->run.stages = record->stages;
+    record->run.metrics = record->metrics;
+    record->run.samples = record->samples;
+    record->run.counters = record->counters;
+    return record->status;
+}
+
+void record_close(struct record *record) {
+    memory_release(record->stages);
+    memory_release(record->metrics);
+    memory_release(record->samples);
+    memory_release(record->counters);
+    option_store_close(&record->texts);
+    *record = (struct record){0};
+}
+
+static void put_i64(struct wire_writer *writer, int64_t value) { wire_put_u64(writer, (uint64_t)value); }
+static int64_t get_i64(struct wire_reader *reader) { return (int64_t)wire_get_u64(reader); }
+
+void record_encode(const struct record *record, struct wire_writer *writer) {
+    const struct run_record *run = &record->run;
+    wire_put_u64(writer, record->main_ns);
+    wire_put_u64(writer, record->work_ns);
+    put_i64(writer, run->peak_rss_bytes);
+    wire_put_u64(writer, run->artifact != NULL);
+    if (run->artifact) {
+        wire_put_text(writer, run->artifact->hash);
+        wire_put_text(writer, run->artifact->path);
+        wire_put_text(writer, run->artifact->executes);
+        put_i64(writer, run->artifact->bytes);
+        put_i64(writer, run->artifact->linear_bytes);
+        put_i64(writer, run->artifact->linear_f32_bytes);
+        wire_put_f64(writer, run->artifact->bits_per_weight);
+    }
+    wire_put_u64(writer, run->stage_count);
+    for (size_t i = 0; i < run->stage_count; i++) {
+        const struct stage_record *s = &record->stages[i];
+        wire_put_text(writer, s->technique);
+        wire_put_text(writer, s->options);
+        wire_put_u64(writer, s->version);
+        wire_put_f64(writer, s->wall_ms);
+        wire_put_u64(writer, s->cached);
+        put_i64(writer, s->linear_bytes);
+        put_i64(writer, s->total_bytes);
+    }
+    wire_put_u64(writer, run->metric_count);
+    for (size_t i = 0; i < run->metric_count; i++) {
+        const struct metric_record *m = &record->metrics[i];
+        wire_put_text(writer, m->name);
+        wire_put_text(writer, m->unit);
+        wire_put_f64(writer, m->value);
+        put_i64(writer, m->stage);
+    }
+    wire_put_u64(writer, run->sample_count);
+    for (size_t i = 0; i < run->sample_count; i++) {
+        const struct sample_record *s = &record->samples[i];
+        put_i64(writer, s->batch);
+        put_i64(writer, s->ordinal);
+        put_i64(writer, s->tokens);
+        wire_put_u64(writer, (uint64_t)s->warmup | (uint64_t)s->outlier << 1);
+        wire_put_f64(writer, s->latency_ns);
+    }
+    wire_put_u64(writer, run->counter_count);
+    for (size_t i = 0; i < run->counter_count; i++) {
+        const struct counter_record *c = &record->counters[i];
+        wire_put_text(writer, c->meter);
+        wire_put_text(writer, c->name);
+        wire_put_text(writer, c->unit);
+        wire_put_text(writer, c->reason);
+        put_i64(writer, c->batch);
+        wire_put_f64(writer, c->value);
+        wire_put_f64(writer, c->enabled_ns);
+        wire_put_f64(writer, c->running_ns);
+    }
+    wire_put_bytes(writer, run->correct, run->items);
+    wire_put_bytes(writer, run->predicted, run->items * sizeof *run->predicted);
+    wire_put_bytes(writer, run->nll, run->items * sizeof *run->nll);
+    wire_put_u64(writer, 0x656e64); /* "end": a check that both sides walked the same fields */
+}
+
+int record_decode(struct record *record, struct wire_reader *reader) {
+    int status = 0;
+    record->main_ns = wire_get_u64(reader);
+    record->work_ns = wire_get_u64(reader);
+    record->run.peak_rss_bytes = get_i64(reader);
+    if (wire_get_u64(reader)) {
+        struct artifact_record a = {0};
+        a.hash = wire_get_text(reader);
+        a.path = wire_get_text(reader);
+        a.executes = wire_get_text(reader);
+        a.bytes = get_i64(reader);
+        a.linear_bytes = get_i64(reader);
+        a.linear_f32_bytes = get_i64(reader);
+        a.bits_per_weight = wire_get_f64(reader);
+        if (!a.hash || !a.path || !a.executes) reader->bad = true;
+        else record_artifact(record, &a);
+    }
+    uint64_t count = wire_get_u64(reader);
+    for (uint64_t i = 0; i < count && i < LIST_MAX && !reader->bad; i++) {
+        struct stage_record s = {0};
+        s.technique = wire_get_text(reader);
+        s.options = wire_get_text(reader);
+        s.version = (uint32_t)wire_get_u64(reader);
+        s.wall_ms = wire_get_f64(reader);
+        s.cached = wire_get_u64(reader) != 0;
+        s.linear_bytes = get_i64(reader);
+        s.total_bytes = get_i64(reader);
+        record_stage(record, &s);
+    }
+    count = wire_get_u64(reader);
+    for (uint64_t i = 0; i < count && i < LIST_MAX && !reader->bad; i++) {
+        const char *name = wire_get_text(reader), *unit = wire_get_text(reader);
+        double value = wire_get_f64(reader);
+        int64_t stage = get_i64(reader);
+        if (stage < -1 || stage >= (int64_t)record->run.stage_count) reader->bad = true;
+        else record_metric(record, name, unit, value, (int)stage);
+    }
+    count = wire_get_u64(reader);
+    for (uint64_t i = 0; i < count && i < LIST_MAX && !reader->bad; i++) {
+        struct sample_record s = {0};
+        s.batch = get_i64(reader);
+        s.ordinal = get_i64(reader);
+        s.tokens = get_i64(reader);
+        uint64_t flags = wire_get_u64(reader);
+        s.warmup = flags & 1;
+        s.outlier = flags & 2;
+        s.latency_ns = wire_get_f64(reader);
+        record_sample(record, &s);
+    }
+    count = wire_get_u64(reader);
+    for (uint64_t i = 0; i < count && i < LIST_MAX && !reader->bad; i++) {
+        struct counter_record c = {0};
+        c.meter = wire_get_text(reader);
+        c.name = wire_get_text(reader);
+        c.unit = wire_get_text(reader);
+        c.reason = wire_get_text(reader);
+        c.batch = get_i64(reader);
+        c.value = wire_get_f64(reader);
+        c.enabled_ns = wire_get_f64(reader);
+        c.running_ns = wire_get_f64(reader);
+        record_counter(record, &c);
+    }
+    size_t items, predicted_bytes, nll_bytes;
+    const uint8_t *correct = wire_get_bytes(reader, &items);
+    const void *predicted = wire_get_bytes(reader, &predicted_bytes);
+    const void *nll = wire_get_bytes(reader, &nll_bytes);
+    if (predicted_bytes != items * sizeof(int32_t) || nll_bytes != items * sizeof(float)) reader->bad = true;
+    if (!reader->bad && items) {
+        record->run.correct = own_copy(record, correct, items);
+        record->run.predicted = own_copy(record, predicted, predicted_bytes);
+        record->run.nll = own_copy(record, nll, nll_bytes);
+        record->run.items = items;
+    }
+    if (wire_get_u64(reader) != 0x656e64 || reader->bad) FAIL(E_FORMAT, "a worker's result is malformed");
+    TRY(record_finish(record));
+out:
+    return status;
+}
+
+int options_json(const struct option *table, const void *options, char **json) {
+    int status = 0;
+    json_t *object = json_object();
+    char *dumped = NULL;
+    *json = NULL;
+    if (!object) FAIL(E_MEMORY, "out of memory");
+    for (const struct option *option = table; option && option->name; option++) {
+        const char *at = (const char *)options + option->offset;
+        json_t *value = NULL;
+        switch (option->type) {
+        case OPTION_INTEGER: value = json_integer((json_int_t) * (const int64_t *)(const void *)at); break;
+        case OPTION_REAL: value = json_real(*(const double *)(const void *)at); break;
+        case OPTION_BOOLEAN: value = json_boolean(*(const bool *)at); break;
+        case OPTION_CHOICE:
+        case OPTION_TEXT: {
+            const char *text = *(const char *const *)(const void *)at;
+            value = text ? json_string(text) : json_null();
+            break;
+        }
+        case OPTION_NAMES: {
+            const struct option_names *names = (const void *)at;
+            value = json_array();
+            for (size_t i = 0; value && i < names->count; i++) json_array_append_new(value, json_string(names->items[i]));
+            break;
+        }
+        }
+        if (!value || json_object_set_new(object, option->name, value) < 0) FAIL(E_MEMORY, "out of memory");
+    }
+    dumped = json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    if (!dumped) FAIL(E_MEMORY, "out of memory");
+    TRY(memory_string(json, dumped));
+out:
+    free(dumped);
+    json_decref(object);
+    return status;
+}

@@ -1,0 +1,333 @@
+/* See session.h: what is fixed before anything runs. */
+#include "run/session.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cpu.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "base/threads.h"
+#include "kernels/kernels.h"
+#include "machine.h"
+#include "plan/plan.h"
+
+void run_uuid(char text[33]) {
+    uint8_t bytes[16];
+    if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes) {
+        uint64_t words[2] = {clock_ns(), (uint64_t)getpid()};
+        memcpy(bytes, words, sizeof bytes);
+    }
+    for (int i = 0; i < 16; i++) snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+}
+
+void run_timestamp(char text[32]) {
+    struct timespec now;
+    struct tm parts;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &parts);
+    size_t used = strftime(text, 32, "%Y-%m-%dT%H:%M:%S", &parts);
+    snprintf(text + used, 32 - used, ".%03ldZ", now.tv_nsec / 1000000);
+}
+
+void run_ending(struct run_record *run, const struct process *process, const struct process_limits *limits, int error_code,
+                const char *error, char *reason, size_t size) {
+    run->signal = process->signal;
+    run->exit_code = process->exit_code;
+    run->status = "failed";
+    if (process->end == PROCESS_TIMEOUT) {
+        run->status = "timeout";
+        snprintf(reason, size, "passed the wall-time limit of %g s (limits.wall_s)", limits->wall_s);
+    } else if (process->end == PROCESS_INTERRUPTED) {
+        run->status = "interrupted";
+        snprintf(reason, size, "interrupted by the user");
+    } else if (process->end == PROCESS_SIGNALLED) {
+        run->status = "crashed";
+        snprintf(reason, size, "killed by signal %d (%s)%s", process->signal, strsignal(process->signal),
+                 process->signal == 9 ? "; perhaps the system ran out of memory" : "");
+    } else if (error_code == E_MEMORY) {
+        run->status = "oom";
+        snprintf(reason, size, "%s (memory limit %lld MB, limits.memory_mb)", error, (long long)limits->memory_mb);
+    } else if (error_code) snprintf(reason, size, "%s", error);
+    else snprintf(reason, size, "the worker ended with exit code %d and no result", process->exit_code);
+    run->reason = reason;
+}
+
+/* ---- folders ------------------------------------------------------------------------------------------ */
+
+static int make_folder(const char *path) {
+    int status = 0;
+    if (mkdir(path, 0777) < 0 && errno != EEXIST) FAIL(E_IO, "%s: cannot create the folder: %s", path, strerror(errno));
+out:
+    return status;
+}
+
+static int folder_beside(const char *db_path, const char *name, char **path) {
+    int status = 0;
+    const char *slash = strrchr(db_path, '/');
+    char text[4096];
+    snprintf(text, sizeof text, "%.*s%s", slash ? (int)(slash - db_path + 1) : 0, db_path, name);
+    TRY(make_folder(text));
+    TRY(memory_string(path, text));
+out:
+    return status;
+}
+
+/* Half-written files of a run that was killed. The database's lock is held, so nobody else writes here. */
+static void remove_leftovers(const char *path) {
+    DIR *folder = opendir(path);
+    if (!folder) return;
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        if (!strstr(entry->d_name, ".tmp")) continue;
+        char name[4096 + 300];
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        unlink(name);
+    }
+    closedir(folder);
+}
+
+/* ---- keys ---------------------------------------------------------------------------------------------- */
+
+/* What a result depends on beside the config: the data's bytes, and the code of core, scoring and stages. */
+static int identity(const struct session *session, const struct cell *cell, size_t stages, char hex[HASH_HEX]) {
+    int status = 0;
+    struct hash hash;
+    hash_open(&hash);
+    hash_text(&hash, session->task.data_hash);
+    hash_text(&hash, code_hash_core());
+    for (size_t i = 0; i < stages; i++) {
+        char code[HASH_HEX];
+        TRY(code_hash_technique(cell->stages[i].technique, code));
+        hash_text(&hash, code);
+    }
+out:
+    hash_close(&hash, hex);
+    return status;
+}
+
+static int cell_keys(struct session *session, size_t index) {
+    int status = 0;
+    const struct cell *cell = &session->experiment->cells[index];
+    struct session_cell *state = &session->cells[index];
+    char known[HASH_HEX];
+    TRY(memory_take((void **)&state->prefix_keys, cell->stage_count + 1, sizeof *state->prefix_keys));
+    for (size_t n = 0; n <= cell->stage_count; n++) {
+        TRY(identity(session, cell, n, known));
+        TRY(plan_prefix_key(session->experiment, cell, known, n, state->prefix_keys[n]));
+    }
+    TRY(plan_cell_key(session->experiment, cell, known, state->key));
+out:
+    return status;
+}
+
+/* ---- rows ---------------------------------------------------------------------------------------------- */
+
+static int class_names(const struct task *task, char **text) {
+    int status = 0;
+    json_t *list = json_array();
+    for (size_t i = 0; i < task->classes; i++) json_array_append_new(list, json_string(task->class_names[i]));
+    *text = json_dumps(list, JSON_COMPACT);
+    if (!*text) FAIL(E_MEMORY, "out of memory");
+out:
+    json_decref(list);
+    return status;
+}
+
+static int insert_experiment(struct session *session) {
+    int status = 0;
+    const struct experiment *e = session->experiment;
+    char *classes = NULL, *model = NULL;
+    struct model_config config = e->model.config;
+    config.classes = session->task.classes;
+    TRY(class_names(&session->task, &classes));
+    TRY(model_config_print(&config, &model));
+    struct experiment_record record = {.name = e->name,
+                                       .hash = e->hash,
+                                       .path = e->path,
+                                       .description = e->description ? e->description : "",
+                                       .text = e->text,
+                                       .task = e->task->name,
+                                       .data_hash = session->task.data_hash,
+                                       .model = model,
+                                       .primary_metric = e->task->primary_metric,
+                                       .classes = classes,
+                                       .higher_is_better = e->task->higher_is_better};
+    TRY(store_experiment(session->store, &record, &session->experiment_id));
+out:
+    free(classes);
+    memory_release(model);
+    return status;
+}
+
+/* {"stages":[{"technique":"rtn","options":{…}}]} as requested. */
+static int requested_options(const struct cell *cell, char **text) {
+    int status = 0;
+    json_t *list = json_array();
+    char *json = NULL;
+    for (size_t i = 0; i < cell->stage_count; i++) {
+        json_t *options = NULL;
+        TRY(options_json(cell->stages[i].technique->options, cell->stages[i].options, &json));
+        options = json_loads(json, 0, NULL);
+        memory_release(json);
+        json = NULL;
+        json_array_append_new(list, json_pack("{s:s, s:o}", "technique", cell->stages[i].technique->name, "options", options));
+    }
+    *text = json_dumps(list, JSON_COMPACT);
+    if (!*text) FAIL(E_MEMORY, "out of memory");
+out:
+    memory_release(json);
+    json_decref(list);
+    return status;
+}
+
+static int insert_cells(struct session *session) {
+    int status = 0;
+    char *options = NULL;
+    for (size_t i = 0; i < session->experiment->cell_count; i++) {
+        const struct cell *cell = &session->experiment->cells[i];
+        TRY(requested_options(cell, &options));
+        struct cell_record record = {.experiment_id = session->experiment_id,
+                                     .key = session->cells[i].key,
+                                     .label = cell->label,
+                                     .pipeline = cell->pipeline,
+                                     .options = options,
+                                     .gemm = gemm_backend_name(cell->gemm),
+                                     .baseline_key = session->cells[cell->baseline].key,
+                                     .ordinal = (int64_t)i,
+                                     .threads = cell->threads,
+                                     .seed = cell->seed,
+                                     .is_baseline = cell->is_baseline};
+        TRY(store_cell(session->store, &record, &session->cells[i].id));
+        free(options);
+        options = NULL;
+    }
+out:
+    free(options);
+    return status;
+}
+
+static int begin_session(struct session *session) {
+    int status = 0;
+    const struct run_settings *settings = session->settings;
+    const struct measure_plan *measure = &session->experiment->measure;
+    struct machine machine = {0};
+    int64_t host_id, build_id;
+    char flags[128];
+    TRY(machine_open(&machine));
+    TRY(store_host(session->store, &machine.host, &host_id));
+    TRY(store_build(session->store, &machine.build, &build_id));
+    if (!settings->fresh) {
+        TRY(store_session_unfinished(session->store, session->experiment_id, host_id, build_id, &session->id));
+        if (session->id) {
+            TRY(store_session_order_seed(session->store, session->id, &session->order_seed));
+            goto out;
+        }
+    }
+    session->order_seed = random_stream("order", clock_ns(), (uint64_t)getpid()) >> 1;
+    cpu_flags_text(kernels.flags, flags, sizeof flags);
+    struct session_record record = {.experiment_id = session->experiment_id,
+                                    .host_id = host_id,
+                                    .build_id = build_id,
+                                    .command = settings->command,
+                                    .cpu_flags_used = flags,
+                                    .warnings = machine.warnings,
+                                    .timing_note = settings->timing_marked ? "a debug, sanitizer or dirty build" : "",
+                                    .cpumask = settings->cpumask,
+                                    .load_average = machine.load_average,
+                                    .order_seed = session->order_seed,
+                                    .rounds = measure->rounds,
+                                    .samples = measure->samples,
+                                    .warmup = measure->warmup,
+                                    .timing_valid = !settings->timing_marked};
+    TRY(store_session_begin(session->store, &record, &session->id));
+out:
+    machine_close(&machine);
+    return status;
+}
+
+/* ---- text ---------------------------------------------------------------------------------------------- */
+
+int session_tokenizer(struct session *session) {
+    int status = 0;
+    const struct tokenizer_plan *plan = &session->experiment->tokenizer;
+    const struct task_text *text = &session->task.split[SPLIT_UNLABELLED];
+    char path[4200], hex[HASH_HEX];
+    struct hash hash;
+    size_t bytes;
+    if (session->tokenizer) goto out;
+    if (!text->count) text = &session->task.split[SPLIT_TRAIN];
+    hash_open(&hash);
+    hash_text(&hash, plan->type);
+    hash_number(&hash, (uint64_t)plan->vocabulary);
+    hash_number(&hash, plan->lower_case);
+    hash_text(&hash, session->task.data_hash);
+    hash_text(&hash, code_hash_core());
+    hash_close(&hash, hex);
+    snprintf(path, sizeof path, "%s/tokenizer-%s.json", session->cache_dir, hex);
+    if (access(path, R_OK) == 0) TRY(tokenizer_load(&session->tokenizer, path));
+    else {
+        TRY(tokenizer_train_bpe(&session->tokenizer, text->text, text->count, (size_t)plan->vocabulary, plan->lower_case));
+        TRY(tokenizer_save(session->tokenizer, path));
+    }
+    TRY(tokenizer_print(session->tokenizer, &session->tokenizer_json, &bytes));
+out:
+    return status;
+}
+
+int session_examples(struct session *session, enum task_split split) {
+    int status = 0;
+    if (session->examples_open[split] || !session->task.split[split].count) goto out;
+    TRY(session_tokenizer(session));
+    TRY(task_examples_open(&session->examples[split], &session->task, split, session->tokenizer,
+                           (size_t)session->experiment->tokenizer.max_tokens));
+    session->examples_open[split] = true;
+out:
+    return status;
+}
+
+/* ---- open, close --------------------------------------------------------------------------------------- */
+
+int session_open(struct session *session, struct store *store, struct experiment *experiment,
+                 const struct run_settings *settings, struct run_summary *summary) {
+    int status = 0;
+    *session = (struct session){.store = store, .experiment = experiment, .settings = settings, .summary = summary};
+    progress_open(&session->progress, settings->quiet);
+    threads_set(1); /* the parent forks: it must not have threads */
+    TRY(folder_beside(settings->db_path, "cache", &session->cache_dir));
+    TRY(folder_beside(settings->db_path, "artifacts", &session->artifact_dir));
+    remove_leftovers(session->cache_dir);
+    remove_leftovers(session->artifact_dir);
+    TRY(experiment->task->open(&session->task, experiment->task_options));
+    session->task_open = true;
+    TRY(memory_take((void **)&session->cells, experiment->cell_count, sizeof *session->cells));
+    for (size_t i = 0; i < experiment->cell_count; i++) TRY(cell_keys(session, i));
+    TRY(insert_experiment(session));
+    TRY(insert_cells(session));
+    TRY(begin_session(session));
+out:
+    return status;
+}
+
+void session_close(struct session *session) {
+    progress_close(&session->progress);
+    for (size_t i = 0; session->cells && i < session->experiment->cell_count; i++) memory_release(session->cells[i].prefix_keys);
+    memory_release(session->cells);
+    for (int split = 0; split < SPLITS; split++)
+        if (session->examples_open[split]) task_examples_close(&session->examples[split]);
+    tokenizer_free(session->tokenizer);
+    memory_release(session->tokenizer_json);
+    if (session->task_open) session->experiment->task->close(&session->task);
+    memory_release(session->cache_dir);
+    memory_release(session->artifact_dir);
+    *session = (struct session){0};
+}

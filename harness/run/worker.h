@@ -1,0 +1,60 @@
+/* What runs inside worker processes: building an artifact (stages, scores) and timing one.
+ */
+#ifndef WORKER_H
+#define WORKER_H
+
+#include "config/experiment.h"
+#include "run/process.h"
+#include "run/record.h"
+#include "task/task.h"
+
+/* Everything a build needs, made by the parent before it forks; the child sees it copy-on-write. */
+struct build_job {
+    const struct experiment *experiment;
+    const struct cell *cell;
+    const struct task *task;
+    const struct tokenizer *tokenizer;
+    const char *tokenizer_json;
+    const struct examples *split[SPLITS];
+    const char (*prefix_keys)[HASH_HEX]; /* [stage_count + 1]: key of the first n stages */
+    const char *cache_dir, *artifact_dir, *uuid;
+    int threads;
+};
+
+/* Body for process_fork: context is a struct build_job. Sends MESSAGE_PROGRESS (fraction, text), then
+ * MESSAGE_RESULT (a record) or MESSAGE_SKIPPED (reason); a failure is sent by process_fork.
+ *
+ * The model is taken from the longest prefix of stages that is in the cache, or created; each further stage is
+ * applied, saved, and scored on the validation split as the file that was saved. The last file is the artifact:
+ * renamed to the hash of its bytes, opened anew, and scored on the test split. */
+int worker_build(void *context, int fd);
+
+/* Is there a cached model after the first `stages` stages of this cell? */
+bool worker_prefix_cached(const char *cache_dir, const char *prefix_key);
+
+/* One timed window's input: a batch and the classes that scoring predicted for it. */
+struct timing_input {
+    size_t batch;
+    const int32_t *ids;
+    const uint32_t *offset; /* [batch + 1], from 0 */
+    const int32_t *expected; /* [batch] */
+};
+
+struct timing_job {
+    const char *artifact;
+    struct process_limits limits;
+    int threads;
+    uint32_t cpumask;
+    enum gemm_backend gemm;
+    size_t warmup, samples;
+    const char *const *meters;
+    size_t meter_count;
+    const struct timing_input *inputs; /* batch sizes one after another, `samples` inputs each */
+    size_t input_count;
+};
+void timing_job_encode(const struct timing_job *job, struct wire_writer *writer);
+
+/* `runexp worker-time`: the whole life of a timing worker; returns its exit code. main_ns: when main began. */
+int worker_time(uint64_t main_ns);
+
+#endif
