@@ -1,0 +1,191 @@
+/* Worker processes: results come through, and a crash, a hang, an exhausted memory or garbage on the wire
+ * is told apart from them. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "run/process.h"
+
+struct seen {
+    int results, errors, code;
+    uint64_t value;
+    char text[200];
+};
+
+static void on_message(void *context, struct process *process, uint32_t kind, struct wire_reader *reader) {
+    struct seen *seen = context;
+    (void)process;
+    if (kind == MESSAGE_RESULT) {
+        seen->results++;
+        seen->value = wire_get_u64(reader);
+    } else if (kind == MESSAGE_ERROR) {
+        seen->errors++;
+        seen->code = -(int)wire_get_u64(reader);
+        const char *text = wire_get_text(reader);
+        snprintf(seen->text, sizeof seen->text, "%s", text ? text : "");
+    }
+}
+
+static volatile int never, at_once = 1;
+
+static void run(int (*body)(void *, int), struct process_limits limits, const volatile int *interrupted,
+                struct process *process, struct seen *seen) {
+    struct process *ended = NULL, *list[1] = {process};
+    *process = (struct process){0};
+    *seen = (struct seen){0};
+    assert_int_equal(process_fork(process, &limits, body, NULL), 0);
+    while (!ended) assert_int_equal(process_wait(list, 1, interrupted, on_message, seen, &ended), 0);
+}
+
+static int answer(void *context, int fd) {
+    struct wire_writer writer = {0};
+    (void)context;
+    wire_put_u64(&writer, 42);
+    int status = wire_send(fd, MESSAGE_RESULT, &writer);
+    wire_writer_close(&writer);
+    return status;
+}
+static int crash(void *context, int fd) {
+    (void)context, (void)fd;
+    signal(SIGABRT, SIG_DFL);
+    abort();
+}
+static int hang(void *context, int fd) {
+    (void)context, (void)fd;
+    for (;;) pause();
+    return 0;
+}
+static int give_up(void *context, int fd) {
+    int status = 0;
+    (void)context, (void)fd;
+    FAIL(E_NUMERIC, "the loss is not finite at step 3");
+out:
+    return status;
+}
+static int garbage(void *context, int fd) {
+    uint8_t bytes[64];
+    (void)context;
+    memset(bytes, 0xfe, sizeof bytes);
+    if (write(fd, bytes, sizeof bytes) != sizeof bytes) return E_IO;
+    for (;;) pause();
+}
+static int eat_memory(void *context, int fd) {
+    int status = 0;
+    (void)context, (void)fd;
+    for (int i = 0; i < 4096; i++) {
+        void *block;
+        TRY(memory_take(&block, 1 << 20, 1));
+        memset(block, 1, 1 << 20);
+    }
+out:
+    return status;
+}
+
+static void test_result(void **state) {
+    (void)state;
+    struct process process;
+    struct seen seen;
+    run(answer, (struct process_limits){0}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_EXITED);
+    assert_int_equal(process.exit_code, 0);
+    assert_int_equal(seen.results, 1);
+    assert_int_equal(seen.value, 42);
+    process_close(&process);
+}
+
+static void test_crash(void **state) {
+    (void)state;
+    struct process process;
+    struct seen seen;
+    run(crash, (struct process_limits){0}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_SIGNALLED);
+    assert_int_equal(process.signal, SIGABRT);
+    assert_int_equal(seen.results, 0);
+    process_close(&process);
+}
+
+static void test_hang(void **state) {
+    (void)state;
+    struct process process;
+    struct seen seen;
+    run(hang, (struct process_limits){.wall_s = 0.2}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_TIMEOUT);
+    process_close(&process);
+}
+
+static void test_failure(void **state) {
+    (void)state;
+    struct process process;
+    struct seen seen;
+    run(give_up, (struct process_limits){0}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_EXITED);
+    assert_int_equal(process.exit_code, 1);
+    assert_int_equal(seen.code, E_NUMERIC);
+    assert_string_equal(seen.text, "the loss is not finite at step 3");
+    process_close(&process);
+}
+
+static void test_garbage(void **state) {
+    (void)state;
+    struct process process;
+    struct seen seen;
+    run(garbage, (struct process_limits){.wall_s = 20}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_SIGNALLED);
+    assert_int_equal(seen.results, 0);
+    process_close(&process);
+}
+
+static void test_interrupt(void **state) {
+    (void)state;
+    struct process process;
+    struct seen seen;
+    run(hang, (struct process_limits){0}, &at_once, &process, &seen);
+    assert_int_equal(process.end, PROCESS_INTERRUPTED);
+    process_close(&process);
+}
+
+static void test_memory(void **state) {
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    print_message("skipped: sanitizers reserve more memory than any limit\n");
+    skip();
+#else
+    struct process process;
+    struct seen seen;
+    run(eat_memory, (struct process_limits){.memory_mb = 512}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_EXITED);
+    assert_int_equal(seen.code, E_MEMORY);
+    process_close(&process);
+#endif
+}
+
+static void test_log(void **state) {
+    (void)state;
+    struct process process = {0};
+    struct process *ended = NULL, *list[1] = {&process};
+    struct seen seen = {0};
+    char text[32];
+    assert_int_equal(process_fork(&process, &(struct process_limits){0}, give_up, NULL), 0);
+    while (!ended) process_wait(list, 1, &never, on_message, &seen, &ended);
+    process_log(&process, text, sizeof text);
+    assert_string_equal(text, "");
+    process_close(&process);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_result),  cmocka_unit_test(test_crash),     cmocka_unit_test(test_hang),   cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_garbage), cmocka_unit_test(test_interrupt), cmocka_unit_test(test_memory), cmocka_unit_test(test_log),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,98 @@
+/* Records survive the wire whole, and every truncation of one is refused. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "run/record.h"
+
+static void fill(struct record *record) {
+    struct artifact_record artifact = {"abc", "/x/abc.safetensors", "packed", 100, 50, 200, 8.125};
+    struct stage_record stage = {"rtn", "{\"bits\":8}", 1, 12.5, false, 50, 100};
+    struct sample_record sample = {32, 7, 400, true, false, 1.5e6};
+    struct counter_record counter = {"papi", "PAPI_TOT_INS", "events", "disabled", 1, NAN, NAN, NAN};
+    const uint8_t correct[3] = {1, 0, 1};
+    const int32_t predicted[3] = {4, -5, 6};
+    const float nll[3] = {0.25f, 2, 3};
+    record_artifact(record, &artifact);
+    record_stage(record, &stage);
+    record_metric(record, "accuracy", "frac", 0.9, -1);
+    record_metric(record, "accuracy", "frac", 0.8, 0);
+    record_sample(record, &sample);
+    record_counter(record, &counter);
+    record_outcome(record, 3, correct, predicted, nll);
+    record->work_ns = 77;
+    assert_int_equal(record_finish(record), 0);
+}
+
+static void test_round_trip(void **state) {
+    (void)state;
+    struct record record = {0}, copy = {0};
+    struct wire_writer writer = {0};
+    fill(&record);
+    record_encode(&record, &writer);
+    struct wire_reader reader = {.bytes = writer.bytes, .count = writer.count};
+    assert_int_equal(record_decode(&copy, &reader), 0);
+    assert_int_equal(reader.at, reader.count);
+    assert_int_equal(copy.work_ns, 77);
+    assert_string_equal(copy.run.artifact->hash, "abc");
+    assert_true(copy.run.artifact->bits_per_weight == 8.125);
+    assert_int_equal(copy.run.stage_count, 1);
+    assert_string_equal(copy.run.stages[0].options, "{\"bits\":8}");
+    assert_int_equal(copy.run.metric_count, 2);
+    assert_int_equal(copy.run.metrics[1].stage, 0);
+    assert_true(copy.run.samples[0].warmup && !copy.run.samples[0].outlier);
+    assert_true(isnan(copy.run.counters[0].value));
+    assert_string_equal(copy.run.counters[0].reason, "disabled");
+    assert_int_equal(copy.run.items, 3);
+    assert_int_equal(copy.run.predicted[1], -5);
+    assert_true(copy.run.nll[2] == 3);
+    record_close(&record);
+    record_close(&copy);
+    wire_writer_close(&writer);
+}
+
+static void test_truncations(void **state) {
+    (void)state;
+    struct record record = {0};
+    struct wire_writer writer = {0};
+    fill(&record);
+    record_encode(&record, &writer);
+    for (size_t cut = 0; cut < writer.count; cut++) {
+        struct record copy = {0};
+        struct wire_reader reader = {.bytes = writer.bytes, .count = cut};
+        assert_int_equal(record_decode(&copy, &reader), E_FORMAT);
+        record_close(&copy);
+    }
+    record_close(&record);
+    wire_writer_close(&writer);
+}
+
+static void test_lying_stage(void **state) {
+    (void)state;
+    struct record record = {0}, copy = {0};
+    struct wire_writer writer = {0};
+    record_metric(&record, "loss", "nats", 1, 5); /* no stage 5 exists */
+    assert_int_equal(record_finish(&record), 0);
+    record_encode(&record, &writer);
+    struct wire_reader reader = {.bytes = writer.bytes, .count = writer.count};
+    assert_int_equal(record_decode(&copy, &reader), E_FORMAT);
+    record_close(&record);
+    record_close(&copy);
+    wire_writer_close(&writer);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_truncations),
+        cmocka_unit_test(test_lying_stage),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
