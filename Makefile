@@ -53,7 +53,7 @@ HARNESS_SRC := $(filter-out harness/main.c,$(sort $(wildcard harness/*.c harness
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 CORE_OBJ := $(call obj,$(CORE_SRC))
 TECHNIQUE_OBJ := $(call obj,$(TECHNIQUE_SRC)) $(BUILD)/obj/techniques.generated.o
-HARNESS_OBJ := $(call obj,$(HARNESS_SRC)) $(BUILD)/obj/meters.generated.o $(BUILD)/obj/schema.generated.o
+HARNESS_OBJ := $(call obj,$(HARNESS_SRC)) $(BUILD)/obj/meters.generated.o $(BUILD)/obj/schema.generated.o $(BUILD)/obj/code_hash.generated.o
 TEST_DIRS := unit kernels golden techniques cli faults
 TEST_SRC := $(sort $(foreach d,$(TEST_DIRS),$(wildcard tests/$(d)/test_*.c)))
 SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
@@ -90,6 +90,8 @@ $(GEN)/meters.c: $(wildcard harness/meters) Makefile | $(BUILD)/stamp
 	@tools/registry.sh meter meters/meter.h meters $(METER_NAMES) > $@
 $(GEN)/schema.c: harness/store/schema.sql tools/embed.sh | $(BUILD)/stamp
 	@tools/embed.sh store_schema $< > $@
+$(GEN)/code_hash.c: $(shell find core techniques harness/task -name '*.[ch]') tools/code_hash.sh | $(BUILD)/stamp
+	@tools/code_hash.sh $(TECHNIQUE_NAMES) > $@
 $(BUILD)/obj/%.generated.o: $(GEN)/%.c $(BUILD)/stamp
 	@mkdir -p $(dir $@)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Wno-missing-prototypes -Wno-overlength-strings $(PKG_CFLAGS) -c $< -o $@
@@ -157,6 +159,9 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_SRC)
 fuzz: $(addprefix build/fuzz/fuzz_,$(FUZZ_TARGETS)) ## fuzz each reader for FUZZ_SECONDS (needs clang), seeds in tests/fuzz
 	@set -e; for t in $(FUZZ_TARGETS); do mkdir -p build/fuzz/found_$$t; build/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -artifact_prefix=build/fuzz/crash_$${t}_ -print_final_stats=1 build/fuzz/found_$$t tests/fuzz/corpus_$$t; done
 
+test-long: $(RUNEXP) ## the whole experiment, twenty kills, null against null (quarter of an hour, idle machine)
+	@tools/test_long.sh
+
 lint: ## formatter check, static analyser, dependency order, every header compiles alone
 	@tools/lint.sh
 
@@ -180,4 +185,4 @@ clean: ## remove build/
 	rm -rf build
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: all help deps test test-only test-golden test-san bench lint fuzz demo install uninstall clean plugin tests-build FORCE
+.PHONY: all help deps test test-long test-only test-golden test-san bench lint demo install uninstall clean plugin tests-build FORCE

@@ -94,7 +94,8 @@ static int start_build(struct session *session, struct build_slot *slot, size_t 
     for (int split = 0; split < SPLITS; split++)
         if (session->examples_open[split]) slot->job.split[split] = &session->examples[split].examples;
     slot->process.owner = slot;
-    TRY(process_fork(&slot->process, &(struct process_limits){limits->wall_s, limits->memory_mb}, worker_build, &slot->job));
+    TRY(process_fork(&slot->process, &(struct process_limits){limits->wall_s, limits->memory_mb}, worker_build,
+                     &slot->job));
 out:
     if (status < 0) slot->busy = false;
     return status;
@@ -123,18 +124,28 @@ static int finish_build(struct session *session, struct build_slot *slot) {
         snprintf(state->artifact, sizeof state->artifact, "%s", run->artifact->path);
     } else {
         record_close(&slot->record);
-        *run = (struct run_record){.uuid = slot->uuid, .kind = "build", .started_at = slot->started_at, .cell_id = state->id,
-                                   .session_id = session->id, .wall_ms = run->wall_ms, .overhead_ms = NAN, .reason = reason, .log = log};
+        *run = (struct run_record){.uuid = slot->uuid,
+                                   .kind = "build",
+                                   .started_at = slot->started_at,
+                                   .cell_id = state->id,
+                                   .session_id = session->id,
+                                   .wall_ms = run->wall_ms,
+                                   .overhead_ms = NAN,
+                                   .reason = reason,
+                                   .log = log};
         run->wall_ms = (double)(slot->process.ended_ns - slot->process.started_ns) / 1e6;
         state->state = slot->skipped ? CELL_SKIPPED : CELL_FAILED;
         if (slot->skipped) {
             run->status = "skipped";
             snprintf(reason, sizeof reason, "%s", slot->error);
-        } else run_ending(run, &slot->process, &(struct process_limits){limits->wall_s, limits->memory_mb}, slot->error_code, slot->error, reason, sizeof reason);
+        } else
+            run_ending(run, &slot->process, &(struct process_limits){limits->wall_s, limits->memory_mb},
+                       slot->error_code, slot->error, reason, sizeof reason);
         process_log(&slot->process, log, sizeof log);
     }
     char outcome[900];
     snprintf(outcome, sizeof outcome, "%s%s%s", run->status, *reason ? ": " : "", reason);
+    if (slot->process.end == PROCESS_INTERRUPTED) goto out; /* it will be run again: not a result */
     TRY(store_run(session->store, run));
     progress_done(&session->progress, cell->label, outcome, run->wall_ms / 1e3);
 out:
@@ -149,16 +160,23 @@ static int serve_from_store(struct session *session, size_t index, bool *served)
     int status = 0;
     struct session_cell *state = &session->cells[index];
     const struct cell *cell = &session->experiment->cells[index];
-    bool exists;
     char hash[HASH_HEX], uuid[33], actual[HASH_HEX];
+    bool exists;
     int64_t run_id = 0;
     *served = false;
     if (cell->skip_reason) {
         char started_at[32];
         run_uuid(uuid);
         run_timestamp(started_at);
-        struct run_record run = {.uuid = uuid, .kind = "build", .status = "skipped", .reason = cell->skip_reason, .log = "",
-                                 .started_at = started_at, .cell_id = state->id, .session_id = session->id, .overhead_ms = NAN};
+        struct run_record run = {.uuid = uuid,
+                                 .kind = "build",
+                                 .status = "skipped",
+                                 .reason = cell->skip_reason,
+                                 .log = "",
+                                 .started_at = started_at,
+                                 .cell_id = state->id,
+                                 .session_id = session->id,
+                                 .overhead_ms = NAN};
         TRY(store_run(session->store, &run));
         state->state = CELL_SKIPPED;
         *served = true;
@@ -167,15 +185,12 @@ static int serve_from_store(struct session *session, size_t index, bool *served)
     TRY(store_run_exists(session->store, state->id, session->id, "build", 0, false, &exists));
     TRY(store_build_cached(session->store, state->key, &run_id, state->artifact, sizeof state->artifact, hash));
     if (!run_id) {
-        /* A run that failed in the session being continued is not repeated unless asked. */
-        bool any;
-        TRY(store_run_exists(session->store, state->id, session->id, "build", 0, true, &any));
-        if (any && !exists && !session->settings->retry_failed) {
-            TRY(store_run_settled(session->store, state->id, session->id, &any));
-            if (any) {
-                state->state = CELL_FAILED;
-                *served = true;
-            }
+        /* What failed in the session that is continued is not repeated unless asked. */
+        char ended[16];
+        TRY(store_run_status(session->store, state->id, session->id, "build", 0, ended));
+        if (*ended && strcmp(ended, "ok") != 0 && !session->settings->retry_failed) {
+            state->state = strcmp(ended, "skipped") == 0 ? CELL_SKIPPED : CELL_FAILED;
+            *served = true;
         }
         goto out;
     }
@@ -314,7 +329,8 @@ int session_yardsticks(struct session *session) {
     TRY(store_yardsticks_known(session->store, session->experiment->task->name, session->task.data_hash, &known));
     if (known) goto out;
     progress_phase(&session->progress, "yardsticks", 1);
-    TRY(process_fork(&process, &(struct process_limits){session->experiment->limits.wall_s, 0}, yardstick_body, session));
+    TRY(process_fork(&process, &(struct process_limits){session->experiment->limits.wall_s, 0}, yardstick_body,
+                     session));
     while (!ended) TRY(process_wait(list, 1, &run_interrupted, on_yardsticks, &reply, &ended));
     if (process.end == PROCESS_INTERRUPTED) FAIL(E_INTERRUPTED, "interrupted");
     TRY(reply.status);

@@ -2,7 +2,9 @@
 #ifndef CODE_TABLE_H
 #define CODE_TABLE_H
 
-struct code_entry { const char *name, *hash; }; /* ends with a NULL name */
+struct code_entry {
+    const char *name, *hash;
+}; /* ends with a NULL name */
 extern const struct code_entry code_table[];
 extern const char *const code_table_core;
 

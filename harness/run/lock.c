@@ -18,7 +18,9 @@ int lock_database(const char *db_path, int *fd) {
     char path[4200];
     snprintf(path, sizeof path, "%s.lock", db_path);
     *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (*fd < 0) FAIL(E_IO, "%s: cannot open the lock file: %s; choose another --db or mend the folder's permissions", path, strerror(errno));
+    if (*fd < 0)
+        FAIL(E_IO, "%s: cannot open the lock file: %s; choose another --db or mend the folder's permissions", path,
+             strerror(errno));
     if (flock(*fd, LOCK_EX | LOCK_NB) < 0)
         FAIL(E_STATE, "%s is locked by another runexp; wait for it to end or choose another --db", db_path);
 out:

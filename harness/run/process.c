@@ -145,7 +145,8 @@ out:
 /* Read to the end of file, reap, and note how it ended. */
 static void reap(struct process *process) {
     int wait_status = 0;
-    while (waitpid(process->pid, &wait_status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(process->pid, &wait_status, 0) < 0 && errno == EINTR) {
+    }
     process->ended_ns = clock_ns();
     process->pid = 0;
     close(process->fd);

@@ -45,7 +45,8 @@ int process_fork(struct process *process, const struct process_limits *limits, i
                  void *context);
 /* Start this program anew as `runexp VERB`, its job message on standard input, its messages read from its
  * descriptor 3. The child calls process_child_limits with the limits it finds in its job. */
-int process_exec(struct process *process, const struct process_limits *limits, const char *verb, struct wire_writer *job);
+int process_exec(struct process *process, const struct process_limits *limits, const char *verb,
+                 struct wire_writer *job);
 /* What a child does first: die with the parent, ignore interrupts, limits, no core file. */
 void process_child_limits(const struct process_limits *limits);
 

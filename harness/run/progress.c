@@ -63,8 +63,8 @@ void progress_done(struct progress *progress, const char *item, const char *outc
     time_left(progress, 0, left, sizeof left);
     clear_line(progress);
     if (!progress->terminal || strcmp(outcome, "ok") != 0 || seconds > 1)
-        fprintf(stderr, "[%zu/%zu] %s %s: %s (%.1f s), eta %s\n", progress->done, progress->total, progress->phase, item,
-                outcome, seconds, left);
+        fprintf(stderr, "[%zu/%zu] %s %s: %s (%.1f s), eta %s\n", progress->done, progress->total, progress->phase,
+                item, outcome, seconds, left);
     fflush(stderr);
 }
 

@@ -53,8 +53,8 @@ static void *grow(struct record *record, void **list, size_t *capacity, size_t c
 }
 
 void record_stage(struct record *record, const struct stage_record *stage) {
-    struct stage_record *slot = grow(record, (void **)&record->stages, &record->stage_capacity,
-                                     record->run.stage_count, sizeof *slot);
+    struct stage_record *slot =
+        grow(record, (void **)&record->stages, &record->stage_capacity, record->run.stage_count, sizeof *slot);
     if (!slot) return;
     *slot = *stage;
     slot->technique = record_text(record, stage->technique);
@@ -63,24 +63,24 @@ void record_stage(struct record *record, const struct stage_record *stage) {
 }
 
 void record_metric(struct record *record, const char *name, const char *unit, double value, int stage) {
-    struct metric_record *slot = grow(record, (void **)&record->metrics, &record->metric_capacity,
-                                      record->run.metric_count, sizeof *slot);
+    struct metric_record *slot =
+        grow(record, (void **)&record->metrics, &record->metric_capacity, record->run.metric_count, sizeof *slot);
     if (!slot) return;
     *slot = (struct metric_record){record_text(record, name), record_text(record, unit), value, stage};
     record->run.metric_count++;
 }
 
 void record_sample(struct record *record, const struct sample_record *sample) {
-    struct sample_record *slot = grow(record, (void **)&record->samples, &record->sample_capacity,
-                                      record->run.sample_count, sizeof *slot);
+    struct sample_record *slot =
+        grow(record, (void **)&record->samples, &record->sample_capacity, record->run.sample_count, sizeof *slot);
     if (!slot) return;
     *slot = *sample;
     record->run.sample_count++;
 }
 
 void record_counter(struct record *record, const struct counter_record *counter) {
-    struct counter_record *slot = grow(record, (void **)&record->counters, &record->counter_capacity,
-                                       record->run.counter_count, sizeof *slot);
+    struct counter_record *slot =
+        grow(record, (void **)&record->counters, &record->counter_capacity, record->run.counter_count, sizeof *slot);
     if (!slot) return;
     *slot = *counter;
     slot->meter = record_text(record, counter->meter);
@@ -288,7 +288,8 @@ int options_json(const struct option *table, const void *options, char **json) {
         case OPTION_NAMES: {
             const struct option_names *names = (const void *)at;
             value = json_array();
-            for (size_t i = 0; value && i < names->count; i++) json_array_append_new(value, json_string(names->items[i]));
+            for (size_t i = 0; value && i < names->count; i++)
+                json_array_append_new(value, json_string(names->items[i]));
             break;
         }
         }

@@ -16,10 +16,10 @@ struct record {
     struct sample_record *samples;
     struct counter_record *counters;
     size_t stage_capacity, metric_capacity, sample_capacity, counter_capacity;
-    uint64_t main_ns;    /* when the worker's main began, monotonic clock; 0 when it was forked */
-    uint64_t work_ns;    /* time spent on the model: load, warm-up, windows */
+    uint64_t main_ns;          /* when the worker's main began, monotonic clock; 0 when it was forked */
+    uint64_t work_ns;          /* time spent on the model: load, warm-up, windows */
     struct option_store texts; /* owns every text and array */
-    int status;          /* first error of an add call; later adds do nothing */
+    int status;                /* first error of an add call; later adds do nothing */
 };
 
 /* Texts are copied. */
@@ -28,7 +28,8 @@ void record_metric(struct record *record, const char *name, const char *unit, do
 void record_sample(struct record *record, const struct sample_record *sample);
 void record_counter(struct record *record, const struct counter_record *counter);
 void record_artifact(struct record *record, const struct artifact_record *artifact);
-void record_outcome(struct record *record, size_t items, const uint8_t *correct, const int32_t *predicted, const float *nll);
+void record_outcome(struct record *record, size_t items, const uint8_t *correct, const int32_t *predicted,
+                    const float *nll);
 const char *record_text(struct record *record, const char *text); /* a copy that lives as long as the record */
 int record_finish(struct record *record); /* set the views in record->run; returns record->status */
 void record_close(struct record *record);

@@ -7,17 +7,20 @@
 
 struct run_settings {
     const char *db_path;
-    const char *command;  /* as typed, stored with the session */
-    int jobs;             /* builds at once; timing is never shared */
+    const char *command; /* as typed, stored with the session */
+    int jobs;            /* builds at once; timing is never shared */
     uint32_t cpumask;
-    bool quiet;           /* no progress */
-    bool retry_failed;    /* build again what failed in the session that is continued */
-    bool fresh;           /* do not continue an unfinished session */
-    bool no_timing;       /* builds and scores only */
-    bool timing_marked;   /* this build's timings are not to be trusted: stored with timing_valid 0 */
+    bool quiet;         /* no progress */
+    bool retry_failed;  /* build again what failed in the session that is continued */
+    bool fresh;         /* do not continue an unfinished session */
+    bool no_timing;     /* builds and scores only */
+    bool timing_marked; /* this build's timings are not to be trusted: stored with timing_valid 0 */
 };
 
-struct run_summary { size_t cells, ok, failed, skipped; bool interrupted; };
+struct run_summary {
+    size_t cells, ok, failed, skipped;
+    bool interrupted;
+};
 
 /* Run one experiment to its end, or until interrupted. A failed cell is no error of this function.
  * E_IO, E_STATE for the database; E_INTERRUPTED. The process must not have started threads. */

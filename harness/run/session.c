@@ -40,8 +40,8 @@ void run_timestamp(char text[32]) {
     snprintf(text + used, 32 - used, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
-void run_ending(struct run_record *run, const struct process *process, const struct process_limits *limits, int error_code,
-                const char *error, char *reason, size_t size) {
+void run_ending(struct run_record *run, const struct process *process, const struct process_limits *limits,
+                int error_code, const char *error, char *reason, size_t size) {
     run->signal = process->signal;
     run->exit_code = process->exit_code;
     run->status = "failed";
@@ -180,7 +180,8 @@ static int requested_options(const struct cell *cell, char **text) {
         options = json_loads(json, 0, NULL);
         memory_release(json);
         json = NULL;
-        json_array_append_new(list, json_pack("{s:s, s:o}", "technique", cell->stages[i].technique->name, "options", options));
+        json_array_append_new(
+            list, json_pack("{s:s, s:o}", "technique", cell->stages[i].technique->name, "options", options));
     }
     *text = json_dumps(list, JSON_COMPACT);
     if (!*text) FAIL(E_MEMORY, "out of memory");
@@ -276,7 +277,8 @@ int session_tokenizer(struct session *session) {
     snprintf(path, sizeof path, "%s/tokenizer-%s.json", session->cache_dir, hex);
     if (access(path, R_OK) == 0) TRY(tokenizer_load(&session->tokenizer, path));
     else {
-        TRY(tokenizer_train_bpe(&session->tokenizer, text->text, text->count, (size_t)plan->vocabulary, plan->lower_case));
+        TRY(tokenizer_train_bpe(&session->tokenizer, text->text, text->count, (size_t)plan->vocabulary,
+                                plan->lower_case));
         TRY(tokenizer_save(session->tokenizer, path));
     }
     TRY(tokenizer_print(session->tokenizer, &session->tokenizer_json, &bytes));
@@ -320,7 +322,8 @@ out:
 
 void session_close(struct session *session) {
     progress_close(&session->progress);
-    for (size_t i = 0; session->cells && i < session->experiment->cell_count; i++) memory_release(session->cells[i].prefix_keys);
+    for (size_t i = 0; session->cells && i < session->experiment->cell_count; i++)
+        memory_release(session->cells[i].prefix_keys);
     memory_release(session->cells);
     for (int split = 0; split < SPLITS; split++)
         if (session->examples_open[split]) task_examples_close(&session->examples[split]);

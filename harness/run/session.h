@@ -38,19 +38,19 @@ struct session {
 int session_open(struct session *session, struct store *store, struct experiment *experiment,
                  const struct run_settings *settings, struct run_summary *summary);
 void session_close(struct session *session);
-int session_tokenizer(struct session *session);                        /* train it or read it from the cache; once */
-int session_examples(struct session *session, enum task_split split);  /* tokenize a split; once */
+int session_tokenizer(struct session *session);                       /* train it or read it from the cache; once */
+int session_examples(struct session *session, enum task_split split); /* tokenize a split; once */
 
-int session_build_cells(struct session *session);  /* build_phase.c */
-int session_yardsticks(struct session *session);   /* build_phase.c */
-int session_time_cells(struct session *session);   /* time_phase.c */
+int session_build_cells(struct session *session); /* build_phase.c */
+int session_yardsticks(struct session *session);  /* build_phase.c */
+int session_time_cells(struct session *session);  /* time_phase.c */
 
 /* Helpers for run records. */
 void run_uuid(char text[33]);
 void run_timestamp(char text[32]); /* UTC, ISO 8601 with milliseconds */
 
 /* Fill status, reason, signal and exit code of a run from how its worker ended. error_code 0: it sent none. */
-void run_ending(struct run_record *run, const struct process *process, const struct process_limits *limits, int error_code,
-                const char *error, char *reason, size_t size);
+void run_ending(struct run_record *run, const struct process *process, const struct process_limits *limits,
+                int error_code, const char *error, char *reason, size_t size);
 
 #endif

@@ -42,14 +42,16 @@ static int choose_inputs(struct session *session, struct timing_inputs *out) {
     }
     out->count = measure->batch_count * samples;
     TRY(arena_open(&out->arena, out->count * (sizeof *out->inputs + 5 * MEMORY_ALIGN) +
-                                    (sequences + out->count) * (sizeof(uint32_t) + sizeof(int32_t)) + tokens * sizeof(int32_t) + 4096));
+                                    (sequences + out->count) * (sizeof(uint32_t) + sizeof(int32_t)) +
+                                    tokens * sizeof(int32_t) + 4096));
     TRY(arena_take(&out->arena, (void **)&out->inputs, out->count, sizeof *out->inputs));
     at = 0;
     for (size_t i = 0; i < out->count; i++) {
         size_t batch = measure->batch[i / samples], total = 0;
         uint32_t *offset;
         int32_t *ids, *expected;
-        for (size_t s = 0; s < batch; s++) total += test->offset[out->items[at + s] + 1] - test->offset[out->items[at + s]];
+        for (size_t s = 0; s < batch; s++)
+            total += test->offset[out->items[at + s] + 1] - test->offset[out->items[at + s]];
         TRY(arena_take(&out->arena, (void **)&offset, batch + 1, sizeof *offset));
         TRY(arena_take(&out->arena, (void **)&ids, total, sizeof *ids));
         TRY(arena_take(&out->arena, (void **)&expected, batch, sizeof *expected));
@@ -74,7 +76,9 @@ static int expect_classes(struct session *session, struct timing_inputs *inputs,
     for (size_t i = 0; i < inputs->count; i++) {
         int32_t *expected = (int32_t *)inputs->inputs[i].expected;
         for (size_t s = 0; s < inputs->inputs[i].batch; s++, at++) {
-            if (inputs->items[at] >= count) FAIL(E_FORMAT, "stored predictions are shorter than the test split; remove the database or choose another --db");
+            if (inputs->items[at] >= count)
+                FAIL(E_FORMAT,
+                     "stored predictions are shorter than the test split; remove the database or choose another --db");
             expected[s] = predicted[inputs->items[at]];
         }
     }
@@ -117,7 +121,8 @@ static int flag_outliers(struct record *record) {
         while (to < count && record->samples[to].batch == record->samples[from].batch) to++;
         /* Per token: the inputs differ in length. */
         for (size_t i = from; i < to; i++)
-            if (!record->samples[i].warmup) values[n++] = record->samples[i].latency_ns / (double)record->samples[i].tokens;
+            if (!record->samples[i].warmup)
+                values[n++] = record->samples[i].latency_ns / (double)record->samples[i].tokens;
         statistics_outliers(values, n, flags);
         n = 0;
         for (size_t i = from; i < to; i++)
@@ -130,7 +135,8 @@ out:
     return status;
 }
 
-static int time_cell(struct session *session, struct timing_inputs *inputs, size_t index, int64_t round, int64_t position) {
+static int time_cell(struct session *session, struct timing_inputs *inputs, size_t index, int64_t round,
+                     int64_t position) {
     int status = 0;
     const struct experiment *e = session->experiment;
     const struct cell *cell = &e->cells[index];
@@ -203,7 +209,8 @@ int session_time_cells(struct session *session) {
     size_t todo = 0;
     int lock = -1;
     TRY(memory_take((void **)&order, e->cell_count, sizeof *order));
-    for (size_t i = 0; i < e->cell_count; i++) todo += session->cells[i].state == CELL_OK ? (size_t)e->measure.rounds : 0;
+    for (size_t i = 0; i < e->cell_count; i++)
+        todo += session->cells[i].state == CELL_OK ? (size_t)e->measure.rounds : 0;
     if (!todo) goto out;
     TRY(choose_inputs(session, &inputs));
     TRY(lock_timing(&lock, say_waiting, session));

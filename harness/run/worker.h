@@ -36,7 +36,7 @@ bool worker_prefix_cached(const char *cache_dir, const char *prefix_key);
 struct timing_input {
     size_t batch;
     const int32_t *ids;
-    const uint32_t *offset; /* [batch + 1], from 0 */
+    const uint32_t *offset;  /* [batch + 1], from 0 */
     const int32_t *expected; /* [batch] */
 };
 

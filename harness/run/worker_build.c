@@ -69,18 +69,20 @@ static int cache_write_stages(struct builder *builder, const char *path) {
         for (size_t k = 0; k < builder->record.run.metric_count; k++) {
             const struct metric_record *m = &builder->record.metrics[k];
             if (m->stage != (int)i || !isfinite(m->value)) continue;
-            json_array_append_new(metrics, json_pack("{s:s, s:s, s:f}", "name", m->name, "unit", m->unit, "value", m->value));
+            json_array_append_new(metrics,
+                                  json_pack("{s:s, s:s, s:f}", "name", m->name, "unit", m->unit, "value", m->value));
         }
-        json_array_append_new(list, json_pack("{s:s, s:i, s:s, s:f, s:I, s:I, s:o}", "technique", s->technique, "version",
-                                              (int)s->version, "options", s->options, "wall_ms", s->wall_ms, "linear_bytes",
-                                              (json_int_t)s->linear_bytes, "total_bytes", (json_int_t)s->total_bytes,
-                                              "metrics", metrics));
+        json_array_append_new(list, json_pack("{s:s, s:i, s:s, s:f, s:I, s:I, s:o}", "technique", s->technique,
+                                              "version", (int)s->version, "options", s->options, "wall_ms", s->wall_ms,
+                                              "linear_bytes", (json_int_t)s->linear_bytes, "total_bytes",
+                                              (json_int_t)s->total_bytes, "metrics", metrics));
     }
     TRY(builder->record.status);
     char name[PATH_BYTES + 16];
     snprintf(name, sizeof name, "%s.tmp", path);
     TRY(memory_string(&temporary, name));
-    if (json_dump_file(list, temporary, JSON_INDENT(1)) < 0) FAIL(E_IO, "%s: cannot write: %s", temporary, strerror(errno));
+    if (json_dump_file(list, temporary, JSON_INDENT(1)) < 0)
+        FAIL(E_IO, "%s: cannot write: %s", temporary, strerror(errno));
     if (rename(temporary, path) < 0) FAIL(E_IO, "%s: cannot rename: %s", temporary, strerror(errno));
 out:
     memory_release(temporary);
@@ -101,9 +103,9 @@ static int cache_read_stages(struct builder *builder, const char *path) {
         json_int_t linear_bytes, total_bytes;
         json_t *metrics, *metric;
         size_t k;
-        if (json_unpack(item, "{s:s, s:i, s:s, s:F, s:I, s:I, s:o}", "technique", &technique, "version", &version, "options",
-                        &options, "wall_ms", &wall_ms, "linear_bytes", &linear_bytes, "total_bytes", &total_bytes, "metrics",
-                        &metrics) < 0)
+        if (json_unpack(item, "{s:s, s:i, s:s, s:F, s:I, s:I, s:o}", "technique", &technique, "version", &version,
+                        "options", &options, "wall_ms", &wall_ms, "linear_bytes", &linear_bytes, "total_bytes",
+                        &total_bytes, "metrics", &metrics) < 0)
             FAIL(E_FORMAT, "%s: stage %zu is malformed; remove the file and run again", path, i);
         struct stage_record s = {technique, options, (uint32_t)version, wall_ms, true, linear_bytes, total_bytes};
         record_stage(&builder->record, &s);
@@ -207,11 +209,14 @@ out:
 
 static const char *needs_missing(const struct builder *builder, uint32_t needs) {
     const struct build_job *job = builder->job;
-    if ((needs & NEEDS_TRAINING_DATA) && !job->split[SPLIT_TRAIN]) return "training data, which this task does not have";
-    if ((needs & NEEDS_UNLABELLED_TEXT) && !job->split[SPLIT_UNLABELLED]) return "unlabelled text, which this task does not have";
+    if ((needs & NEEDS_TRAINING_DATA) && !job->split[SPLIT_TRAIN])
+        return "training data, which this task does not have";
+    if ((needs & NEEDS_UNLABELLED_TEXT) && !job->split[SPLIT_UNLABELLED])
+        return "unlabelled text, which this task does not have";
     if (needs & NEEDS_GRADIENTS)
         for (size_t i = 0; i < builder->model.linear_count; i++)
-            if (!builder->model.linears[i].value) return "an f32 model to train; an earlier stage has packed it: move this stage before it";
+            if (!builder->model.linears[i].value)
+                return "an f32 model to train; an earlier stage has packed it: move this stage before it";
     return NULL;
 }
 
@@ -265,8 +270,13 @@ static int apply_stage(struct builder *builder, const char *path, bool *skipped)
 
     struct model_size size;
     model_size(&builder->model, &size);
-    struct stage_record stage = {technique->name,          json, technique->version, (double)(clock_ns() - began) / 1e6, false,
-                                 (int64_t)size.linear_bytes, (int64_t)size.total_bytes};
+    struct stage_record stage = {technique->name,
+                                 json,
+                                 technique->version,
+                                 (double)(clock_ns() - began) / 1e6,
+                                 false,
+                                 (int64_t)size.linear_bytes,
+                                 (int64_t)size.total_bytes};
     record_stage(&builder->record, &stage);
     TRY(builder->record.status);
     TRY(describe_stages(builder));

@@ -75,7 +75,8 @@ static int read_batch(struct wire_reader *reader, struct timed_batch *out) {
     TRY(copy_out(reader, sizeof(uint32_t), (void **)&out->offset, &offsets));
     TRY(copy_out(reader, sizeof(int32_t), (void **)&out->ids, &ids));
     TRY(copy_out(reader, sizeof(int32_t), (void **)&out->expected, &expected));
-    if (offsets < 2 || expected != offsets - 1 || out->offset[offsets - 1] != ids) FAIL(E_FORMAT, "malformed timing job");
+    if (offsets < 2 || expected != offsets - 1 || out->offset[offsets - 1] != ids)
+        FAIL(E_FORMAT, "malformed timing job");
     out->batch = (struct batch){.sequences = offsets - 1, .tokens = ids, .ids = out->ids, .offset = out->offset};
 out:
     return status;
@@ -129,7 +130,8 @@ static int latency_pass(struct timer *timer, const struct meter *meter, void *st
         TRY(forward(timer, input, &output));
         TRY(meter->stop(state));
         if (meter->read(state, &value, 1) != 1) FAIL(E_STATE, "the time meter gave no reading");
-        struct sample_record sample = {(int64_t)batch, (int64_t)i, (int64_t)input->batch.tokens, warmup, false, value.value};
+        struct sample_record sample = {(int64_t)batch, (int64_t)i, (int64_t)input->batch.tokens,
+                                       warmup,         false,      value.value};
         record_sample(&timer->record, &sample);
         if (!warmup) compare_classes(timer, input, &output);
     }
@@ -160,8 +162,13 @@ static int meter_pass(struct timer *timer, const struct meter *meter, size_t fir
     TRY(meter->stop(state));
     size_t got = meter->read(state, values, COUNTERS_MAX);
     for (size_t i = 0; i < got; i++) {
-        struct counter_record counter = {meter->name,  values[i].name,           values[i].unit,
-                                         values[i].reason, batch, values[i].value / (double)count, values[i].enabled_ns,
+        struct counter_record counter = {meter->name,
+                                         values[i].name,
+                                         values[i].unit,
+                                         values[i].reason,
+                                         batch,
+                                         values[i].value / (double)count,
+                                         values[i].enabled_ns,
                                          values[i].running_ns};
         record_counter(&timer->record, &counter);
     }
@@ -235,19 +242,23 @@ static int time_artifact(struct timer *timer) {
     TRY(memory_take(&state, 1, meter->state_bytes));
     TRY(meter->open(state));
     opened = true;
-    for (size_t i = 0; i < timer->batch_count; i += timer->samples) TRY(latency_pass(timer, meter, state, i, timer->samples));
+    for (size_t i = 0; i < timer->batch_count; i += timer->samples)
+        TRY(latency_pass(timer, meter, state, i, timer->samples));
     timer->record.run.peak_rss_bytes = peak_rss_bytes();
     record_metric(&timer->record, "timed_items", "items", (double)timer->timed_items, -1);
     record_metric(&timer->record, "differing_items", "items", (double)timer->differing_items, -1);
     /* The built-in kernels give the same bits in any batch; a library may order its sums by batch size. */
     size_t allowed = gemm == GEMM_BUILTIN ? 0 : timer->timed_items / 100 + 1;
     if (timer->differing_items > allowed)
-        FAIL(E_STATE, "%zu of %zu timed items were classified unlike when they were scored: what was timed is not what was scored",
+        FAIL(E_STATE,
+             "%zu of %zu timed items were classified unlike when they were scored: what was timed is not what was "
+             "scored",
              timer->differing_items, timer->timed_items);
     for (uint64_t k = 0; k < meter_count; k++) {
         const struct meter *extra = meter_names[k] ? find_meter(meter_names[k]) : NULL;
         if (!extra || extra == meter) continue;
-        for (size_t i = 0; i < timer->batch_count; i += timer->samples) TRY(meter_pass(timer, extra, i, timer->samples));
+        for (size_t i = 0; i < timer->batch_count; i += timer->samples)
+            TRY(meter_pass(timer, extra, i, timer->samples));
     }
     timer->record.work_ns = clock_ns() - began;
 out:

@@ -184,8 +184,9 @@ static void test_log(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_result),  cmocka_unit_test(test_crash),     cmocka_unit_test(test_hang),   cmocka_unit_test(test_failure),
-        cmocka_unit_test(test_garbage), cmocka_unit_test(test_interrupt), cmocka_unit_test(test_memory), cmocka_unit_test(test_log),
+        cmocka_unit_test(test_result),  cmocka_unit_test(test_crash),   cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_failure), cmocka_unit_test(test_garbage), cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_memory),  cmocka_unit_test(test_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
