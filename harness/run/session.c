@@ -20,7 +20,7 @@
 #include "base/threads.h"
 #include "kernels/kernels.h"
 #include "machine.h"
-#include "plan/plan.h"
+#include "run/keys.h"
 
 void run_uuid(char text[33]) {
     uint8_t bytes[16];
@@ -98,34 +98,14 @@ static void remove_leftovers(const char *path) {
 
 /* ---- keys ---------------------------------------------------------------------------------------------- */
 
-/* What a result depends on beside the config: the data's bytes, and the code of core, scoring and stages. */
-static int identity(const struct session *session, const struct cell *cell, size_t stages, char hex[HASH_HEX]) {
-    int status = 0;
-    struct hash hash;
-    hash_open(&hash);
-    hash_text(&hash, session->task.data_hash);
-    hash_text(&hash, code_hash_core());
-    for (size_t i = 0; i < stages; i++) {
-        char code[HASH_HEX];
-        TRY(code_hash_technique(cell->stages[i].technique, code));
-        hash_text(&hash, code);
-    }
-out:
-    hash_close(&hash, hex);
-    return status;
-}
-
 static int cell_keys(struct session *session, size_t index) {
     int status = 0;
     const struct cell *cell = &session->experiment->cells[index];
     struct session_cell *state = &session->cells[index];
-    char known[HASH_HEX];
     TRY(memory_take((void **)&state->prefix_keys, cell->stage_count + 1, sizeof *state->prefix_keys));
-    for (size_t n = 0; n <= cell->stage_count; n++) {
-        TRY(identity(session, cell, n, known));
-        TRY(plan_prefix_key(session->experiment, cell, known, n, state->prefix_keys[n]));
-    }
-    TRY(plan_cell_key(session->experiment, cell, known, state->key));
+    for (size_t n = 0; n <= cell->stage_count; n++)
+        TRY(keys_prefix(session->experiment, cell, n, session->task.data_hash, state->prefix_keys[n]));
+    TRY(keys_cell(session->experiment, cell, session->task.data_hash, state->key));
 out:
     return status;
 }

@@ -1,0 +1,24 @@
+/* What a plan can tell before anything runs: which cells the cache will serve, and roughly how long the rest
+ * will take, from earlier runs in the database where there are any and from the model's size otherwise. */
+#ifndef FORECAST_H
+#define FORECAST_H
+
+#include "config/experiment.h"
+#include "store/store.h"
+
+struct forecast {
+    struct store store;
+    bool have_store;
+    char cache_dir[4200];
+    char data_hash[HASH_HEX]; /* of the experiment being asked about; "" where its data cannot be read */
+    double train_items;
+    bool *prefix_counted; /* of the experiment's cells: has an earlier cell already paid for the shared stages */
+};
+
+int forecast_open(struct forecast *forecast, const char *db_path); /* a missing database is no error */
+int forecast_experiment(struct forecast *forecast, const struct experiment *experiment);
+bool forecast_cached(void *host, const struct experiment *experiment, const struct cell *cell);
+double forecast_seconds(void *host, const struct experiment *experiment, const struct cell *cell); /* NaN: unknown */
+void forecast_close(struct forecast *forecast);
+
+#endif
