@@ -59,6 +59,7 @@ TEST_SRC := $(sort $(foreach d,$(TEST_DIRS),$(wildcard tests/$(d)/test_*.c)))
 SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 TEST_SCRIPTS := $(sort $(foreach d,$(TEST_DIRS),$(wildcard tests/$(d)/test_*.sh)))
+HELPER_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/helpers/*.c)))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
 BENCH_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(BENCH_SRC))
 RUNEXP := $(BUILD)/runexp
@@ -129,13 +130,13 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(SUPPORT_SRC)) $(TECHNIQUE_
 CPPFLAGS_ALL += -Itests/support
 .SECONDARY:
 
-tests-build: $(RUNEXP) $(TEST_BIN)
+tests-build: $(RUNEXP) $(TEST_BIN) $(HELPER_BIN)
 
-test: $(RUNEXP) $(TEST_BIN) ## all quick tests (under 3 minutes)
+test: $(RUNEXP) $(TEST_BIN) $(HELPER_BIN) ## all quick tests (under 3 minutes)
 	@tools/run_tests.sh $(BUILD) $(TEST_BIN) $(TEST_SCRIPTS)
 
 ONLY ?=
-test-only: $(RUNEXP) $(TEST_BIN) ## tests whose name contains ONLY=…
+test-only: $(RUNEXP) $(TEST_BIN) $(HELPER_BIN) ## tests whose name contains ONLY=…
 	@tools/run_tests.sh $(BUILD) $(foreach t,$(TEST_BIN) $(TEST_SCRIPTS),$(if $(findstring $(ONLY),$(t)),$(t)))
 
 test-golden: $(TEST_BIN) ## golden tests against GOLDENS=DIR
@@ -159,7 +160,7 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_SRC)
 fuzz: $(addprefix build/fuzz/fuzz_,$(FUZZ_TARGETS)) ## fuzz each reader for FUZZ_SECONDS (needs clang), seeds in tests/fuzz
 	@set -e; for t in $(FUZZ_TARGETS); do mkdir -p build/fuzz/found_$$t; build/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -artifact_prefix=build/fuzz/crash_$${t}_ -print_final_stats=1 build/fuzz/found_$$t tests/fuzz/corpus_$$t; done
 
-test-long: $(RUNEXP) ## the whole experiment, twenty kills, null against null (quarter of an hour, idle machine)
+test-long: $(RUNEXP) $(HELPER_BIN) ## the whole experiment, twenty kills, null against null (quarter of an hour, idle machine)
 	@tools/test_long.sh
 
 lint: ## formatter check, static analyser, dependency order, every header compiles alone
@@ -185,4 +186,4 @@ clean: ## remove build/
 	rm -rf build
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: all help deps test test-long test-only test-golden test-san bench lint demo install uninstall clean plugin tests-build FORCE
+.PHONY: all help deps test test-long test-only test-golden test-san bench lint fuzz demo install uninstall clean plugin tests-build FORCE

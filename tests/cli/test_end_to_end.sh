@@ -1,0 +1,55 @@
+#!/bin/bash
+# One tiny experiment through every part: plan, run, cache, results, report, exit codes.
+. "$(dirname "$0")/common.sh"
+cd "$scratch" || exit 1
+experiment small.yaml
+db=$scratch/results/runexp.db
+
+"$runexp" plan small.yaml >plan.txt 2>err.txt
+check "plan exits 0" test $? -eq 0
+check "plan counts five cells" grep -q '5 cells' plan.txt
+check "plan runs nothing" test ! -e "$db"
+
+"$runexp" small.yaml "${options[@]}" >out.txt 2>err.txt
+code=$?
+check "run exits 0" test $code -eq 0
+[ $code -eq 0 ] || tail -n 20 err.txt
+page=$(sed -n 's/^report: //p' out.txt | tail -n 1)
+check "the report exists" test -s "$page"
+check "every cell is a result" test "$(query "$db" 'SELECT count(*) FROM result')" = 5
+check "every cell has a paired latency ratio" test "$(query "$db" "SELECT count(*) FROM result WHERE latency_ratio IS NOT NULL OR is_baseline")" = 5
+check "int8 and int4 are executed packed" test "$(query "$db" "SELECT count(*) FROM result WHERE pipeline = 'rtn' AND executes = 'packed'")" = 2
+check "pruned zeros are marked simulated" test "$(query "$db" "SELECT count(*) FROM result WHERE pipeline = 'magnitude' AND executes = 'simulated'")" = 1
+check "the artifact is the file of its hash" bash -c "cd '$scratch' && sqlite3 '$db' 'SELECT hash, path FROM artifact' | while IFS='|' read -r h p; do [ \"\$(sha256sum < \"\$p\" | cut -d ' ' -f 1)\" = \"\$h\" ] || exit 1; done"
+check "what was timed is what was scored" test "$(query "$db" "SELECT sum(value) FROM metric WHERE name = 'differing_items'")" = 0.0
+check "hardware counters are a value or NULL with a reason" test "$(query "$db" "SELECT count(*) FROM counter WHERE value IS NULL AND reason = ''")" = 0
+check "multiply-adds are counted" test "$(query "$db" "SELECT count(*) > 0 FROM counter WHERE name LIKE '%multiply_adds%' AND value > 0")" = 1
+check "stages hold the applied options" test "$(query "$db" "SELECT count(*) > 0 FROM stage WHERE technique = 'rtn' AND options LIKE '%\"bits\":4%'")" = 1
+check "yardsticks are stored" test "$(query "$db" 'SELECT count(*) FROM yardstick')" = 3
+
+first=$(query "$db" 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')
+"$runexp" small.yaml "${options[@]}" >out.txt 2>err.txt
+check "a second run exits 0" test $? -eq 0
+check "a second run builds nothing" test "$(query "$db" "SELECT count(*) FROM stage s JOIN run r ON r.id = s.run_id WHERE r.session_id = 2 AND s.cached = 0")" = 0
+check "a second run times anew" test "$(query "$db" "SELECT count(*) FROM run WHERE session_id = 2 AND kind = 'time' AND status = 'ok'")" = 15
+check "a second run has the same artifacts" test "$(query "$db" 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')" = "$first"
+
+"$runexp" small.yaml --db one/runexp.db --set matrix.threads=1 --set measure.rounds=1 --no-timing "${options[@]}" >out.txt 2>err.txt
+OMP_NUM_THREADS=1 taskset -c 0 "$runexp" small.yaml --db two/runexp.db --no-timing "${options[@]}" >out.txt 2>err.txt
+check "one CPU gives the same artifacts" test "$(query two/runexp.db 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')" = "$first"
+
+"$runexp" small.yaml --set matrix.pipeline.1.bits=5 "${options[@]}" >out.txt 2>err.txt
+check "a bad override exits 2" test $? -eq 2
+"$runexp" missing.yaml "${options[@]}" >out.txt 2>err.txt
+check "a missing config exits 2" test $? -eq 2
+"$runexp" rnu small.yaml >out.txt 2>err.txt
+check "a mistyped verb exits 2" test $? -eq 2
+check "a mistyped verb gets a suggestion" grep -q "did you mean 'run'" err.txt
+for verb in list show techniques meters schema doctor export; do
+    case $verb in show) word=small ;; *) word= ;; esac
+    # shellcheck disable=SC2086
+    "$runexp" $verb $word >out.txt 2>err.txt
+    check "$verb exits 0" test $? -eq 0
+    check "$verb prints something" test -s out.txt
+done
+exit $failures

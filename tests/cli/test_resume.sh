@@ -1,0 +1,44 @@
+#!/bin/bash
+# kill -9 of the whole process group at random moments, then a plain re-run: every cell once, artifacts as in an
+# undisturbed run. KILLS sets how often (3 here; make test-long uses 20).
+. "$(dirname "$0")/common.sh"
+cd "$scratch" || exit 1
+experiment small.yaml
+kills=${KILLS:-3}
+artifacts() { query "$1" 'SELECT group_concat(cell || artifact_hash) FROM (SELECT cell, artifact_hash FROM result ORDER BY ordinal)'; }
+
+start=$(date +%s%N)
+"$runexp" small.yaml --db whole/runexp.db --no-report "${options[@]}" 2>err.txt || { cat err.txt; not_ok "undisturbed run"; exit 1; }
+whole_ms=$((($(date +%s%N) - start) / 1000000))
+want=$(artifacts whole/runexp.db)
+
+RANDOM=${SEED:-7}
+bad=0
+for i in $(seq "$kills"); do
+    db=cut$i/runexp.db
+    setsid "$runexp" small.yaml --db "$db" --no-report "${options[@]}" 2>/dev/null &
+    pid=$!
+    ms=$((RANDOM % whole_ms))
+    sleep "$(printf '%d.%03d' $((ms / 1000)) $((ms % 1000)))"
+    kill -9 -- -$pid 2>/dev/null
+    wait $pid 2>/dev/null
+    if ! "$runexp" small.yaml --db "$db" --no-report "${options[@]}" 2>err.txt; then bad=1; echo "after $ms ms: the second run failed: $(tail -n 1 err.txt)"; fi
+    [ "$(artifacts "$db")" = "$want" ] || { bad=1; echo "after $ms ms: other artifacts"; }
+    [ "$(query "$db" 'SELECT count(*) FROM result')" = 5 ] || { bad=1; echo "after $ms ms: not every cell is present once"; }
+    [ "$(query "$db" "SELECT count(*) FROM (SELECT 1 FROM run GROUP BY cell_id, session_id, kind, round HAVING count(*) > 1)")" = 0 ] || { bad=1; echo "after $ms ms: a run is there twice"; }
+    [ "$(query "$db" "PRAGMA integrity_check; PRAGMA foreign_key_check")" = ok ] || { bad=1; echo "after $ms ms: the database is damaged"; }
+    [ -z "$(find "cut$i" -name '*.tmp*')" ] || { bad=1; echo "after $ms ms: leftovers: $(find "cut$i" -name '*.tmp*')"; }
+    rm -rf "cut$i"
+done
+check "killed $kills times at random, every cell once and the same bytes" test $bad -eq 0
+
+# Interrupted politely: exit 130, and the same session is continued.
+"$runexp" small.yaml --db int/runexp.db --no-report "${options[@]}" 2>/dev/null &
+pid=$!
+sleep "$(printf '%d.%03d' $((whole_ms / 2000)) $((whole_ms / 2 % 1000)))"
+kill -INT $pid
+wait $pid
+check "an interrupt exits 130" test $? -eq 130
+"$runexp" small.yaml --db int/runexp.db --no-report "${options[@]}" 2>/dev/null
+check "the interrupted session is continued" test "$(query int/runexp.db 'SELECT count(*) FROM session WHERE ended_at IS NOT NULL')/$(query int/runexp.db 'SELECT count(*) FROM session')" = 1/1
+exit $failures
