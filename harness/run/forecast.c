@@ -3,6 +3,7 @@
 #include "run/forecast.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

@@ -71,7 +71,7 @@ out:
 
 static int read_batch(struct wire_reader *reader, struct timed_batch *out) {
     int status = 0;
-    size_t offsets, ids, expected;
+    size_t offsets = 0, ids = 0, expected = 0;
     TRY(copy_out(reader, sizeof(uint32_t), (void **)&out->offset, &offsets));
     TRY(copy_out(reader, sizeof(int32_t), (void **)&out->ids, &ids));
     TRY(copy_out(reader, sizeof(int32_t), (void **)&out->expected, &expected));
