@@ -155,7 +155,7 @@ static int meter_pass(struct timer *timer, const struct meter *meter, size_t fir
         goto out;
     }
     TRY(memory_take(&state, 1, meter->state_bytes));
-    TRY(meter->open(state));
+    if (meter->open) TRY(meter->open(state));
     opened = true;
     TRY(meter->start(state));
     for (size_t i = 0; i < count; i++) TRY(forward(timer, &timer->batches[first + i], &output));
@@ -240,7 +240,7 @@ static int time_artifact(struct timer *timer) {
     const struct meter *meter = find_meter("time");
     CHECK(meter, "the time meter is not built in");
     TRY(memory_take(&state, 1, meter->state_bytes));
-    TRY(meter->open(state));
+    if (meter->open) TRY(meter->open(state));
     opened = true;
     for (size_t i = 0; i < timer->batch_count; i += timer->samples)
         TRY(latency_pass(timer, meter, state, i, timer->samples));

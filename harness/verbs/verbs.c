@@ -7,6 +7,8 @@
 #include "base/option.h"
 
 const struct verb verbs[] = {
+    {"run", "run experiments: build, score, time, store, report (the default verb)", "[options] CONFIG…", verb_run},
+    {"plan", "print what a run would do: cells, what is cached, an estimate of time", "[options] CONFIG…", verb_plan},
     {"list", "list experiments, sessions or cells with their status",
      "[experiments|sessions|cells] [EXPERIMENT] [options]", verb_list},
     {"show", "show everything stored about one cell or experiment", "CELL|EXPERIMENT [options]", verb_show},

@@ -31,6 +31,8 @@ enum exit_code {
 /* A non-negative status is an exit code already; E_INTERRUPTED is 130; every other error means that nothing ran: 2. */
 int verb_exit_code(int status);
 
+int verb_run(int argc, char **argv);
+int verb_plan(int argc, char **argv);
 int verb_list(int argc, char **argv);
 int verb_show(int argc, char **argv);
 int verb_compare(int argc, char **argv);

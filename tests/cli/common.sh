@@ -8,7 +8,7 @@ case $build in /*) ;; *) build=$PWD/$build ;; esac
 runexp=${RUNEXP:-$build/runexp}
 # Sanitizer builds, uncommitted work and a chosen cpu mask: the timings of these tests are nobody's result.
 options=(--any-build --quiet --cpumask "${CPUMASK:-0xffffffff}")
-"$build/tests/helpers/small_wordnet" "$scratch/wordnet" || exit 1
+"$build/tests/helpers/small_wordnet_main" "$scratch/wordnet" || exit 1
 failures=0
 ok() { echo "ok $1"; }
 not_ok() { echo "not ok $1"; failures=1; }
