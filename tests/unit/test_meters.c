@@ -114,7 +114,7 @@ static void rusage_sees_processor_time(void **state) {
     window_close(&window);
 }
 
-static void rusage_sees_faults_and_memory(void **state) {
+static void rusage_sees_faults(void **state) {
     (void)state;
     const size_t bytes = (size_t)64 << 20;
     struct window window;
@@ -127,8 +127,6 @@ static void rusage_sees_faults_and_memory(void **state) {
     window_stop(&window);
     munmap(block, bytes);
     assert_true(reading(&window, "minor_faults")->value >= (double)(bytes / 4096));
-    assert_true(reading(&window, "peak_rss_bytes")->value >= (double)bytes);
-    assert_true(reading(&window, "peak_rss_growth_bytes")->value <= reading(&window, "peak_rss_bytes")->value);
     window_close(&window);
 }
 
@@ -214,7 +212,7 @@ static void hardware_counts_all_threads(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_readings_have_value_or_reason), cmocka_unit_test(time_covers_a_sleep),
-        cmocka_unit_test(rusage_sees_processor_time),        cmocka_unit_test(rusage_sees_faults_and_memory),
+        cmocka_unit_test(rusage_sees_processor_time),        cmocka_unit_test(rusage_sees_faults),
         cmocka_unit_test(software_events_are_exact),         cmocka_unit_test(papi_survives_a_fork),
         cmocka_unit_test(hardware_counts_all_threads),
     };

@@ -1,7 +1,7 @@
 /* What the kernel accounts to this process during the window: getrusage(RUSAGE_SELF), all threads.
  *
- * Times come in steps of the kernel's accounting (1 us to 4 ms). peak_rss_bytes is the process's peak since
- * it began; peak_rss_growth_bytes is what the window added to it.
+ * Times come in steps of the kernel's accounting (1 us to 4 ms). ru_maxrss is left out: across exec it keeps the
+ * peak of the process that started this one; the run's peak_rss_bytes is read from /proc instead.
  */
 #include <sys/resource.h>
 
@@ -40,8 +40,6 @@ static size_t rusage_read(void *state, struct meter_value *values, size_t capaci
         {"major_faults", "count", (double)(b->ru_majflt - a->ru_majflt)},
         {"voluntary_switches", "count", (double)(b->ru_nvcsw - a->ru_nvcsw)},
         {"involuntary_switches", "count", (double)(b->ru_nivcsw - a->ru_nivcsw)},
-        {"peak_rss_bytes", "bytes", (double)b->ru_maxrss * 1024},
-        {"peak_rss_growth_bytes", "bytes", (double)(b->ru_maxrss - a->ru_maxrss) * 1024},
     };
     size_t count = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -52,7 +50,7 @@ static size_t rusage_read(void *state, struct meter_value *values, size_t capaci
 const struct meter meter_rusage = {
     .abi = METER_ABI,
     .name = "rusage",
-    .summary = "processor time, page faults, context switches and peak memory of the process (getrusage)",
+    .summary = "processor time, page faults and context switches of the process (getrusage)",
     .state_bytes = sizeof(struct window),
     .start = rusage_start,
     .stop = rusage_stop,
