@@ -319,7 +319,7 @@ int linear_pack(struct model *model, struct linear *linear, const struct weight_
     if (format->bits == 32) FAIL(E_UNSUPPORTED, "layer '%s': %s is not a packed format", linear->name, format->name);
     status = weight_pack(&packed, format, &shape, linear->value, grid);
     if (status < 0) {
-        error_prefix(status, "layer '%s': ", linear->name);
+        error_prefix(status, "layer '%s'", linear->name);
         goto out;
     }
     packed.simulated = linear->simulated;
@@ -339,7 +339,7 @@ int model_prepare(struct model *model, enum gemm_backend backend) {
     for (size_t i = 0; i < model->linear_count; i++) {
         status = weight_prepare(&model->linears[i].weight, backend);
         if (status < 0) {
-            error_prefix(status, "layer '%s': ", model->linears[i].name);
+            error_prefix(status, "layer '%s'", model->linears[i].name);
             goto out;
         }
     }
@@ -351,13 +351,14 @@ out:
 
 void model_unprepare(struct model *model) {
     for (size_t i = 0; i < model->linear_count; i++) {
-        struct linear *linear = &model->linears[i];
-        if (!linear->parameter) continue;
-        weight_close(&linear->weight);
+        struct weight *weight = &model->linears[i].weight, view = *weight;
+        if (!model->linears[i].parameter) continue;
+        view.prepared = NULL;
+        view.prepared_bytes = 0;
+        weight_close(weight);
+        *weight = view;
     }
     model->prepared = false;
-    int status = model_bind(model);
-    CHECK(status == 0, "%s", error_text());
 }
 
 /* Parameters that training over `heads` moves: the body and those heads' rows. */

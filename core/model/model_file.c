@@ -127,9 +127,8 @@ static int read_packed(struct model *model, const struct source *source, const s
         if (tensor->dtype != DTYPE_U8 || tensor->dimensions != 1)
             FAIL(E_SHAPE, "tensor '%s' must be a U8 vector", name);
         status = weight_view(&linear->weight, packed[i].format, &packed[i].shape, tensor->data, tensor->bytes);
-        if (status == 0) status = packed[i].format->check(&packed[i].shape, tensor->data, tensor->bytes);
         if (status < 0) {
-            error_prefix(status, "tensor '%s': ", name);
+            error_prefix(status, "tensor '%s'", name);
             goto out;
         }
         linear->weight.simulated = linear->simulated;
@@ -221,7 +220,7 @@ static int open_config(struct model *model, const char *path, bool folder) {
                  "opened by its folder)",
                  path);
         status = model_config_parse(&model->config, config, strlen(config));
-        if (status < 0) error_prefix(status, "%s: config: ", path);
+        if (status < 0) error_prefix(status, "%s: config", path);
         goto out;
     }
     TRY(memory_take(&block, length + 32, 1));
@@ -230,7 +229,7 @@ static int open_config(struct model *model, const char *path, bool folder) {
     TRY(file_read(file_path, CONFIG_BYTES_MAX, &text, &bytes));
     status = model_config_parse(&model->config, text, bytes);
     if (status < 0) {
-        error_prefix(status, "%s: ", file_path);
+        error_prefix(status, "%s", file_path);
         goto out;
     }
     snprintf(file_path, length + 32, "%s/model.safetensors", path);
@@ -278,7 +277,7 @@ int model_open(struct model *model, const char *path, bool editable) {
         TRY(model_set_metadata(model, meta->key, meta->value));
     }
 out:
-    if (status < 0 && opened) error_prefix(status, "%s: ", path);
+    if (status < 0 && opened) error_prefix(status, "%s", path);
     json_close(&document);
     memory_release(packed);
     memory_release(source.used);

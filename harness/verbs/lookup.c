@@ -21,10 +21,11 @@ static int nearest(struct store *store, const char *sql, const char *name, char 
     for (;;) {
         TRY(query_row(&q, &row));
         if (!row) break;
-        const char *const word[] = {query_get_text(&q, 0), NULL};
-        if (!word_nearest(word, name)) continue;
-        snprintf(text, size, "%s", word[0]);
-        break;
+        char best[128];
+        const char *const words[] = {query_get_text(&q, 0), text[0] ? text : NULL, NULL};
+        const char *near = word_nearest(words, name);
+        snprintf(best, sizeof best, "%s", near ? near : "");
+        snprintf(text, size, "%s", best);
     }
 out:
     query_close(&q);

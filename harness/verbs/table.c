@@ -124,6 +124,10 @@ size_t table_rows(const struct table *table) {
 
 /* The shortest decimal that reads back as the same number. */
 static void real_exact(double number, char text[40]) {
+    if (number == floor(number) && fabs(number) < 1e15) {
+        snprintf(text, 40, "%.0f", number);
+        return;
+    }
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, 40, "%.*g", digits, number);
         if (strtod(text, NULL) == number) return;

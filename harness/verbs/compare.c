@@ -1,0 +1,294 @@
+/* `runexp compare A B`: two cells, or all common cells of two sessions, metric by metric.
+ *
+ * Quality is paired item by item where both scored the same data. Latencies are paired round by round within one
+ * session; across sessions the machine may have drifted, so the ratio of medians is given without an interval, and each
+ * cell's ratio to its own baseline, which carries the drift in both parts, stands beside it.
+ */
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "measure/statistics.h"
+#include "store/query.h"
+#include "store/rounds.h"
+#include "verbs/arguments.h"
+#include "verbs/lookup.h"
+#include "verbs/table.h"
+#include "verbs/verbs.h"
+
+struct side {
+    struct cell_place place;
+    int64_t run; /* its ok build run, or 0 */
+    char metric[64], data[80];
+    const struct round_list *rounds; /* of its session */
+};
+
+static int side_read(struct store *store, struct side *side) {
+    int status = 0;
+    struct query q = {0};
+    bool row;
+    TRY(query_open(&q, store,
+                   "SELECT ifnull((SELECT r.id FROM run r WHERE r.cell_id = c.id AND r.session_id = ?2 AND"
+                   " r.kind = 'build' AND r.status = 'ok'), 0), e.primary_metric, e.task || ' ' || e.data_hash"
+                   " FROM cell c JOIN experiment e ON e.id = c.experiment_id WHERE c.id = ?1"));
+    query_integer(&q, side->place.cell);
+    query_integer(&q, side->place.session);
+    TRY(query_row(&q, &row));
+    if (!row) FAIL(E_NOT_FOUND, "%s: there is no cell %lld", store->path, (long long)side->place.cell);
+    side->run = query_get_integer(&q, 0);
+    snprintf(side->metric, sizeof side->metric, "%s", query_get_text(&q, 1));
+    snprintf(side->data, sizeof side->data, "%s", query_get_text(&q, 2));
+out:
+    query_close(&q);
+    return status;
+}
+
+static void row_add(struct table *table, const char *cell, const char *metric, double a, double b, const char *how,
+                    struct interval change, double p_value, const char *note) {
+    table_add_text(table, cell);
+    table_add_text(table, metric);
+    table_add_real(table, a);
+    table_add_real(table, b);
+    table_add_text(table, how);
+    table_add_real(table, change.estimate);
+    table_add_real(table, change.lo);
+    table_add_real(table, change.hi);
+    table_add_real(table, p_value);
+    table_add_text(table, note);
+}
+
+static struct interval plain(double estimate) { return (struct interval){.estimate = estimate, .lo = NAN, .hi = NAN}; }
+
+static int metrics_compare(struct table *table, struct store *store, const char *label, const struct side *a,
+                           const struct side *b) {
+    int status = 0;
+    struct query q = {0};
+    struct outcome x = {0}, y = {0};
+    bool row;
+    char note[128];
+    struct interval paired = plain(NAN);
+    TRY(outcome_read(store, a->run, &x));
+    TRY(outcome_read(store, b->run, &y));
+    bool same_items = x.items > 0 && x.items == y.items && strcmp(a->data, b->data) == 0;
+    if (same_items) paired = statistics_paired_difference(y.correct, x.correct, x.items, 0.95);
+    TRY(query_open(
+        &q, store,
+        "SELECT m.name, m.value, n.value FROM metric m JOIN metric n ON n.name = m.name AND n.run_id = ?2 AND"
+        " n.stage_id IS NULL WHERE m.run_id = ?1 AND m.stage_id IS NULL ORDER BY m.id"));
+    query_integer(&q, a->run);
+    query_integer(&q, b->run);
+    for (;;) {
+        TRY(query_row(&q, &row));
+        if (!row) break;
+        double va = query_get_real(&q, 1), vb = query_get_real(&q, 2);
+        const char *name = query_get_text(&q, 0);
+        bool primary = strcmp(name, a->metric) == 0;
+        /* Right answers say something about the accuracy alone. */
+        if (primary && same_items && fabs(paired.estimate - (vb - va)) < 1e-6) {
+            snprintf(note, sizeof note, "paired on %zu items, exact McNemar", x.items);
+            row_add(table, label, name, va, vb, "difference", paired,
+                    statistics_mcnemar_outcomes(y.correct, x.correct, x.items), note);
+        } else {
+            row_add(table, label, name, va, vb, "difference", plain(vb - va), NAN,
+                    primary ? "not paired: other items" : NULL);
+        }
+    }
+    status = table->status;
+out:
+    query_close(&q);
+    outcome_close(&x);
+    outcome_close(&y);
+    return status;
+}
+
+static int sizes_compare(struct table *table, struct store *store, const char *label, const struct side *a,
+                         const struct side *b) {
+    int status = 0;
+    struct query q = {0};
+    bool row;
+    TRY(query_open(
+        &q, store,
+        "SELECT x.bytes, y.bytes, x.bits_per_weight, y.bits_per_weight, iif(x.hash = y.hash, 'the same file',"
+        " iif(x.executes = y.executes, NULL, x.executes || ' against ' || y.executes)) FROM run r"
+        " JOIN artifact x ON x.id = r.artifact_id, run s JOIN artifact y ON y.id = s.artifact_id"
+        " WHERE r.id = ?1 AND s.id = ?2"));
+    query_integer(&q, a->run);
+    query_integer(&q, b->run);
+    TRY(query_row(&q, &row));
+    if (!row) goto out;
+    for (int i = 0; i < 2; i++) {
+        double x = query_get_real(&q, 2 * i), y = query_get_real(&q, 2 * i + 1);
+        row_add(table, label, i ? "bits_per_weight" : "size_bytes", x, y, "ratio", plain(y / x), NAN,
+                query_is_null(&q, 4) ? NULL : query_get_text(&q, 4));
+    }
+    status = table->status;
+out:
+    query_close(&q);
+    return status;
+}
+
+/* The stored comparison row of a side; not found: NaN. */
+static int stored_interval(struct store *store, const struct side *side, const char *name, int64_t batch,
+                           struct interval *interval) {
+    int status = 0;
+    struct query q = {0};
+    bool row;
+    *interval = plain(NAN);
+    TRY(query_open(&q, store,
+                   "SELECT estimate, lo, hi FROM comparison WHERE cell_id = ? AND session_id = ? AND name = ? AND"
+                   " batch = ?"));
+    query_integer(&q, side->place.cell);
+    query_integer(&q, side->place.session);
+    query_text(&q, name);
+    query_integer(&q, batch);
+    TRY(query_row(&q, &row));
+    if (row)
+        *interval = (struct interval){
+            .estimate = query_get_real(&q, 0), .lo = query_get_real(&q, 1), .hi = query_get_real(&q, 2)};
+out:
+    query_close(&q);
+    return status;
+}
+
+static int latency_compare(struct table *table, struct store *store, const char *label, const struct side *a,
+                           const struct side *b, int64_t batch) {
+    int status = 0;
+    void *x = NULL, *y = NULL;
+    char metric[64];
+    struct interval ia, ib;
+    bool same_session = a->place.session == b->place.session;
+    size_t a_count, b_count, pairs = 0;
+    const struct round_record *ra = rounds_find(a->rounds, a->place.cell, batch, &a_count);
+    const struct round_record *rb = rounds_find(b->rounds, b->place.cell, batch, &b_count);
+    if (b_count == 0) goto out;
+    TRY(stored_interval(store, a, "latency_ms", batch, &ia));
+    TRY(stored_interval(store, b, "latency_ms", batch, &ib));
+    snprintf(metric, sizeof metric, "latency_ms batch %lld", (long long)batch);
+    if (same_session) {
+        TRY(memory_take(&x, b_count, sizeof(double)));
+        TRY(memory_take(&y, b_count, sizeof(double)));
+        pairs = rounds_pair(rb, b_count, ra, a_count, x, y);
+        char note[64];
+        snprintf(note, sizeof note, "paired over %zu rounds", pairs);
+        row_add(table, label, metric, ia.estimate, ib.estimate, "ratio",
+                statistics_ratio_interval(x, y, pairs, 0.95, 1), NAN, note);
+    } else {
+        row_add(table, label, metric, ia.estimate, ib.estimate, "ratio", plain(ib.estimate / ia.estimate), NAN,
+                "other sessions: drift is not cancelled");
+        TRY(stored_interval(store, a, "latency_ratio", batch, &ia));
+        TRY(stored_interval(store, b, "latency_ratio", batch, &ib));
+        snprintf(metric, sizeof metric, "latency_ratio batch %lld", (long long)batch);
+        bool known = isfinite(ia.lo) && isfinite(ib.lo);
+        row_add(table, label, metric, ia.estimate, ib.estimate, "ratio", plain(ib.estimate / ia.estimate), NAN,
+                !known                           ? "no intervals"
+                : ib.lo > ia.hi || ia.lo > ib.hi ? "to the baseline; intervals apart"
+                                                 : "to the baseline; intervals overlap");
+    }
+    status = table->status;
+out:
+    memory_release(x);
+    memory_release(y);
+    return status;
+}
+
+static int cells_compare(struct table *table, struct store *store, const char *label, struct side *a, struct side *b) {
+    int status = 0;
+    TRY(side_read(store, a));
+    TRY(side_read(store, b));
+    if (a->run && b->run) {
+        TRY(metrics_compare(table, store, label, a, b));
+        TRY(sizes_compare(table, store, label, a, b));
+    } else {
+        row_add(table, label, "status", NAN, NAN, NULL, plain(NAN), NAN,
+                a->run   ? "B has no ok build"
+                : b->run ? "A has no ok build"
+                         : "neither has an ok build");
+    }
+    int64_t batch = -1;
+    for (size_t i = 0; i < a->rounds->count; i++) {
+        const struct round_record *round = &a->rounds->rounds[i];
+        if (round->cell_id != a->place.cell || round->batch == batch) continue;
+        batch = round->batch;
+        TRY(latency_compare(table, store, label, a, b, batch));
+    }
+    status = table->status;
+out:
+    return status;
+}
+
+/* Cells of both sessions are matched by label; one that only one session has is listed. */
+static int sessions_compare(struct table *table, struct store *store, struct side *a, struct side *b) {
+    int status = 0;
+    struct query q = {0};
+    bool row;
+    TRY(query_open(&q, store,
+                   "SELECT label, max(iif(session_id = ?1, id, 0)), max(iif(session_id = ?2, id, 0)) FROM"
+                   " (SELECT DISTINCT c.label, c.id, c.ordinal, r.session_id FROM run r JOIN cell c ON c.id = r.cell_id"
+                   " WHERE r.session_id IN (?1, ?2)) GROUP BY label ORDER BY min(ordinal)"));
+    query_integer(&q, a->place.session);
+    query_integer(&q, b->place.session);
+    for (;;) {
+        TRY(query_row(&q, &row));
+        if (!row) break;
+        a->place.cell = query_get_integer(&q, 1);
+        b->place.cell = query_get_integer(&q, 2);
+        if (a->place.cell && b->place.cell) TRY(cells_compare(table, store, query_get_text(&q, 0), a, b));
+        else
+            row_add(table, query_get_text(&q, 0), "status", NAN, NAN, NULL, plain(NAN), NAN,
+                    a->place.cell ? "only in A" : "only in B");
+    }
+out:
+    query_close(&q);
+    return status;
+}
+
+int verb_compare(int argc, char **argv) {
+    static const char *const columns[] = {"cell", "metric", "a",       "b",    "change_as", "change",
+                                          "lo",   "hi",     "p_value", "note", NULL};
+    int status = 0;
+    const char *db = DEFAULT_DB, *format = "table";
+    const struct flag flags[] = {FLAG_DB(&db), FLAG_FORMAT(&format), FLAG_END};
+    struct store store = {0};
+    struct table table = {0};
+    struct round_list rounds_a = {0}, rounds_b = {0};
+    struct side a = {.rounds = &rounds_a}, b = {.rounds = &rounds_b};
+    TRY(arguments_parse(flags, &argc, argv));
+    if (status == ARGUMENTS_HELP) {
+        status = EXIT_OK;
+        goto out;
+    }
+    TRY(arguments_expect(argc, argv, 2, 2, "two cells or two sessions"));
+    TRY(store_open(&store, db, STORE_READ));
+    TRY(table_open(&table, columns));
+    TRY(lookup_session(&store, argv[1], &a.place.session));
+    TRY(lookup_session(&store, argv[2], &b.place.session));
+    bool sessions = a.place.session && b.place.session;
+    if (!sessions && (a.place.session || b.place.session))
+        FAIL(E_ARGUMENT, "compare expects two cells or two sessions (\"%s\" is a session, \"%s\" is none)",
+             argv[a.place.session ? 1 : 2], argv[a.place.session ? 2 : 1]);
+    if (!sessions) {
+        TRY(lookup_cell(&store, argv[1], &a.place));
+        TRY(lookup_cell(&store, argv[2], &b.place));
+    }
+    TRY(rounds_read(&store, a.place.session, &rounds_a));
+    TRY(rounds_read(&store, b.place.session, &rounds_b));
+    if (sessions) {
+        TRY(sessions_compare(&table, &store, &a, &b));
+    } else {
+        char label[256];
+        snprintf(label, sizeof label, "%s, %s", argv[1], argv[2]);
+        TRY(cells_compare(&table, &store, label, &a, &b));
+    }
+    TRY(table_print(&table, table_format_of(format), stdout));
+    status = EXIT_OK;
+out:
+    rounds_close(&rounds_a);
+    rounds_close(&rounds_b);
+    table_close(&table);
+    store_close(&store);
+    return status;
+}

@@ -1,0 +1,355 @@
+/* Training: whole-model gradients against differences of the loss, the same bits at any number of threads,
+ * batches, learning, and the errors. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "base/threads.h"
+#include "kernels/kernels.h"
+#include "small_model.h"
+#include "train/batches.h"
+#include "train/loss.h"
+#include "train/optimizer.h"
+#include "train/pass.h"
+#include "train/train.h"
+
+#define BOTH (HEAD_CLASSIFICATION | HEAD_MASKED_LM)
+
+static const size_t lengths[] = {5, 1, 13, 8};
+#define SEQUENCES (sizeof lengths / sizeof *lengths)
+
+/* Dropout and smoothing are part of the loss here: dropped elements come from the counter, so repeating a pass
+ * repeats them. */
+static double pass_loss(struct pass *pass, const struct small_batch *batch, enum train_objective objective) {
+    struct pass_options options = {objective, 0.2, 0.1, 11, 3};
+    double loss;
+    const int32_t *labels = objective == TRAIN_MASKED_LM ? batch->masked : batch->classes;
+    if (pass_run(pass, &batch->batch, labels, &options, &loss) < 0) fail_msg("%s", error_text());
+    return loss;
+}
+
+/* A few values of every parameter. */
+static void check_model_gradients(enum train_objective objective) {
+    struct model model;
+    struct pass pass;
+    struct small_batch batch;
+    struct random random;
+    double worst = 0, scale = 0;
+    small_model(&model, BOTH, 5);
+    small_batch_new(&batch, &model.config, lengths, SEQUENCES, 9);
+    batch.ids[2] = model.config.pad_id; /* its look-up gets no gradient */
+    unsigned heads = objective == TRAIN_MASKED_LM ? HEAD_MASKED_LM : HEAD_CLASSIFICATION;
+    assert_int_equal(model_gradients_open(&model, heads), 0);
+    assert_int_equal(pass_open(&pass, &model), 0);
+    random_open(&random, 1, 1);
+    for (size_t i = 0; i < model.parameter_count; i++) {
+        struct parameter *parameter = &model.parameters[i];
+        size_t count = parameter->rows * parameter->columns;
+        if (!parameter->gradient) continue;
+        for (size_t k = 0; k < 6; k++) {
+            size_t at = (size_t)random_below(&random, count);
+            if (parameter->kind == PARAMETER_EMBEDDING && parameter->rows == model.config.vocabulary)
+                at = (size_t)batch.ids[3 + k] * parameter->columns + at % parameter->columns; /* a row that occurs */
+            if (at / parameter->columns == 0 && parameter->rows == model.config.vocabulary) continue; /* pad */
+            const float step = 1.0f / 256;
+            float kept = parameter->value[at];
+            pass_loss(&pass, &batch, objective);
+            double got = (double)parameter->gradient[at];
+            parameter->value[at] = kept + step;
+            double up = pass_loss(&pass, &batch, objective);
+            parameter->value[at] = kept - step;
+            double expected = (up - pass_loss(&pass, &batch, objective)) / (2 * (double)step);
+            parameter->value[at] = kept;
+            scale = fmax(scale, fabs(expected));
+            worst = fmax(worst, fabs(expected - got));
+        }
+    }
+    assert_true(scale > 0.05);
+    if (!(worst <= 3e-3 * scale)) fail_msg("off by %g where the largest is %g", worst, scale);
+    pass_close(&pass);
+    model_close(&model);
+    small_batch_free(&batch);
+}
+
+static void test_gradients_of_classification(void **state) {
+    (void)state;
+    check_model_gradients(TRAIN_CLASSIFICATION);
+}
+static void test_gradients_of_masked_lm(void **state) {
+    (void)state;
+    check_model_gradients(TRAIN_MASKED_LM);
+}
+
+/* The token gradient is cleared row by row between batches: nothing of another batch may stay. */
+static void test_gradients_forget_earlier_batches(void **state) {
+    struct model model;
+    struct pass pass;
+    struct small_batch batch, other;
+    (void)state;
+    small_model(&model, BOTH, 5);
+    small_batch_new(&batch, &model.config, lengths, SEQUENCES, 9);
+    small_batch_new(&other, &model.config, lengths, SEQUENCES, 10);
+    assert_int_equal(model_gradients_open(&model, BOTH), 0);
+    assert_int_equal(pass_open(&pass, &model), 0);
+    const struct parameter *tokens = model_parameter(&model, "bert.embeddings.word_embeddings.weight");
+    size_t bytes = tokens->rows * tokens->columns * sizeof(float);
+    float *first = malloc(bytes);
+    pass_loss(&pass, &batch, TRAIN_CLASSIFICATION);
+    memcpy(first, tokens->gradient, bytes);
+    pass_loss(&pass, &other, TRAIN_CLASSIFICATION);
+    assert_memory_not_equal(first, tokens->gradient, bytes);
+    pass_loss(&pass, &batch, TRAIN_CLASSIFICATION);
+    assert_memory_equal(first, tokens->gradient, bytes);
+    pass_loss(&pass, &batch, TRAIN_MASKED_LM); /* writes every row */
+    pass_loss(&pass, &batch, TRAIN_CLASSIFICATION);
+    assert_memory_equal(first, tokens->gradient, bytes);
+    free(first);
+    pass_close(&pass);
+    model_close(&model);
+    small_batch_free(&batch);
+    small_batch_free(&other);
+}
+
+static struct train_plan small_plan(enum train_objective objective) {
+    struct train_plan plan;
+    train_plan_defaults(&plan);
+    plan.objective = objective;
+    plan.batch = 16;
+    plan.epochs = 1;
+    plan.rate = 3e-3;
+    plan.dropout = 0.1;
+    plan.mask_id = SMALL_MASK;
+    plan.special_ids = SMALL_SPECIAL;
+    plan.max_tokens = 12;
+    plan.seed = 4;
+    return plan;
+}
+
+static void train_hash(enum train_objective objective, int threads, uint64_t seed, char hex[65]) {
+    struct model model;
+    struct small_examples examples;
+    struct train_plan plan = small_plan(objective);
+    struct train_result result;
+    int before = threads_get();
+    plan.seed = seed;
+    plan.batch = 64; /* several shards */
+    small_model(&model, BOTH, 5);
+    small_examples_new(&examples, &model.config, 64 * 20, 2);
+    threads_set(threads);
+    if (train_run(&model, &examples.examples, &plan, NULL, NULL, &result) < 0) fail_msg("%s", error_text());
+    threads_set(before);
+    assert_int_equal(result.steps, 20);
+    small_model_hash(&model, hex);
+    small_examples_free(&examples);
+    model_close(&model);
+}
+
+static void test_same_bits_at_any_thread_count(void **state) {
+    char one[65], two[65], three[65], other[65];
+    (void)state;
+    for (int objective = TRAIN_CLASSIFICATION; objective <= TRAIN_MASKED_LM; objective++) {
+        train_hash((enum train_objective)objective, 1, 4, one);
+        train_hash((enum train_objective)objective, 2, 4, two);
+        train_hash((enum train_objective)objective, 3, 4, three);
+        train_hash((enum train_objective)objective, 2, 5, other);
+        assert_string_equal(one, two);
+        assert_string_equal(one, three);
+        assert_string_not_equal(one, other);
+    }
+}
+
+static void test_learns(void **state) {
+    struct model model;
+    struct small_examples examples;
+    struct train_plan plan = small_plan(TRAIN_CLASSIFICATION);
+    struct train_result result;
+    (void)state;
+    small_model(&model, BOTH, 5);
+    small_examples_new(&examples, &model.config, 1200, 2);
+    plan.epochs = 4;
+    plan.rate = 2e-3;
+    assert_int_equal(train_run(&model, &examples.examples, &plan, NULL, NULL, &result), 0);
+    assert_int_equal(result.steps, 300);
+    assert_true(result.loss_last < 0.6 * result.loss_first);
+    assert_null(model.parameters[0].gradient);
+    plan.objective = TRAIN_MASKED_LM;
+    assert_int_equal(train_run(&model, &examples.examples, &plan, NULL, NULL, &result), 0);
+    assert_true(result.loss_last < 0.95 * result.loss_first);
+    small_examples_free(&examples);
+    model_close(&model);
+}
+
+static void test_batches(void **state) {
+    struct model_config config = small_config(BOTH);
+    struct small_examples examples;
+    struct train_plan plan = small_plan(TRAIN_CLASSIFICATION);
+    struct batches batches;
+    enum { COUNT = 4001 };
+    uint8_t *seen = calloc(COUNT, 1);
+    size_t spread = 0, steps = 0;
+    (void)state;
+    small_examples_new(&examples, &config, COUNT, 2);
+    /* The first word of each example is made its number, so that it can be told in a batch. */
+    for (int32_t i = 0; i < COUNT; i++) examples.ids[examples.offset[i]] = i;
+    assert_int_equal(batches_open(&batches, &examples.examples, &plan, 12), 0);
+    for (; steps < batches.per_epoch; steps++) {
+        size_t low = SIZE_MAX, high = 0;
+        batches_step(&batches, steps, config.vocabulary);
+        for (size_t i = 0; i < batches.batch.sequences; i++) {
+            size_t length = batches.offset[i + 1] - batches.offset[i];
+            int32_t example = batches.ids[batches.offset[i]];
+            assert_false(seen[example]++);
+            assert_int_equal(batches.labels[i], examples.label[example]);
+            if (length < low) low = length;
+            if (length > high) high = length;
+        }
+        assert_true(high <= 12);
+        spread += high - low;
+    }
+    for (size_t i = 0; i < COUNT; i++) assert_true(seen[i]);
+    assert_true(spread < 2 * steps); /* nearly one length per batch */
+    batches_close(&batches);
+    free(seen);
+    small_examples_free(&examples);
+}
+
+static void test_masks(void **state) {
+    struct model_config config = small_config(BOTH);
+    struct small_examples examples;
+    struct train_plan plan = small_plan(TRAIN_MASKED_LM);
+    struct batches batches;
+    size_t words = 0, chosen = 0, masked = 0, kept = 0;
+    (void)state;
+    small_examples_new(&examples, &config, 3000, 2);
+    assert_int_equal(batches_open(&batches, &examples.examples, &plan, 24), 0);
+    for (size_t step = 0; step < batches.per_epoch; step++) {
+        batches_step(&batches, step, config.vocabulary);
+        size_t here = 0;
+        for (size_t t = 0; t < batches.batch.tokens; t++) {
+            int32_t label = batches.labels[t], id = batches.ids[t];
+            words += label != -100 || id >= SMALL_SPECIAL;
+            if (label == -100) continue;
+            assert_true(label >= SMALL_SPECIAL);
+            assert_true(id == SMALL_MASK || id >= SMALL_SPECIAL);
+            here++;
+            masked += id == SMALL_MASK;
+            kept += id == label;
+        }
+        assert_true(here > 0);
+        chosen += here;
+    }
+    assert_true(fabs((double)chosen / (double)words - 0.15) < 0.01);
+    assert_true(fabs((double)masked / (double)chosen - 0.8) < 0.03);
+    assert_true(fabs((double)kept / (double)chosen - 0.1) < 0.03);
+    batches_close(&batches);
+    small_examples_free(&examples);
+}
+
+static int stop_at_three(void *context, const struct train_progress *progress) {
+    (void)context;
+    assert_int_equal(progress->steps, 4);
+    return progress->step == 3;
+}
+
+static void test_errors(void **state) {
+    struct model model;
+    struct small_examples examples;
+    struct train_plan plan = small_plan(TRAIN_CLASSIFICATION), bad;
+    struct train_result result;
+    (void)state;
+    small_model(&model, HEAD_CLASSIFICATION, 5);
+    small_examples_new(&examples, &model.config, 64, 2);
+    assert_int_equal(train_run(&model, &examples.examples, &plan, stop_at_three, NULL, &result), E_INTERRUPTED);
+    assert_non_null(strstr(error_text(), "step 3 of 4"));
+    bad = plan;
+    bad.objective = TRAIN_MASKED_LM;
+    assert_int_equal(train_run(&model, &examples.examples, &bad, NULL, NULL, &result), E_UNSUPPORTED);
+    assert_non_null(strstr(error_text(), "masked-LM head"));
+    examples.label[3] = 3;
+    assert_int_equal(train_run(&model, &examples.examples, &plan, NULL, NULL, &result), E_SHAPE);
+    assert_non_null(strstr(error_text(), "example 3 has label 3"));
+    examples.label[3] = 0;
+    examples.ids[7] = 97;
+    assert_int_equal(train_run(&model, &examples.examples, &plan, NULL, NULL, &result), E_SHAPE);
+    assert_non_null(strstr(error_text(), "token 7 has id 97"));
+    examples.ids[7] = 5;
+    examples.examples.count = 0;
+    assert_int_equal(train_run(&model, &examples.examples, &plan, NULL, NULL, &result), E_ARGUMENT);
+    examples.examples.count = 64;
+    model.parameters[0].value[32] = INFINITY; /* of a token that occurs */
+    assert_int_equal(train_run(&model, &examples.examples, &plan, NULL, NULL, &result), E_NUMERIC);
+    assert_non_null(strstr(error_text(), "step 1 of 4"));
+    assert_non_null(strstr(error_text(), "lower rate"));
+    small_examples_free(&examples);
+    model_close(&model);
+}
+
+static void test_clipping(void **state) {
+    float value[3] = {1, 2, 3}, gradient[3] = {30, 0, 40};
+    struct parameter parameter = {"p", PARAMETER_VECTOR, 1, 3, value, gradient};
+    struct model model = {.parameters = &parameter, .parameter_count = 1};
+    struct optimizer optimizer;
+    double norm;
+    (void)state;
+    assert_int_equal(optimizer_open(&optimizer, &model), 0);
+    assert_int_equal(optimizer_step(&optimizer, &model, 0, &norm), 0);
+    assert_true(norm == 50);
+    assert_true(fabsf(optimizer.m[0][0] - 0.06f) < 1e-6f); /* 0.1 · 30/50 */
+    assert_true(value[0] == 1 && value[1] == 2);           /* rate 0, and no decay of vectors */
+    gradient[1] = NAN;
+    assert_int_equal(optimizer_step(&optimizer, &model, 1, &norm), E_NUMERIC);
+    assert_true(value[0] == 1);
+    optimizer_close(&optimizer);
+    assert_true(schedule_linear(0, 10, 2, 1) == 0 && schedule_linear(1, 10, 2, 1) == 0.5);
+    assert_true(schedule_linear(2, 10, 2, 1) == 1 && schedule_linear(10, 10, 2, 1) == 0);
+    assert_true(schedule_linear(3, 4, 4, 1) == 0.75 && schedule_linear(0, 1, 0, 1) == 1);
+}
+
+static void test_loss_ignores_and_threads(void **state) {
+    enum { ROWS = 130, V = 77 };
+    float *logits = calloc(2 * ROWS * V, sizeof(float)), *gradient = logits + ROWS * V;
+    int32_t labels[ROWS];
+    struct random random;
+    int before = threads_get();
+    (void)state;
+    random_open(&random, 3, 3);
+    for (size_t i = 0; i < ROWS * V; i++) logits[i] = (float)(20 * random_normal(&random));
+    for (size_t i = 0; i < ROWS; i++) labels[i] = i % 3 ? (int32_t)(i % V) : -100;
+    threads_set(1);
+    double one = loss_cross_entropy(logits, labels, ROWS, V, 0.1, gradient);
+    threads_set(2);
+    assert_true(loss_cross_entropy(logits, labels, ROWS, V, 0.1, gradient) == one);
+    threads_set(before);
+    for (size_t c = 0; c < V; c++) assert_true(gradient[c] == 0);
+    for (size_t i = 0; i < ROWS; i++) labels[i] = -100;
+    assert_true(loss_cross_entropy(logits, labels, ROWS, V, 0.1, gradient) == 0);
+    logits[5] = NAN;
+    labels[0] = 1;
+    assert_true(isnan(loss_cross_entropy(logits, labels, ROWS, V, 0, gradient)));
+    free(logits);
+}
+
+int main(void) {
+    kernels_open(~0u);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradients_of_classification),
+        cmocka_unit_test(test_gradients_of_masked_lm),
+        cmocka_unit_test(test_gradients_forget_earlier_batches),
+        cmocka_unit_test(test_same_bits_at_any_thread_count),
+        cmocka_unit_test(test_learns),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_clipping),
+        cmocka_unit_test(test_loss_ignores_and_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
