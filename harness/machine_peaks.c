@@ -9,33 +9,32 @@
 #include "base/random.h"
 #include "base/threads.h"
 
-#define SIDE 1024
-
 static double clock_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-int peak_matmul(const char *format_name, enum gemm_backend backend, double seconds, double *operations_per_s) {
+int peak_matmul(const char *format_name, enum gemm_backend backend, size_t side, double seconds,
+                double *operations_per_s) {
     int status = 0;
     void *x = NULL, *w = NULL, *y = NULL, *scale = NULL;
     struct weight weight = {0};
     struct weight_scratch scratch = {0};
     const struct weight_format *format = weight_format_find(format_name);
-    const struct weight_shape shape = {.rows = SIDE, .columns = SIDE, .group = 0, .symmetric = true};
+    const struct weight_shape shape = {.rows = side, .columns = side, .group = 0, .symmetric = true};
     *operations_per_s = 0;
     if (!format) FAIL(E_NOT_FOUND, "no weight format named %s", format_name);
-    TRY(memory_take(&x, SIDE * SIDE, sizeof(float)));
-    TRY(memory_take(&w, SIDE * SIDE, sizeof(float)));
-    TRY(memory_take(&y, SIDE * SIDE, sizeof(float)));
-    for (size_t i = 0; i < SIDE * SIDE; i++) {
+    TRY(memory_take(&x, side * side, sizeof(float)));
+    TRY(memory_take(&w, side * side, sizeof(float)));
+    TRY(memory_take(&y, side * side, sizeof(float)));
+    for (size_t i = 0; i < side * side; i++) {
         ((float *)x)[i] = (float)random_uniform_at(1, 1, i) - 0.5f;
         ((float *)w)[i] = (float)random_uniform_at(1, 2, i) - 0.5f;
     }
     struct weight_grid grid = {.groups = weight_grid_groups(format, &shape)};
     if (format->bits < 32) {
-        TRY(memory_take(&scale, SIDE * grid.groups, sizeof(float)));
+        TRY(memory_take(&scale, side * grid.groups, sizeof(float)));
         grid.scale = scale;
         TRY(weight_grid_minmax(format, &shape, w, &grid));
     }
@@ -44,11 +43,11 @@ int peak_matmul(const char *format_name, enum gemm_backend backend, double secon
     double begin = clock_s(), best = 1e9;
     for (int i = 0; i < 3 || clock_s() - begin < seconds; i++) {
         double start = clock_s();
-        TRY(weight_matmul(&weight, SIDE, x, NULL, y, &scratch));
+        TRY(weight_matmul(&weight, side, x, NULL, y, &scratch));
         double length = clock_s() - start;
         if (i > 0 && length < best) best = length; /* the first one warms up */
     }
-    *operations_per_s = 2.0 * SIDE * SIDE * SIDE / best;
+    *operations_per_s = 2.0 * (double)side * (double)side * (double)side / best;
 out:
     weight_scratch_close(&scratch);
     weight_close(&weight);
@@ -80,7 +79,6 @@ static void words_read(void *context, size_t begin, size_t end, int worker) {
 int peak_read(size_t bytes, double seconds, double *bytes_per_s) {
     int status = 0;
     void *block = NULL;
-    volatile uint64_t kept = 0;
     struct reading reading = {0};
     size_t count = bytes / sizeof(uint64_t);
     *bytes_per_s = 0;
@@ -94,7 +92,6 @@ int peak_read(size_t bytes, double seconds, double *bytes_per_s) {
         double length = clock_s() - start;
         if (i > 0 && length < best) best = length;
     }
-    for (size_t i = 0; i < 64; i++) kept += reading.sum[i];
     *bytes_per_s = (double)(count * sizeof(uint64_t)) / best;
 out:
     memory_release(block);

@@ -65,7 +65,7 @@ if (f32 == f32) {
     set logscale x2 2
     set x2range [x_lo * mega / f32 : x_hi * mega / f32]
     set x2tics ("1/32" 1.0 / 32, "1/16" 1.0 / 16, "1/8" 0.125, "1/4" 0.25, "1/2" 0.5, "f32" 1)
-    set label 3 "share of the same layers in f32" at graph 0.5, graph 1.12 center tc rgb grey font "sans-serif,12"
+    set label 3 "share of the same layers in f32" at graph 0.5, screen 1.0 - 58.0 / height center tc rgb grey font "sans-serif,12"
 }
 if (baseline == baseline) {
     set y2range [y_lo - baseline : y_hi - baseline]
@@ -74,11 +74,13 @@ if (baseline == baseline) {
     set arrow 1 from graph 0, first baseline to graph 1, first baseline nohead lc rgb grey dt (6, 6)
 }
 # which way is better: outside the axes, where no point can be
-set arrow 2 from screen 0.083, graph (better_up ? 1.035 : -0.035) to screen 0.062, graph (better_up ? 1.095 : -0.095) lw 2 lc rgb grey filled
-set label 4 "better" at screen 0.058, graph (better_up ? 1.06 : -0.06) right tc rgb grey font "sans-serif,13"
+edge = better_up ? 1.0 - 100.0 / height : 110.0 / height
+step = (better_up ? 1.0 : -1.0) / height
+set arrow 2 from screen 0.083, screen edge + 12 * step to screen 0.062, screen edge + 34 * step lw 2 lc rgb grey filled
+set label 4 "better" at screen 0.058, screen edge + 22 * step right tc rgb grey font "sans-serif,13"
 
 plot dat index 1 using ($1 / mega):2 with steps lc rgb grey lw 1.5, \
-     dat index 0 using ($5 / mega):8:($6 / mega):($7 / mega):9:10:(color($3)) with xyerrorbars pt 0 lw 1.5 lc rgb variable, \
+     dat index 0 using ($9 < $10 ? $5 / mega : NaN):8:($6 / mega):($7 / mega):9:10:(color($3)) with xyerrorbars pt 0 lw 1.5 lc rgb variable, \
      dat index 0 using ($5 / mega):8:(shape($3, $4)):(color($3)) with points ps 1.2 lw 2 pt variable lc rgb variable, \
      for [k = 0:7] dat index 0 using ($5 / mega):(int($11) == k ? $8 : NaN):1 with labels \
          offset Dx[k + 1], Dy[k + 1] font "sans-serif,12" tc rgb grey

@@ -85,7 +85,7 @@ struct limits_plan {
 struct experiment {
     const char *name, *description, *path;
     const char *text;    /* the file as read plus the --set overrides as comments, stored with the results */
-    const char *notes;   /* lines on what the expansion did silently (duplicates dropped); "" for none */
+    const char *notes;   /* lines, each with its newline, on what was done silently (duplicates dropped); or "" */
     char hash[HASH_HEX]; /* of the resolved experiment: resume continues a session only of the same hash */
     struct model_plan model;
     struct tokenizer_plan tokenizer;

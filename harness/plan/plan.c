@@ -309,7 +309,7 @@ int plan_expand(struct experiment *experiment, struct document *document, const 
     TRY(labels_finish(experiment));
     if (builder.dropped > 0)
         TRY(text_format(&experiment->store, &experiment->notes,
-                        "%s:%zu:%zu: %zu duplicate cell%s dropped, the first: %s", builder.dropped_at.file,
+                        "%s:%zu:%zu: %zu duplicate cell%s dropped, the first: %s\n", builder.dropped_at.file,
                         builder.dropped_at.line, builder.dropped_at.column, builder.dropped,
                         builder.dropped == 1 ? "" : "s", builder.dropped_label));
 out:

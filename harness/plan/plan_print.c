@@ -225,7 +225,6 @@ int plan_print(FILE *stream, const struct experiment *experiment, const struct p
     if (layout == LAYOUT_TABLE) {
         char time[40];
         duration_text(total, time, sizeof time);
-        if (experiment->notes[0] != '\0') json_format(&out, "note: %s\n", experiment->notes);
         json_format(&out, "%zu cell%s, %zu cached, %zu skipped; ", experiment->cell_count,
                     experiment->cell_count == 1 ? "" : "s", cached, skipped);
         if (unknown == 0) json_format(&out, "about %s\n", time);

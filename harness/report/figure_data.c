@@ -27,7 +27,17 @@ static struct figure *figure_add(struct figures *figures, const char *stem, cons
     return figure;
 }
 
-/* Title and first footer line: commit, host, n, date; `interval` is the second line. */
+/* The method of a kind of interval, as stored with the first cell that has one. */
+static const char *method_of(const struct report *report, size_t batch, bool ratio) {
+    for (size_t i = 0; i < report->cell_count; i++) {
+        const struct report_cell *cell = &report->cells[i];
+        const struct report_estimate *e = ratio ? &cell->timing[batch].ratio : &cell->difference;
+        if (!cell->is_baseline && isfinite(e->lo) && e->method) return e->method;
+    }
+    return "no interval is stored";
+}
+
+/* Title and first footer line: commit, host, n, date; `interval` begins the second. */
 static void figure_describe(struct figure *figure, const struct report *report, const char *interval) {
     char date[11]; /* of "2025-06-02T10:11:12Z" */
     text_field(&figure->arguments[0], report->name, 40);
@@ -125,7 +135,8 @@ int figure_quality_bytes(struct figures *figures, const struct report *report, c
         "joins the cells that no other executed cell beats in both (Pareto frontier). Hollow points are "
         "simulated: their zeros or levels are not stored compactly, so their bytes are those of the "
         "format they are kept in.";
-    figure_describe(figure, report, "vertical bars: interval of the difference to the baseline, paired by test item");
+    figure_describe(figure, report, "vertical bars: difference to the baseline, ");
+    text_field(&figure->arguments[1], method_of(report, 0, false), 100);
     scatter_arguments(figure, report);
     text_print(&figure->arguments[5], "%.9g", count ? points[0].cell->linear_f32_bytes : NAN);
     TRY(points_write(points, count, report, directory, figure, "bytes of the compressed layers", true));
@@ -146,10 +157,11 @@ int figure_quality_latency(struct figures *figures, const struct report *report,
         for (size_t i = 0; i < report->cell_count; i++) {
             const struct report_cell *cell = &report->cells[i];
             struct report_estimate ratio = cell->timing[b].ratio;
+            if (!cell->ok) continue;
             if (cell->is_baseline && isfinite(cell->timing[b].latency_ms.estimate))
                 ratio = (struct report_estimate){.estimate = 1, .lo = 1, .hi = 1};
             else if (isfinite(ratio.estimate)) paired = true;
-            if (!cell->ok || !isfinite(cell->quality) || !isfinite(ratio.estimate)) continue;
+            if (!isfinite(cell->quality) || !isfinite(ratio.estimate)) continue;
             points[count] = (struct figure_point){.cell = cell,
                                                   .x = ratio.estimate,
                                                   .x_lo = isfinite(ratio.lo) ? ratio.lo : ratio.estimate,
@@ -164,10 +176,10 @@ int figure_quality_latency(struct figures *figures, const struct report *report,
             "Time as a ratio to the baseline timed in the same rounds: left of 1 is faster. Bars on both axes "
             "are intervals; cells whose bars overlap may not differ. Hollow points are simulated: "
             "they run through the format they are kept in, so they cannot be faster for it.";
-        figure_describe(
-            figure, report,
-            "horizontal bars: interval of the ratio, paired by round; vertical: of the difference in quality, "
-            "paired by test item");
+        figure_describe(figure, report, "horizontal bars: ratio, ");
+        text_field(&figure->arguments[1], method_of(report, b, true), 70);
+        text_raw(&figure->arguments[1], "; vertical: difference, ");
+        text_field(&figure->arguments[1], method_of(report, b, false), 70);
         scatter_arguments(figure, report);
         text_print(&figure->arguments[5], "%lld", (long long)report->batch[b]);
         TRY(points_write(points, count, report, directory, figure, "latency ratio", false));

@@ -57,7 +57,7 @@ out:
     return status;
 }
 
-/* Run gnuplot on one figure and wait; its first line of complaint goes to figure->problem. E_NOT_FOUND: no gnuplot. */
+/* Run gnuplot on one figure and wait; its last line of complaint goes to figure->problem. E_NOT_FOUND: no gnuplot. */
 static int gnuplot_run(struct figure *figure, const char *directory) {
     int status = 0, code = 0, ends[2] = {-1, -1};
     char script[REPORT_PATH], dat[REPORT_PATH], svg[REPORT_PATH], name[96];
@@ -105,8 +105,10 @@ static int gnuplot_run(struct figure *figure, const char *directory) {
     figure->drawn = WIFEXITED(code) && WEXITSTATUS(code) == 0 && stat(svg, &about) == 0 && about.st_size > 0;
     if (figure->drawn) goto out;
     remove(svg);
-    const char *line = complaint + strspn(complaint, " \t\r\n^");
-    snprintf(figure->problem, sizeof figure->problem, "gnuplot could not draw it: %.*s", (int)strcspn(line, "\n"),
+    while (length > 0 && strchr(" \t\r\n", complaint[length - 1])) complaint[--length] = '\0';
+    const char *line = strrchr(complaint, '\n'); /* warnings come first, the reason last */
+    line = line ? line + 1 : complaint;
+    snprintf(figure->problem, sizeof figure->problem, "gnuplot could not draw it: %.200s",
              *line ? line : "it ended without a message");
 out:
     if (ends[0] >= 0) close(ends[0]);

@@ -128,7 +128,7 @@ struct counter_row {
 
 static void counter_value(struct text *page, double value, const char *unit) {
     if (strcmp(unit, "bytes") == 0) text_bytes(page, value);
-    else if (fabs(value) >= 1000) text_count(page, value);
+    else if (fabs(value) >= 1000 || value == floor(value)) text_count(page, value);
     else text_figures(page, value, 4);
 }
 
@@ -188,11 +188,11 @@ int page_counters(struct text *page, const struct report *report) {
         if (any && (!more || strcmp(key, wanted) != 0)) counter_print(page, report, &row, name, unit);
         if (!more) break;
         if (!any) {
-            text_raw(
-                page,
-                "<p>Mean over the timed rounds, taken in passes of their own. A counter that this machine does not "
-                "offer has a reason, never a zero.</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
-                "aria-label=\"Counters\"><table><thead><tr><th scope=\"col\" class=\"text\">counter</th>");
+            text_raw(page,
+                     "<p>Mean over the runs of each cell, taken in passes of their own; columns are the cells' "
+                     "numbers. A counter that this machine does not "
+                     "offer has a reason, never a zero.</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
+                     "aria-label=\"Counters\"><table><thead><tr><th scope=\"col\" class=\"text\">counter</th>");
             for (size_t i = 0; i < report->cell_count; i++) {
                 if (!report->cells[i].ok) continue;
                 text_raw(page, "<th scope=\"col\"><span title=\"");

@@ -124,7 +124,7 @@ int page_headline(struct text *page, const struct report *report) {
     page_section(page, "answer", "Question and answer");
     text_raw(page, "<div class=\"answer\">\n<p><b>Asked:</b> what do ");
     text_count(page, (double)(report->cell_count - (report->cell_count && report->cells[0].is_baseline)));
-    text_raw(page, " compressed variants do to the model (");
+    text_raw(page, " variants do to the model (");
     page_json(page, report->model);
     text_raw(page, ") on the task ");
     text_escape(page, report->task);
@@ -168,8 +168,8 @@ int page_headline(struct text *page, const struct report *report) {
             left, left == 1 ? " is in the table" : "s are in the table");
     if (report->simulated_count)
         text_print(page,
-                   "<p class=\"soft\">%zu simulated variant%s shown in table and figures only: their quality is real, "
-                   "their bytes and time are not those of a compressed model.</p>\n",
+                   "<p class=\"soft\">%zu simulated variant%s shown in table and figures only: the quality is real, "
+                   "bytes and time are not those of a compressed model.</p>\n",
                    report->simulated_count, report->simulated_count == 1 ? " is" : "s are");
     text_raw(page, "</div>\n</section>\n");
 out:

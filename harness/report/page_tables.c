@@ -34,10 +34,10 @@ static void results_head(struct text *page, const struct report *report) {
                    "<th scope=\"col\">");
     text_escape(page, report->metric);
     text_print(page,
-               "<small>test split%s</small></th><th scope=\"col\">difference<small>to baseline%s</small></th>"
+               "<small>test split%s</small></th><th scope=\"col\">difference<small>%s</small></th>"
                "<th scope=\"col\">layers<small>share of f32</small></th><th scope=\"col\">file</th>"
                "<th scope=\"col\">bits<small>per weight</small></th><th scope=\"col\" class=\"text\">executes</th>",
-               report->quality_scale == 100 ? ", %" : "", report->quality_scale == 100 ? ", points" : "");
+               report->quality_scale == 100 ? ", %" : "", report->quality_scale == 100 ? "points" : "to baseline");
     for (size_t b = 0; b < report->batch_count; b++)
         text_raw(page, "<th scope=\"col\">ms</th><th scope=\"col\">ratio<small>to baseline</small></th><th "
                        "scope=\"col\">tokens/s</th>");
@@ -96,9 +96,9 @@ static void timing_columns(struct text *page, const struct report_cell *cell, co
     text_figures(page, ms->estimate, 4);
     if (isfinite(ms->lo) && isfinite(ms->hi)) {
         text_raw(page, "<small>");
-        text_figures(page, ms->lo, 4);
+        text_figures(page, ms->lo, 3);
         text_raw(page, " to ");
-        text_figures(page, ms->hi, 4);
+        text_figures(page, ms->hi, 3);
         text_raw(page, "</small>");
     }
     text_raw(page, "</td>");
@@ -215,7 +215,8 @@ int page_yardsticks(struct text *page, const struct report *report) {
         text_signed(page, 100 * rows_real(&rows, 2), 2);
         small_interval(page, rows_real(&rows, 3), rows_real(&rows, 4), 100, 2, true);
         text_raw(page, "</td><td>");
-        text_p_value(page, rows_real(&rows, 5));
+        if (isfinite(rows_real(&rows, 5))) text_p_value(page, rows_real(&rows, 5));
+        else text_number(page, NAN, 0);
         text_print(page, "</td><td class=\"text %s\">%s</td><td class=\"text wrap\">",
                    side == 1    ? "good"
                    : side == -1 ? "bad"

@@ -64,6 +64,9 @@ out:
 static int comparison_add(struct comparison *c, int64_t cell_id, const char *name, int64_t batch,
                           struct interval interval, double p_value, const char *method) {
     int status = 0;
+    char text[160]; /* the level belongs to the method, or a reader cannot tell what the interval means */
+    if (interval.lo < interval.hi) snprintf(text, sizeof text, "%g %%: %s", 100 * c->confidence, method);
+    else snprintf(text, sizeof text, "%s", method);
     if (interval.n >= 3 && isnan(interval.lo) && error_code() == E_MEMORY) TRY(E_MEMORY);
     query_integer(&c->insert, cell_id);
     query_integer(&c->insert, c->session_id);
@@ -74,7 +77,7 @@ static int comparison_add(struct comparison *c, int64_t cell_id, const char *nam
     query_real(&c->insert, interval.hi);
     query_real(&c->insert, p_value);
     query_integer(&c->insert, (int64_t)interval.n);
-    query_text(&c->insert, method);
+    query_text(&c->insert, text);
     TRY(query_done(&c->insert));
 out:
     return status;

@@ -25,6 +25,7 @@
 #include "verbs/verbs.h"
 
 #define PEAK_SECONDS 0.3
+#define PEAK_SIDE 1024
 #define READ_BYTES ((size_t)256 << 20)
 
 /* Append a word after a space; what has no room is cut. */
@@ -164,9 +165,9 @@ static void find_peaks(struct findings *findings) {
                 {"peak int8", "int8", GEMM_BUILTIN}};
     double rate = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        if (peak_matmul(rows[i].format, rows[i].backend, PEAK_SECONDS, &rate) == 0)
-            finding_add(findings, FINDING_OK, rows[i].name, NULL, "%.0f G operations/s (1024³, %d threads)",
-                        rate * 1e-9, threads_get());
+        if (peak_matmul(rows[i].format, rows[i].backend, PEAK_SIDE, PEAK_SECONDS, &rate) == 0)
+            finding_add(findings, FINDING_OK, rows[i].name, NULL, "%.0f G operations/s (%d³, %d threads)", rate * 1e-9,
+                        PEAK_SIDE, threads_get());
         else finding_add(findings, FINDING_MISSING, rows[i].name, NULL, "%s", error_text());
     }
     if (peak_read(READ_BYTES, PEAK_SECONDS, &rate) == 0)

@@ -217,6 +217,28 @@ static void test_technique_check(void **state) {
     assert_non_null(strstr(error_text(), "twice"));
 }
 
+/* docs/CONFIG.md names every option of every section. Read from the top of the tree, where tests are run. */
+static void test_documented(void **state) {
+    (void)state;
+    static char text[65536];
+    const struct option *const tables[] = {model_options, tokenizer_options, measure_options, limits_options,
+                                           axis_options};
+    FILE *file = fopen("docs/CONFIG.md", "r");
+    if (file == NULL) {
+        print_message("skipped: docs/CONFIG.md is not under the current directory\n");
+        skip();
+    }
+    size_t bytes = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[bytes] = '\0';
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
+        for (const struct option *option = tables[t]; option->name != NULL; option++) {
+            char quoted[64];
+            snprintf(quoted, sizeof quoted, "`%s`", option->name);
+            if (strstr(text, quoted) == NULL) fail_msg("%s is not in docs/CONFIG.md", quoted);
+        }
+}
+
 /* Let each allocation fail in turn: E_MEMORY, and nothing left behind (a leak shows under ASan). */
 static void test_no_memory(void **state) {
     (void)state;
@@ -247,7 +269,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sections),        cmocka_unit_test(test_defaults),  cmocka_unit_test(test_anchors),
         cmocka_unit_test(test_overrides),       cmocka_unit_test(test_ranges),    cmocka_unit_test(test_registry),
-        cmocka_unit_test(test_technique_check), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_technique_check), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_documented),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -141,8 +141,8 @@ static void peaks_are_measured(void **state) {
     double rate = 0;
     assert_int_equal(peak_read((size_t)8 << 20, 0, &rate), 0);
     assert_true(rate > 1e6);
-    assert_int_equal(peak_matmul("no such format", GEMM_BUILTIN, 0, &rate), E_NOT_FOUND);
-    assert_int_equal(peak_matmul("int8", GEMM_BUILTIN, 0, &rate), 0);
+    assert_int_equal(peak_matmul("no such format", GEMM_BUILTIN, 128, 0, &rate), E_NOT_FOUND);
+    assert_int_equal(peak_matmul("int8", GEMM_BUILTIN, 128, 0, &rate), 0);
     assert_true(rate > 1e6);
 }
 

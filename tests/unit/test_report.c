@@ -189,7 +189,7 @@ static void absent_numbers_have_reasons(void **state) {
     report_read("synthetic");
     row = strstr(page.bytes, "papi: PAPI_TOT_INS");
     assert_non_null(row);
-    assert_true(strstr(row, "<td>7.000</td>") < strstr(row, "</tr>"));
+    assert_true(strstr(row, "<td>7</td>") < strstr(row, "</tr>"));
     assert_true(strstr(row, "\xE2\x80\x93<small class=\"skip wrap\">no hardware counters") < strstr(row, "</tr>"));
 }
 
@@ -287,7 +287,7 @@ static void report_with_failing_gnuplot(void **state) {
     assert_ok(path_join(path, folder, "gnuplot"));
     FILE *file = fopen(path, "w");
     assert_non_null(file);
-    fputs("#!/bin/sh\necho '<line 7>: cannot & will not' >&2\nexit 1\n", file);
+    fputs("#!/bin/sh\necho 'warning: of something' >&2\necho '<line 7>: cannot & will not' >&2\nexit 1\n", file);
     fclose(file);
     chmod(path, 0755);
     setenv("PATH", folder, 1);

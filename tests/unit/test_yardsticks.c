@@ -121,13 +121,13 @@ static void machine_finds_the_optimum(void **state) {
     assert_memory_equal(valid, test, sizeof valid);
 }
 
-static int small_open(struct task *task) {
+static int small_open(struct task *task, size_t per_class) {
     char folder[] = "/tmp/test_yardsticks.XXXXXX", command[64];
     const struct task_kind *kind = task_kind_find("wordnet");
     struct option_store store = {0};
     uint64_t options[8] = {0};
     assert_non_null(mkdtemp(folder));
-    assert_int_equal(small_wordnet_write(folder, 100, 20), 0);
+    assert_int_equal(small_wordnet_write(folder, per_class, 20), 0);
     assert_int_equal(option_defaults(kind->options, options, &store), 0);
     assert_int_equal(option_set(option_find(kind->options, "data"), options, folder, &store), 0);
     int status = kind->open(task, options);
@@ -142,7 +142,7 @@ static void yardsticks_rank_as_they_should(void **state) {
     struct task task;
     struct task_yardstick one[3], two[3];
     size_t count = 0;
-    assert_int_equal(small_open(&task), 0);
+    assert_int_equal(small_open(&task, 100), 0);
     size_t items = task.split[SPLIT_TEST].count;
     int threads = threads_get();
     threads_set(1);
@@ -166,12 +166,59 @@ static void yardsticks_rank_as_they_should(void **state) {
     task.kind->close(&task);
 }
 
+/* The cost is the one that validation prefers, here not the first, and it matters. */
+static void cost_is_chosen_on_validation(void **state) {
+    (void)state;
+    struct task task;
+    struct task_yardstick yardsticks[3];
+    struct vocabulary vocabulary;
+    struct sparse rows[3];
+    size_t count = 0, best = 0;
+    assert_int_equal(small_open(&task, 40), 0);
+    assert_int_equal(vocabulary_open(&vocabulary, &task.split[SPLIT_TRAIN], true), 0);
+    for (int s = SPLIT_TRAIN; s <= SPLIT_TEST; s++)
+        assert_int_equal(sparse_open(&rows[s], &vocabulary, &task.split[s]), 0);
+    size_t valid_rows = rows[1].rows, test_rows = rows[2].rows, classes = task.classes;
+    double *valid = calloc(SVM_COSTS * classes * valid_rows, sizeof *valid), best_right = -1;
+    double *test = calloc(SVM_COSTS * classes * test_rows, sizeof *test);
+    assert_int_equal(svm_decide(&rows[0], task.split[0].label, classes, &rows[1], &rows[2], valid, test), 0);
+    uint8_t *correct = calloc(SVM_COSTS * test_rows, 1);
+    for (size_t c = 0; c < SVM_COSTS; c++) {
+        double right = 0;
+        for (int s = SPLIT_VALIDATION; s <= SPLIT_TEST; s++)
+            for (size_t i = 0; i < rows[s].rows; i++) {
+                const double *decision = (s == SPLIT_TEST ? test : valid) + c * classes * rows[s].rows + i;
+                size_t said = 0;
+                for (size_t k = 1; k < classes; k++)
+                    if (decision[k * rows[s].rows] > decision[said * rows[s].rows]) said = k;
+                bool hit = (int32_t)said == task.split[s].label[i];
+                if (s == SPLIT_TEST) correct[c * test_rows + i] = hit;
+                else right += hit;
+            }
+        if (right > best_right) {
+            best_right = right;
+            best = c;
+        }
+    }
+    assert_true(best > 0);
+    assert_memory_not_equal(correct, correct + best * test_rows, test_rows);
+    assert_int_equal(task_yardsticks(&task, yardsticks, &count), 0);
+    assert_memory_equal(yardsticks[2].correct, correct + best * test_rows, test_rows);
+    task_yardsticks_close(yardsticks, count);
+    free(correct);
+    free(test);
+    free(valid);
+    for (int s = 0; s < 3; s++) sparse_close(&rows[s]);
+    vocabulary_close(&vocabulary);
+    task.kind->close(&task);
+}
+
 static void every_failed_allocation_is_survived(void **state) {
     (void)state;
     struct task task;
     struct task_yardstick yardsticks[3];
     size_t count = 0;
-    assert_int_equal(small_open(&task), 0);
+    assert_int_equal(small_open(&task, 100), 0);
     for (int s = 0; s < SPLITS; s++)
         if (task.split[s].count > 30) task.split[s].count = 30;
     memory_fail_after(0);
@@ -195,6 +242,7 @@ int main(void) {
         cmocka_unit_test(many_words_keep_their_numbers),
         cmocka_unit_test(machine_finds_the_optimum),
         cmocka_unit_test(yardsticks_rank_as_they_should),
+        cmocka_unit_test(cost_is_chosen_on_validation),
         cmocka_unit_test(every_failed_allocation_is_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
