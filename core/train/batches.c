@@ -1,6 +1,6 @@
-/* Shuffled, length-bucketed batches: the epoch's permutation is cut into windows of 64 batches, each window
- * sorted by length, so that the sequences of a batch are of nearly one length while batches stay random; then
- * the batches of the epoch are shuffled. All from (seed, epoch), like the masks from (seed, step).
+/* Shuffled batches: the epoch's permutation is cut into batches, each sorted by length so that the shards it is
+ * cut into are alike. Lengths are not gathered across batches: packed batches compute no padding, and batches
+ * of one length would not be random draws. All from (seed, epoch), like masks and hidden words from (seed, step).
  *
  * Masked LM (Devlin et al. 2018): of the chosen tokens 80 % become [MASK], 10 % a random id, 10 % stay.
  */
@@ -12,7 +12,6 @@
 #include "base/error.h"
 #include "base/random.h"
 
-#define WINDOW_BATCHES 64
 #define IGNORED (-100)
 
 /* Length in the high half, place in the permutation in the low: sorting is stable by construction. */
@@ -28,7 +27,7 @@ static size_t length_of(const struct batches *batches, uint32_t example) {
 
 int batches_open(struct batches *batches, const struct examples *examples, const struct train_plan *plan, size_t cut) {
     int status = 0;
-    size_t tokens_max = 0, window = WINDOW_BATCHES * plan->batch, bytes;
+    size_t tokens_max = 0, bytes;
     bool masked = plan->objective == TRAIN_MASKED_LM;
     void *view;
 
@@ -44,7 +43,7 @@ int batches_open(struct batches *batches, const struct examples *examples, const
     tokens_max *= plan->batch;
     batches->per_epoch = (examples->count + plan->batch - 1) / plan->batch;
     bytes = examples->count * sizeof(uint32_t) + batches->per_epoch * sizeof(uint32_t) +
-            2 * tokens_max * sizeof(int32_t) + (plan->batch + 1) * sizeof(uint32_t) + window * sizeof(uint64_t) +
+            2 * tokens_max * sizeof(int32_t) + (plan->batch + 1) * sizeof(uint32_t) + plan->batch * sizeof(uint64_t) +
             8 * MEMORY_ALIGN;
     TRY(arena_open(&batches->arena, bytes));
     TRY(arena_take(&batches->arena, &view, examples->count, sizeof(uint32_t)));
@@ -57,7 +56,7 @@ int batches_open(struct batches *batches, const struct examples *examples, const
     batches->labels = view;
     TRY(arena_take(&batches->arena, &view, plan->batch + 1, sizeof(uint32_t)));
     batches->offset = view;
-    TRY(arena_take(&batches->arena, &view, window, sizeof(uint64_t)));
+    TRY(arena_take(&batches->arena, &view, plan->batch, sizeof(uint64_t)));
     batches->keys = view;
     batches->epoch = SIZE_MAX;
 out:
@@ -71,7 +70,7 @@ void batches_close(struct batches *batches) {
 }
 
 static void start_epoch(struct batches *batches, size_t epoch) {
-    size_t count = batches->examples->count, window = WINDOW_BATCHES * batches->plan->batch;
+    size_t count = batches->examples->count, window = batches->plan->batch;
     uint64_t seed = batches->plan->seed;
 
     random_permutation(seed, random_stream("order", epoch, 0), batches->order, count);
@@ -118,6 +117,16 @@ static void mask_tokens(struct batches *batches, size_t step, int32_t vocabulary
     }
 }
 
+/* Word dropout: hide tokens from a classifier in training, so that it cannot lean on one telling word. */
+static void hide_words(struct batches *batches, size_t step) {
+    const struct train_plan *plan = batches->plan;
+    struct random random;
+    random_open(&random, plan->seed, random_stream("word dropout", step, 0));
+    for (size_t t = 0; t < batches->batch.tokens; t++)
+        if (batches->ids[t] >= plan->special_ids && random_uniform(&random) < plan->word_dropout)
+            batches->ids[t] = plan->mask_id;
+}
+
 void batches_step(struct batches *batches, size_t step, size_t vocabulary) {
     const struct examples *examples = batches->examples;
     const struct train_plan *plan = batches->plan;
@@ -138,4 +147,5 @@ void batches_step(struct batches *batches, size_t step, size_t vocabulary) {
     batches->batch =
         (struct batch){.sequences = count, .tokens = tokens, .ids = batches->ids, .offset = batches->offset};
     if (plan->objective == TRAIN_MASKED_LM) mask_tokens(batches, step, (int32_t)vocabulary);
+    else if (plan->word_dropout > 0) hide_words(batches, step);
 }

@@ -13,7 +13,7 @@ struct batches {
     size_t per_epoch, epoch;
     uint32_t *order; /* [count] this epoch's */
     uint32_t *slot;  /* [per_epoch] which stretch of `order` is the k-th batch */
-    uint64_t *keys;  /* [window] for sorting */
+    uint64_t *keys;  /* [batch] for sorting */
     struct arena arena;
     /* the batch at hand */
     int32_t *ids, *labels; /* labels [B] or [T] */

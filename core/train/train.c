@@ -52,6 +52,9 @@ static int check_plan(const struct model *model, const struct examples *examples
     TRY(check_fraction("warmup_frac", plan->warmup_frac, 0, 1));
     TRY(check_fraction("dropout", plan->dropout, 0, 0.95));
     TRY(check_fraction("label_smoothing", plan->label_smoothing, 0, 0.95));
+    TRY(check_fraction("word_dropout", plan->word_dropout, 0, 0.95));
+    if (plan->word_dropout > 0 && (plan->mask_id < 0 || (size_t)plan->mask_id >= V))
+        FAIL(E_ARGUMENT, "word dropout needs a tokenizer with a mask token (mask_id %d)", plan->mask_id);
     if (plan->max_tokens < 1) FAIL(E_ARGUMENT, "max_tokens must be at least 1");
     for (size_t i = 0; i < examples->count; i++)
         if (examples->offset[i + 1] <= examples->offset[i]) FAIL(E_SHAPE, "training example %zu is empty", i);

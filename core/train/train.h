@@ -22,6 +22,7 @@ struct train_plan {
     double clip_norm;    /* gradient norm limit; 0: none */
     double dropout;      /* on embeddings and each block's two outputs; 0: none */
     double label_smoothing;
+    double word_dropout; /* classification: share of ordinary tokens replaced by [MASK], drawn anew each step */
     double mask_frac;    /* masked LM: fraction of tokens to predict (80 % [MASK], 10 % random, 10 % kept) */
     int32_t mask_id;     /* [MASK] */
     int32_t special_ids; /* ids below this are never masked nor drawn */

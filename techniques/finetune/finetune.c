@@ -12,7 +12,7 @@
 
 struct finetune_options {
     const char *objective;
-    double epochs, rate, warmup_frac, weight_decay, dropout, label_smoothing, mask_frac, clip_norm, beta2;
+    double epochs, rate, warmup_frac, weight_decay, dropout, word_dropout, label_smoothing, mask_frac, clip_norm, beta2;
     int64_t batch, max_tokens;
 };
 
@@ -26,8 +26,7 @@ static const struct option options[] = {
      "What to learn: the task's labels, or tokens hidden in its unlabelled text.", AT(objective)},
     {"epochs", OPTION_REAL, "3", 0.001, 1000, NULL, "epochs", "Passes over the examples; may be a fraction.",
      AT(epochs)},
-    {"batch", OPTION_INTEGER, "32", 1, 4096, NULL, "sequences",
-     "Examples per step; batches hold examples of nearly equal length.", AT(batch)},
+    {"batch", OPTION_INTEGER, "32", 1, 4096, NULL, "sequences", "Examples per step.", AT(batch)},
     {"rate", OPTION_REAL, "0.0005", 0, 1, NULL, NULL,
      "Peak learning rate: about 5e-4 to 1e-3 from random weights, 2e-5 to 1e-4 for a trained model.", AT(rate)},
     {"warmup_frac", OPTION_REAL, "0.06", 0, 1, NULL, "frac",
@@ -36,6 +35,10 @@ static const struct option options[] = {
      AT(weight_decay)},
     {"dropout", OPTION_REAL, "0.1", 0, 0.9, NULL, "frac",
      "Share of activations zeroed at the embeddings and at the two outputs of each block.", AT(dropout)},
+    {"word_dropout", OPTION_REAL, "0", 0, 0.9, NULL, "frac",
+     "classification: share of words hidden behind [MASK], drawn anew each step; 0.2 helps when training from random "
+     "weights.",
+     AT(word_dropout)},
     {"label_smoothing", OPTION_REAL, "0", 0, 0.9, NULL, "frac", "Share of the target spread over all classes.",
      AT(label_smoothing)},
     {"mask_frac", OPTION_REAL, "0.15", 0.001, 0.9, NULL, "frac",
@@ -91,6 +94,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
     plan.warmup_frac = o->warmup_frac;
     plan.weight_decay = o->weight_decay;
     plan.dropout = o->dropout;
+    plan.word_dropout = o->word_dropout;
     plan.label_smoothing = o->label_smoothing;
     plan.mask_frac = o->mask_frac;
     plan.clip_norm = o->clip_norm;
