@@ -42,6 +42,8 @@ ISA_avx2 := -mavx2 -mfma -mf16c
 ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+# test_emulated.c passes 64-byte vectors between its own inlined functions, too many for debug information.
+ISA_emulated := -Wno-psabi -g0
 isa_flags = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 # ---- sources ----------------------------------------------------------------------------------------

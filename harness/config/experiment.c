@@ -53,7 +53,7 @@ static int text_keep(struct experiment *experiment, const char *text, size_t byt
     void *block;
     for (size_t i = 0; i < count; i++) total += strlen(overrides[i]) + 16;
     TRY(store_take(&experiment->store, total, 1, &block));
-    memcpy(block, text, bytes);
+    if (text != NULL) memcpy(block, text, bytes);
     if (bytes > 0 && text[bytes - 1] != '\n' && count > 0) ((char *)block)[used++] = '\n';
     for (size_t i = 0; i < count; i++)
         used += (size_t)snprintf((char *)block + used, total - used, "# --set %s\n", overrides[i]);

@@ -171,7 +171,7 @@ int section_task(struct experiment *experiment, const struct node *node, const s
     TRY(named_options(node, "task", &name, &options));
     experiment->task = task_kind_find(name->text);
     if (experiment->task == NULL) {
-        while (task_kinds[count] != NULL && count < 64) {
+        while (count < 64 && task_kinds[count] != NULL) {
             names[count] = task_kinds[count]->name;
             count++;
         }
@@ -218,7 +218,7 @@ static int measure_meters(struct experiment *experiment, const struct option_nam
     const char *known[65];
     size_t count = 0;
     void *block;
-    while (meters[count] != NULL && count < 64) {
+    while (count < 64 && meters[count] != NULL) {
         known[count] = meters[count]->name;
         count++;
     }

@@ -54,23 +54,27 @@ int position_prefix(int code, const struct position *at, const char *who) {
     return error_prefix(code, "%s:%zu:%zu", at->file, at->line, at->column);
 }
 
+static int chunk_add(struct document *document, size_t bytes) {
+    int status = 0;
+    void *block = NULL;
+    size_t capacity = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
+    TRY(memory_take(&block, 1, sizeof(struct document_chunk) + capacity));
+    struct document_chunk *chunk = block;
+    *chunk = (struct document_chunk){.next = document->chunks, .capacity = capacity};
+    document->chunks = chunk;
+out:
+    return status;
+}
+
 int document_take(struct document *document, size_t bytes, void **block) {
     int status = 0;
-    void *fresh = NULL;
     *block = NULL;
     if (bytes > SIZE_MAX / 2) FAIL(E_LIMIT, "a block of %zu bytes is too large", bytes);
     bytes = size_round_up(bytes, sizeof(max_align_t));
-    struct document_chunk *chunk = document->chunks;
-    if (chunk == NULL || chunk->capacity - chunk->used < bytes) {
-        size_t capacity = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
-        TRY(memory_take(&fresh, 1, sizeof *chunk + capacity));
-        chunk = fresh;
-        chunk->capacity = capacity;
-        chunk->next = document->chunks;
-        document->chunks = chunk;
-    }
-    *block = (char *)chunk->bytes + chunk->used;
-    chunk->used += bytes;
+    if (document->chunks == NULL || document->chunks->capacity - document->chunks->used < bytes)
+        TRY(chunk_add(document, bytes));
+    *block = (char *)document->chunks->bytes + document->chunks->used;
+    document->chunks->used += bytes;
 out:
     return status;
 }

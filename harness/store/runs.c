@@ -300,8 +300,8 @@ int store_run_copy(struct store *store, int64_t run_id, int64_t cell_id, int64_t
         "INSERT INTO counter (run_id, meter, batch, name, unit, value, reason, enabled_ns, running_ns)"
         " SELECT ?1, meter, batch, name, unit, value, reason, enabled_ns, running_ns FROM counter WHERE run_id = ?2"
         " ORDER BY id",
-        "INSERT INTO outcome (run_id, items, correct, predicted, nll)"
-        " SELECT ?1, items, correct, predicted, nll FROM outcome WHERE run_id = ?2"};
+        ("INSERT INTO outcome (run_id, items, correct, predicted, nll)"
+         " SELECT ?1, items, correct, predicted, nll FROM outcome WHERE run_id = ?2")};
     int status = 0;
     struct query q = {0};
     TRY(store_begin(store));

@@ -208,12 +208,20 @@ out:
 int verb_doctor(int argc, char **argv) {
     int status = 0;
     bool quick = false;
+    int64_t cpumask = UINT32_MAX;
     const char *format = "table";
     struct table table = {0};
     struct findings findings = {.count = 0};
     struct machine machine = {0};
     const struct flag flags[] = {
         FLAG_FORMAT(&format),
+        {.name = "cpumask",
+         .type = FLAG_INTEGER,
+         .value = "MASK",
+         .help = "CPU flags that kernels may use, as in run",
+         .target = &cpumask,
+         .low = 0,
+         .high = UINT32_MAX},
         {.name = "quick", .type = FLAG_SWITCH, .help = "leave the measured peaks out", .target = &quick},
         FLAG_END};
     TRY(arguments_parse(flags, &argc, argv));
@@ -222,6 +230,7 @@ int verb_doctor(int argc, char **argv) {
         goto out;
     }
     TRY(arguments_expect(argc, argv, 0, 0, ""));
+    kernels_open((uint32_t)cpumask);
     TRY(machine_open(&machine));
     find_host(&findings, &machine);
     find_build(&findings, &machine);

@@ -219,6 +219,10 @@ static void check_quantize_s8(struct check *check) {
             for (size_t n = 0; n < N; n++) row[n] = (float)((int)below(check, 253) - 126) + 0.5f;
             row[below(check, N)] = 127.0f;
             break;
+        case 4: /* ties up to rounding, where x * (1 / step) and x / step differ */
+            for (size_t n = 0; n < N; n++) row[n] = ((float)((int)below(check, 253) - 126) + 0.5f) * 0.0123f;
+            row[below(check, N)] = 127.0f * 0.0123f;
+            break;
         default: break;
         }
     }

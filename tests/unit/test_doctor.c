@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
 #include "config/experiment.h"
 #include "io/json.h"
 #include "kernels/kernels.h"
@@ -113,6 +115,10 @@ static void doctor_gives_every_warning_a_remedy(void **state) {
     assert_non_null(strstr(value, kernels_variant("matmul_s8", kernels.flags)));
     row_of("meter time", value, remedy);
     assert_string_equal(value, "window_ns");
+    assert_int_equal(run(verb_doctor, "doctor", "--quick", "--format=jsonl", "--cpumask=0"), 0);
+    row_of("kernels", value, remedy);
+    assert_non_null(strstr(value, "matmul_s8_c"));
+    kernels_open(UINT32_MAX);
 }
 
 static void machine_fills_its_records(void **state) {
@@ -191,6 +197,26 @@ static void techniques_show_their_whole_table(void **state) {
     }
 }
 
+/* docs/techniques/NAME.md is what the verb prints. */
+static void pages_are_up_to_date(void **state) {
+    (void)state;
+    size_t count = 0;
+    const struct technique *const *list = technique_list(&count);
+    if (access("docs/techniques", F_OK) != 0) {
+        print_message("skipped: not in the source tree\n");
+        skip();
+    }
+    for (size_t i = 0; i < count; i++) {
+        char path[256], *page = NULL;
+        size_t bytes = 0;
+        snprintf(path, sizeof path, "docs/techniques/%s.md", list[i]->name);
+        assert_int_equal(run(verb_techniques, "techniques", list[i]->name, "--format=md", NULL), 0);
+        if (file_read(path, sizeof printed, &page, &bytes) < 0 || strcmp(page, printed) != 0)
+            fail_msg("%s is out of date: runexp techniques %s --format md > %s", path, list[i]->name, path);
+        memory_release(page);
+    }
+}
+
 static void schema_is_json(void **state) {
     (void)state;
     struct json_document document = {0};
@@ -203,10 +229,15 @@ static void schema_is_json(void **state) {
 int main(void) {
     kernels_open(UINT32_MAX);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(doctor_sees_a_wrong_core_type),      cmocka_unit_test(doctor_gives_every_warning_a_remedy),
-        cmocka_unit_test(machine_fills_its_records),          cmocka_unit_test(peaks_are_measured),
-        cmocka_unit_test(verbs_refuse_what_they_do_not_know), cmocka_unit_test(meters_are_listed_and_shown),
-        cmocka_unit_test(techniques_show_their_whole_table),  cmocka_unit_test(schema_is_json),
+        cmocka_unit_test(doctor_sees_a_wrong_core_type),
+        cmocka_unit_test(doctor_gives_every_warning_a_remedy),
+        cmocka_unit_test(machine_fills_its_records),
+        cmocka_unit_test(peaks_are_measured),
+        cmocka_unit_test(verbs_refuse_what_they_do_not_know),
+        cmocka_unit_test(meters_are_listed_and_shown),
+        cmocka_unit_test(techniques_show_their_whole_table),
+        cmocka_unit_test(pages_are_up_to_date),
+        cmocka_unit_test(schema_is_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,275 @@
+/* The checker is itself tested: every planted bug must be caught, and it must be caught in the kernel that has
+ * it. The bugs are the ones that kernels really have: tails, overruns, saturation, rounding, aliasing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "checker.h"
+#include "kernels/kernels.h"
+#include "kernels/variants.h"
+
+#define F32_PASS T, N, x, x_stride, panel, bias, y, y_stride, valid
+#define S8_PASS T, n_padded, q, scale_x, panel, scale_w, row_sum, bias, y, y_stride, valid
+#define U4_PASS T, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid
+#define QUANTIZE_PASS T, N, x, x_stride, n_padded, G, q, scale, sums
+
+static volatile float seen; /* keeps a planted read from being optimised away */
+
+static KERNEL_MATMUL_F32(writes_one_past_valid) {
+    matmul_f32_c(F32_PASS);
+    if (valid < 16) y[(T - 1) * y_stride + valid] = 0;
+}
+static KERNEL_MATMUL_F32(writes_sixteen_always) {
+    (void)valid, matmul_f32_c(T, N, x, x_stride, panel, bias, y, y_stride, 16);
+}
+static KERNEL_MATMUL_F32(forgets_last_column) {
+    matmul_f32_c(T, N & ~(size_t)1, x, x_stride, panel, bias, y, y_stride, valid);
+}
+static KERNEL_MATMUL_F32(forgets_bias) { (void)bias, matmul_f32_c(T, N, x, x_stride, panel, NULL, y, y_stride, valid); }
+static KERNEL_MATMUL_F32(ignores_input_stride) {
+    (void)x_stride, matmul_f32_c(T, N, x, N, panel, bias, y, y_stride, valid);
+}
+static KERNEL_MATMUL_F32(reads_one_past_input) {
+    matmul_f32_c(F32_PASS);
+    seen = x[(T - 1) * x_stride + N];
+}
+static KERNEL_MATMUL_F32(accumulates_into_output) {
+    for (size_t t = 0; t < T; t++)
+        for (size_t r = 0; r < valid; r++) {
+            y[t * y_stride + r] += bias ? bias[r] : 0;
+            for (size_t n = 0; n < N; n++) y[t * y_stride + r] += x[t * x_stride + n] * panel[n * 16 + r];
+        }
+}
+/* Right within rounding, but a row's sum is split in two when it comes in a batch. */
+static KERNEL_MATMUL_F32(depends_on_the_batch) {
+    matmul_f32_c(F32_PASS);
+    if (T < 6 || N < 8) return;
+    for (size_t r = 0; r < valid; r++) {
+        float even = 0, odd = 0;
+        for (size_t n = 0; n < N; n++) *(n % 2 ? &odd : &even) += x[n] * panel[n * 16 + r];
+        y[r] = even + odd + (bias ? bias[r] : 0);
+    }
+}
+
+static KERNEL_QUANTIZE_S8(rounds_half_away) {
+    quantize_s8_c(QUANTIZE_PASS);
+    for (size_t i = 0; i < T * N; i++) {
+        float code = x[i / N * x_stride + i % N] / scale[i / N];
+        if (isfinite(code) && fabsf(code) <= 127) q[i / N * n_padded + i % N] = (int8_t)roundf(code);
+    }
+}
+static KERNEL_QUANTIZE_S8(leaves_padding) {
+    quantize_s8_c(QUANTIZE_PASS);
+    if (N < n_padded) q[T * n_padded - 1] = 1;
+}
+static KERNEL_QUANTIZE_S8(loses_nan) {
+    quantize_s8_c(QUANTIZE_PASS);
+    for (size_t t = 0; t < T; t++)
+        if (isnan(scale[t])) scale[t] = 1;
+}
+static KERNEL_QUANTIZE_S8(multiplies_by_the_inverse) {
+    quantize_s8_c(QUANTIZE_PASS);
+    for (size_t t = 0; t < T; t++) {
+        float inverse = 1 / scale[t];
+        for (size_t n = 0; isfinite(scale[t]) && scale[t] > 1e-30f && n < N; n++)
+            q[t * n_padded + n] = (int8_t)fmaxf(-127, fminf(127, rintf(x[t * x_stride + n] * inverse)));
+    }
+}
+static KERNEL_QUANTIZE_S8(sums_without_last_code) {
+    quantize_s8_c(QUANTIZE_PASS);
+    for (size_t i = 0; i < T * (n_padded / G); i++) sums[i] -= q[(i + 1) * G - 1];
+}
+
+static KERNEL_MATMUL_S8(saturates_pairs) {
+    matmul_s8_c(S8_PASS);
+    for (size_t r = 0; r < valid; r++) {
+        int32_t sum = 0;
+        for (size_t n = 0; n < n_padded; n += 2) {
+            const int8_t *w = panel + n / 4 * 64 + r * 4 + n % 4;
+            int pair = (q[n] + 128) * w[0] + (q[n + 1] + 128) * w[1];
+            sum += pair > INT16_MAX ? INT16_MAX : pair < INT16_MIN ? INT16_MIN : pair;
+        }
+        float value = (scale_x[0] * scale_w[r]) * (float)(sum - 128 * row_sum[r]);
+        y[r] = bias ? value + bias[r] : value;
+    }
+}
+static KERNEL_MATMUL_S8(uses_fma_at_the_end) {
+    matmul_s8_c(T, n_padded, q, scale_x, panel, scale_w, row_sum, NULL, y, y_stride, valid);
+    for (size_t t = 0; bias && t < T; t++)
+        for (size_t r = 0; r < valid; r++) {
+            int32_t sum = 0;
+            for (size_t n = 0; n < n_padded; n++) sum += q[t * n_padded + n] * panel[n / 4 * 64 + r * 4 + n % 4];
+            y[t * y_stride + r] = fmaf(scale_x[t] * scale_w[r], (float)sum, bias[r]);
+        }
+}
+static KERNEL_MATMUL_S8(rounds_columns_up) {
+    matmul_s8_c(S8_PASS);
+    seen = panel[(n_padded + 63) / 64 * 64 * 16 - 1];
+}
+
+static KERNEL_MATMUL_U4(forgets_zero_points) {
+    (void)sums,
+        matmul_u4_c(T, n_padded, G, symmetric, q, scale_x, (const int32_t[33 * 6]){0}, panel, bias, y, y_stride, valid);
+}
+static KERNEL_MATMUL_U4(mixes_up_the_scales) {
+    matmul_u4_c(U4_PASS);
+    float first = y[0];
+    if (valid > 1) y[0] = y[1], y[1] = first;
+}
+static KERNEL_MATMUL_U4(sums_16_pairs_in_16_bits) {
+    matmul_u4_c(U4_PASS);
+    if (G < 64) return;
+    int16_t sum = 0;
+    int64_t exact = 0;
+    const uint8_t *codes = panel + (symmetric ? 32 : 48);
+    for (size_t n = 0; n < 64; n++) {
+        int product = q[n] * (n % 8 < 4 ? codes[n / 8 * 64 + n % 4] & 15 : codes[n / 8 * 64 + n % 4] >> 4);
+        sum = (int16_t)(sum + product), exact += product;
+    }
+    if (sum != exact) y[0] += 1;
+}
+
+static KERNEL_GELU(tanh_instead_of_erf) {
+    for (size_t i = 0; i < count; i++)
+        y[i] = 0.5f * x[i] * (1 + tanhf(0.7978845608f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
+}
+static KERNEL_GELU(forgets_the_tail) { gelu_c(count / 8 * 8, x, y); }
+static KERNEL_GELU(overruns_to_whole_vectors) { gelu_c((count + 7) / 8 * 8, x, y); }
+static KERNEL_GELU_BACKWARD(breaks_in_place) {
+    memset(dx, 0, count * sizeof *dx);
+    gelu_backward_c(count, x, dy, dx);
+}
+static KERNEL_SOFTMAX(overflows) {
+    for (size_t i = 0; i < rows; i++) {
+        float sum = 0;
+        for (size_t j = 0; j < n; j++) sum += x[i * stride + j] = expf(scale * x[i * stride + j]);
+        for (size_t j = 0; j < n; j++) x[i * stride + j] /= sum;
+    }
+}
+static KERNEL_SOFTMAX(counts_padding_lanes) {
+    softmax_c(rows, n, stride, scale, x);
+    for (size_t i = 0; i < rows && n % 8; i++)
+        for (size_t j = 0; j < n; j++) x[i * stride + j] *= 1 - 1e-4f;
+}
+static KERNEL_LAYER_NORM(divides_by_one_less) {
+    for (size_t t = 0; t < T; t++) {
+        double sum = 0, squares = 0;
+        for (size_t c = 0; c < C; c++) sum += (double)x[t * C + c];
+        for (size_t c = 0; c < C; c++) squares += pow((double)x[t * C + c] - sum / (double)C, 2);
+        double factor = 1 / sqrt(squares / (double)(C - 1) + (double)eps), center = sum / (double)C;
+        if (mean) mean[t] = (float)center;
+        if (rstd) rstd[t] = (float)factor;
+        for (size_t c = 0; c < C; c++)
+            y[t * C + c] = (float)(((double)x[t * C + c] - center) * factor) * gain[c] + bias[c];
+    }
+}
+static KERNEL_LAYER_NORM(ignores_absent_statistics) {
+    layer_norm_c(T, C, x, gain, bias, eps, y, mean, rstd);
+    if (!mean) mean = y - 1;
+    mean[0] = 0;
+}
+static KERNEL_LAYER_NORM(cancels_in_one_pass) {
+    layer_norm_c(T, C, x, gain, bias, eps, y, mean, rstd);
+    for (size_t t = 0; t < T; t++) {
+        float sum = 0, squares = 0;
+        for (size_t c = 0; c < C; c++) sum += x[t * C + c], squares += x[t * C + c] * x[t * C + c];
+        if (rstd) rstd[t] = 1 / sqrtf(fabsf(squares / (float)C - sum / (float)C * (sum / (float)C)) + eps);
+    }
+}
+static KERNEL_ADD(adds_twice_at_the_end) {
+    add_c(count, x, y);
+    if (count) y[count - 1] += x[count - 1];
+}
+static KERNEL_ADAMW(puts_eps_inside_the_root) {
+    adamw_c(count, p, grad, grad_scale, m, v, rate, b1, b2, 0, decay, correction1, correction2 + eps * 100);
+}
+static KERNEL_ADAMW(decays_after_the_step) {
+    adamw_c(count, p, grad, grad_scale, m, v, rate, b1, b2, eps, 0, correction1, correction2);
+    for (size_t i = 0; i < count; i++) p[i] *= 1 - rate * decay;
+}
+
+static void catches(const struct kernels *table, const char *kernel, const char *bug) {
+    struct checker_report report;
+    checker_run(table, kernel, 60, checker_seed(), &report);
+    if (report.failures == 0) fail_msg("%s: the planted bug \"%s\" passed %zu cases", kernel, bug, report.cases);
+    printf("%s: %s\n", bug, report.first);
+}
+
+#define PLANT(field, bug)                                                                                              \
+    do {                                                                                                               \
+        struct kernels table;                                                                                          \
+        kernels_fill(&table, 0);                                                                                       \
+        table.field = bug;                                                                                             \
+        catches(&table, #field, #bug);                                                                                 \
+    } while (0)
+
+static void planted_bugs_in_float_multiplication_are_caught(void **state) {
+    (void)state;
+    PLANT(matmul_f32, writes_one_past_valid);
+    PLANT(matmul_f32, writes_sixteen_always);
+    PLANT(matmul_f32, forgets_last_column);
+    PLANT(matmul_f32, forgets_bias);
+    PLANT(matmul_f32, ignores_input_stride);
+    PLANT(matmul_f32, reads_one_past_input);
+    PLANT(matmul_f32, accumulates_into_output);
+    PLANT(matmul_f32, depends_on_the_batch);
+}
+
+static void planted_bugs_in_integer_kernels_are_caught(void **state) {
+    (void)state;
+    PLANT(quantize_s8, rounds_half_away);
+    PLANT(quantize_s8, leaves_padding);
+    PLANT(quantize_s8, loses_nan);
+    PLANT(quantize_s8, multiplies_by_the_inverse);
+    PLANT(quantize_s8, sums_without_last_code);
+    PLANT(matmul_s8, saturates_pairs);
+    PLANT(matmul_s8, uses_fma_at_the_end);
+    PLANT(matmul_s8, rounds_columns_up);
+    PLANT(matmul_u4, forgets_zero_points);
+    PLANT(matmul_u4, mixes_up_the_scales);
+    PLANT(matmul_u4, sums_16_pairs_in_16_bits);
+}
+
+static void planted_bugs_in_elementwise_kernels_are_caught(void **state) {
+    (void)state;
+    PLANT(gelu, tanh_instead_of_erf);
+    PLANT(gelu, forgets_the_tail);
+    PLANT(gelu, overruns_to_whole_vectors);
+    PLANT(gelu_backward, breaks_in_place);
+    PLANT(softmax, overflows);
+    PLANT(softmax, counts_padding_lanes);
+    PLANT(layer_norm, divides_by_one_less);
+    PLANT(layer_norm, ignores_absent_statistics);
+    PLANT(layer_norm, cancels_in_one_pass);
+    PLANT(add, adds_twice_at_the_end);
+    PLANT(adamw, puts_eps_inside_the_root);
+    PLANT(adamw, decays_after_the_step);
+}
+
+/* The other half of the proof: the same number of cases finds nothing in the C versions. */
+static void no_false_alarm(void **state) {
+    (void)state;
+    struct kernels table;
+    kernels_fill(&table, 0);
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        struct checker_report report;
+        checker_run(&table, NULL, 60, seed, &report);
+        if (report.failures) fail_msg("seed %llu: %s", (unsigned long long)seed, report.first);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(planted_bugs_in_float_multiplication_are_caught),
+        cmocka_unit_test(planted_bugs_in_integer_kernels_are_caught),
+        cmocka_unit_test(planted_bugs_in_elementwise_kernels_are_caught),
+        cmocka_unit_test(no_false_alarm),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,95 @@
+/* The AVX-512 and VNNI kernels on a CPU that has neither: their source files are compiled here a second time
+ * over SIMDe, which computes each instruction in C, under names of their own, and go through the same checker.
+ * Skipped where libsimde-dev is not installed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+
+#include "checker.h"
+#include "kernels/kernels.h"
+
+#if __has_include(<simde/x86/avx512.h>)
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx2.h>
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+#include <simde/x86/fma.h>
+
+/* What SIMDe 0.7.4 leaves out of what the kernels use, in halves of 256 bits. */
+static inline simde__m512 emulated_join(simde__m256 low, simde__m256 high) {
+    return simde_mm512_insertf32x8(simde_mm512_castps256_ps512(low), high, 1);
+}
+static inline simde__m512 emulated_cvtepi32_ps(simde__m512i a) {
+    return emulated_join(simde_mm256_cvtepi32_ps(simde_mm512_castsi512_si256(a)),
+                         simde_mm256_cvtepi32_ps(simde_mm512_extracti64x4_epi64(a, 1)));
+}
+static inline simde__m512 emulated_cvtph_ps(simde__m256i a) {
+    return emulated_join(simde_mm256_cvtph_ps(simde_mm256_castsi256_si128(a)),
+                         simde_mm256_cvtph_ps(simde_mm256_extracti128_si256(a, 1)));
+}
+static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
+    simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtepu8_epi32(a));
+    return simde_mm512_inserti64x4(low, simde_mm256_cvtepu8_epi32(simde_mm_srli_si128(a, 8)), 1);
+}
+#undef _mm512_cvtepi32_ps
+#undef _mm512_cvtph_ps
+#undef _mm512_cvtepu8_epi32
+#define _mm512_cvtepi32_ps emulated_cvtepi32_ps
+#define _mm512_cvtph_ps emulated_cvtph_ps
+#define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
+#ifndef _MM_FROUND_NO_EXC
+#define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
+#endif
+#ifndef __mmask16
+#define __mmask16 simde__mmask16
+#endif
+
+#define EMULATE_AVX512
+#define matmul_f32_avx512 emulated_matmul_f32
+#define matmul_s8_avx512vnni emulated_matmul_s8
+#define matmul_u4_avx512vnni emulated_matmul_u4
+#define gelu_avx512 emulated_gelu
+#define gelu_backward_avx512 emulated_gelu_backward
+#define softmax_avx512 emulated_softmax
+#define layer_norm_avx512 emulated_layer_norm
+#define add_avx512 emulated_add
+#define adamw_avx512 emulated_adamw
+#include "../../core/kernels/x86/elementwise_avx512.c"
+#include "../../core/kernels/x86/matmul_avx512.c"
+#include "../../core/kernels/x86/matmul_avx512vnni.c"
+
+static void emulated_versions_keep_the_contract(void **state) {
+    (void)state;
+    struct kernels table;
+    struct checker_report report;
+    kernels_fill(&table, 0);
+    table.matmul_f32 = emulated_matmul_f32;
+    table.matmul_s8 = emulated_matmul_s8;
+    table.matmul_u4 = emulated_matmul_u4;
+    table.gelu = emulated_gelu;
+    table.gelu_backward = emulated_gelu_backward;
+    table.softmax = emulated_softmax;
+    table.layer_norm = emulated_layer_norm;
+    table.add = emulated_add;
+    table.adamw = emulated_adamw;
+    checker_run(&table, NULL, 60, checker_seed(), &report);
+    printf("emulated AVX-512: %zu cases, seed %llu\n", report.cases, (unsigned long long)report.seed);
+    if (report.failures) fail_msg("%zu of %zu cases failed; first: %s", report.failures, report.cases, report.first);
+    assert_true(report.cases > 0);
+}
+#else
+static void emulated_versions_keep_the_contract(void **state) {
+    (void)state;
+    printf("skipped: SIMDe (libsimde-dev) is not installed\n");
+    skip();
+}
+#endif
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(emulated_versions_keep_the_contract)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
