@@ -121,8 +121,8 @@ $(RUNEXP): $(BUILD)/obj/harness/main.o $(TECHNIQUE_OBJ) $(BUILD)/libharness.a $(
 plugin: ## build techniques/NAME as build/MODE/technique_NAME.so (NAME=…, or DIR=path of a directory)
 	@test -n "$(NAME)" || { echo "make plugin NAME=<technique> [DIR=<directory>]" >&2; exit 2; }
 	$(Q)mkdir -p $(BUILD)
-	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -shared -o $(BUILD)/technique_$(NAME).so $(or $(wildcard $(DIR)/*.c),$(wildcard techniques/$(NAME)/*.c))
-	@echo "$(BUILD)/technique_$(NAME).so"
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -shared -o $(or $(OUT),$(BUILD)/technique_$(NAME).so) $(or $(wildcard $(DIR)/*.c),$(wildcard techniques/$(NAME)/*.c))
+	@echo "$(or $(OUT),$(BUILD)/technique_$(NAME).so)"
 
 # ---- tests ------------------------------------------------------------------------------------------
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(SUPPORT_SRC)) $(TECHNIQUE_OBJ) $(BUILD)/libharness.a $(BUILD)/libcore.a

@@ -75,13 +75,15 @@ int process_fork(struct process *process, const struct process_limits *limits, i
         process_child_limits(limits);
         dup2(process->log_fd, STDERR_FILENO);
         dup2(process->log_fd, STDOUT_FILENO);
-        close(pipes[0]);
-        int result = body(context, pipes[1]);
+        /* The database, its lock and the other workers' pipes are none of a plug-in's business. */
+        int fd = dup2(pipes[1], WORKER_FD);
+        close_range(WORKER_FD + 1, ~0U, 0);
+        int result = body(context, fd);
         if (result < 0) {
             struct wire_writer writer = {0};
             wire_put_u64(&writer, (uint64_t)-result);
             wire_put_text(&writer, error_text());
-            wire_send(pipes[1], MESSAGE_ERROR, &writer);
+            wire_send(fd, MESSAGE_ERROR, &writer);
             wire_writer_close(&writer);
         }
         fflush(NULL);
