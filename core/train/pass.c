@@ -56,9 +56,10 @@ static void cut_heads(struct pass *pass, struct arena *arena) {
     const struct model_config *config = &pass->model->config;
     size_t B = pass->sequences_max, C = config->width, M = pass->rows_max;
     size_t vocabulary_tiles = (config->vocabulary + HEAD_VOCABULARY_TILE - 1) / HEAD_VOCABULARY_TILE;
-    float **sequence[] = {&pass->first, &pass->pooled, &pass->dpooled, &pass->dfirst};
+    float **sequence[] = {&pass->first, &pass->pooled, &pass->dropped, &pass->dpooled, &pass->dfirst};
     float **row[] = {&pass->gathered, &pass->transformed, &pass->activated, &pass->normed, &pass->dnormed};
     for (size_t i = 0; i < sizeof sequence / sizeof *sequence; i++) *sequence[i] = cut_floats(arena, B * C);
+    pass->keep_pooled = cut(arena, B * C, 1);
     pass->logits = cut_floats(arena, max_size(B * config->classes, M * config->vocabulary));
     pass->row = cut(arena, M, sizeof *pass->row);
     pass->row_label = cut(arena, M, sizeof *pass->row_label);
@@ -74,7 +75,7 @@ static void cut_all(struct pass *pass, struct arena *arena) {
     pass->position = cut(arena, T, sizeof *pass->position);
     pass->shard = cut(arena, pass->shards_max + 1, sizeof *pass->shard);
     pass->square = cut(arena, B + 1, sizeof *pass->square);
-    pass->stream = cut(arena, 2 * L + 1, sizeof *pass->stream);
+    pass->stream = cut(arena, 2 * L + 2, sizeof *pass->stream);
     pass->touched = cut(arena, T, sizeof *pass->touched);
     pass->embedded = cut_floats(arena, T * C);
     pass->mean0 = cut_floats(arena, T);
@@ -421,7 +422,7 @@ int pass_run(struct pass *pass, const struct batch *batch, const int32_t *labels
         pass->square[s + 1] = pass->square[s] + t * t;
         for (size_t i = 0; i < t; i++) pass->position[batch->offset[s] + i] = (int32_t)i;
     }
-    for (size_t i = 0; i <= 2 * config->layers; i++) pass->stream[i] = random_stream("dropout", options->step, i);
+    for (size_t i = 0; i < 2 * config->layers + 2; i++) pass->stream[i] = random_stream("dropout", options->step, i);
     pass->rows = 0;
     for (size_t t = 0; masked && t < batch->tokens; t++)
         if (labels[t] != -100) pass->row[pass->rows] = (int32_t)t, pass->row_label[pass->rows++] = labels[t];

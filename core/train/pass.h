@@ -43,14 +43,15 @@ struct pass {
     float *embedded, *mean0, *rstd0, *dx, *dcontext;
     uint8_t *keep0;
     float *partial;   /* [shards][2L+1][2][C] norm gradients */
-    uint64_t *stream; /* [2L+1] dropout */
+    uint64_t *stream; /* [2L+2] dropout: embeddings, each block's two outputs, the pooled vector */
     float *scratch;   /* [workers][scratch_floats] */
     size_t scratch_floats;
     int32_t *touched; /* embedding rows that the last pass wrote */
     size_t touched_count;
     bool touched_all;
     /* heads: (B,·) for classification, (rows,·) for masked LM */
-    float *first, *pooled, *logits, *dpooled, *dfirst;
+    float *first, *pooled, *dropped, *logits, *dpooled, *dfirst;
+    uint8_t *keep_pooled;
     int32_t *row, *row_label; /* [rows] token of each prediction, and its label */
     float *gathered, *transformed, *activated, *normed, *mean, *rstd, *dnormed, *dnormed_partial;
 

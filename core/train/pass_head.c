@@ -30,10 +30,15 @@ void pass_classify(struct pass *pass, const int32_t *labels, double smoothing, d
     for (size_t s = 0; s < B; s++) memcpy(pass->first + s * C, hidden + pass->batch->offset[s] * C, C * sizeof(float));
     linear_forward(B, C, C, pass->first, pooler->value, pooler->bias, pass->pooled);
     for (size_t i = 0; i < B * C; i++) pass->pooled[i] = tanhf(pass->pooled[i]);
-    linear_forward(B, C, K, pass->pooled, classifier->value, classifier->bias, pass->logits);
+    memcpy(pass->dropped, pass->pooled, B * C * sizeof(float));
+    if (pass->dropout > 0)
+        dropout_forward(pass->seed, pass->stream[2 * model->config.layers + 1], 0, B * C, pass->dropout, pass->dropped,
+                        pass->keep_pooled);
+    linear_forward(B, C, K, pass->dropped, classifier->value, classifier->bias, pass->logits);
     *loss = loss_cross_entropy(pass->logits, labels, B, K, smoothing, pass->logits);
-    linear_gradients(classifier, B, pass->pooled, pass->logits);
+    linear_gradients(classifier, B, pass->dropped, pass->logits);
     linear_backward_input(B, C, K, pass->logits, classifier->value, false, pass->dpooled);
+    if (pass->dropout > 0) dropout_backward(B * C, pass->dropout, pass->keep_pooled, pass->dpooled, pass->dpooled);
     for (size_t i = 0; i < B * C; i++) pass->dpooled[i] *= 1.0f - pass->pooled[i] * pass->pooled[i];
     linear_gradients(pooler, B, pass->first, pass->dpooled);
     linear_backward_input(B, C, C, pass->dpooled, pooler->value, false, pass->dfirst);

@@ -20,7 +20,7 @@ struct train_plan {
     double beta1, beta2, epsilon;
     double weight_decay; /* on parameters with two dimensions only */
     double clip_norm;    /* gradient norm limit; 0: none */
-    double dropout;      /* on embeddings and each block's two outputs; 0: none */
+    double dropout;      /* on embeddings, each block's two outputs and the pooled vector; 0: none */
     double label_smoothing;
     double word_dropout; /* classification: share of ordinary tokens replaced by [MASK], drawn anew each step */
     double mask_frac;    /* masked LM: fraction of tokens to predict (80 % [MASK], 10 % random, 10 % kept) */

@@ -1,7 +1,8 @@
 /* A split's texts as token ids: [CLS] text [SEP], in parallel.
  *
- * Every text has a slot of max_tokens ids, so the result does not depend on which thread wrote it; the slots
- * are then pushed together.
+ * A text is encoded with a space in front (Hugging Face's add_prefix_space), so that a word is the same token at the
+ * start of a text as elsewhere. Every text has a slot of max_tokens ids, so the result does not depend on which thread
+ * wrote it; the slots are then pushed together.
  */
 #include <limits.h>
 #include <string.h>
@@ -33,13 +34,21 @@ static int text_encode(const struct encoding *encoding, size_t item) {
     size_t used = 0, tokens = 0, closing = encoding->special.sep >= 0;
     int32_t *ids = encoding->ids + item * encoding->max_tokens;
     const char *text = encoding->texts->text[item];
+    size_t bytes = strlen(text) + 1;
+    char short_text[1024];
+    void *block = NULL;
+    if (bytes > sizeof short_text) TRY(memory_take(&block, bytes, 1));
+    char *spaced = block ? block : short_text;
+    spaced[0] = ' ';
+    memcpy(spaced + 1, text, bytes - 1);
     if (encoding->special.cls >= 0) ids[used++] = encoding->special.cls;
     size_t room = encoding->max_tokens - used - closing;
-    TRY(tokenizer_encode(encoding->tokenizer, text, strlen(text), ids + used, room, &tokens));
+    TRY(tokenizer_encode(encoding->tokenizer, spaced, bytes, ids + used, room, &tokens));
     used += tokens < room ? tokens : room;
     if (closing) ids[used++] = encoding->special.sep;
     encoding->length[item] = (uint32_t)used;
 out:
+    memory_release(block);
     return status;
 }
 

@@ -34,7 +34,8 @@ static const struct option options[] = {
     {"weight_decay", OPTION_REAL, "0.01", 0, 1, NULL, NULL, "AdamW's decoupled decay, on matrices and embeddings only.",
      AT(weight_decay)},
     {"dropout", OPTION_REAL, "0.1", 0, 0.9, NULL, "frac",
-     "Share of activations zeroed at the embeddings and at the two outputs of each block.", AT(dropout)},
+     "Share of activations zeroed at the embeddings, the two outputs of each block and the pooled vector.",
+     AT(dropout)},
     {"word_dropout", OPTION_REAL, "0", 0, 0.9, NULL, "frac",
      "classification: share of words hidden behind [MASK], drawn anew each step; 0.2 helps when training from random "
      "weights.",
