@@ -11,7 +11,7 @@ struct weight_prepared {
     enum gemm_backend backend;
     float *panels;         /* f32 builtin: [Rp/16][N][16] */
     float *scale;          /* int8: [Rp] */
-    int32_t *row_sum;      /* int8: [Rp] */
+    int32_t *row_negative; /* int8: [Rp] */
     struct onednn *onednn; /* f32 with GEMM_ONEDNN */
 };
 

@@ -94,11 +94,13 @@ static int int8_prepare(const struct weight *weight, struct weight_prepared *pre
     size_t rows = panels_of(weight->shape.rows) * 16, n_padded = padded_columns(&weight->shape);
     const int8_t *codes = weight->packed;
     TRY(memory_take((void **)&prepared->scale, rows, sizeof(float)));
-    TRY(memory_take((void **)&prepared->row_sum, rows, sizeof(int32_t)));
+    TRY(memory_take((void **)&prepared->row_negative, rows, sizeof(int32_t)));
     memcpy(prepared->scale, codes + rows * n_padded, rows * sizeof(float));
     for (size_t p = 0; p < rows / 16; p++)
         for (size_t n = 0; n < n_padded; n += 4)
-            for (size_t i = 0; i < 64; i++) prepared->row_sum[p * 16 + i / 4] += codes[p * 16 * n_padded + n * 16 + i];
+            for (size_t i = 0; i < 64; i++)
+                if (codes[p * 16 * n_padded + n * 16 + i] < 0)
+                    prepared->row_negative[p * 16 + i / 4] -= codes[p * 16 * n_padded + n * 16 + i];
     *bytes = rows * (sizeof(float) + sizeof(int32_t));
 out:
     return status;
@@ -114,7 +116,7 @@ static void int8_multiply(const struct weight *weight, const struct weight_input
         const float *panel = panel_bias(bias, R, p, buffer, &valid);
         kernels.matmul_s8(t_end - t_begin, n_padded, input->q + t_begin * n_padded, input->scale + t_begin,
                           (const int8_t *)weight->packed + p * 16 * n_padded, prepared->scale + p * 16,
-                          prepared->row_sum + p * 16, panel, y + t_begin * R + p * 16, R, valid);
+                          prepared->row_negative + p * 16, panel, y + t_begin * R + p * 16, R, valid);
     }
 }
 

@@ -80,7 +80,7 @@ static void prepared_close(struct weight *weight) {
     if (!prepared) return;
     memory_release(prepared->panels);
     memory_release(prepared->scale);
-    memory_release(prepared->row_sum);
+    memory_release(prepared->row_negative);
     onednn_close(prepared->onednn);
     memory_release(prepared);
     weight->prepared = NULL;

@@ -39,10 +39,12 @@
  *   q       s8 (T, n_padded), values -127..127; n_padded a multiple of 4
  *   panel   s8 [n_padded/4][16][4], values -127..127
  *   scale_w f32 [16]
- *   row_sum s32 [16]: Σ over n of w[r,n] (for the unsigned-by-signed instructions; may be ignored)     */
+ *   row_negative s32 [16]: Σ over n of max(-w[r,n], 0), for variants that complement x where w is
+ *           negative; may be ignored                                                                   */
 #define KERNEL_MATMUL_S8(id)                                                                                           \
     void id(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,                     \
-            const float *scale_w, const int32_t *row_sum, const float *bias, float *y, size_t y_stride, size_t valid)
+            const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,           \
+            size_t valid)
 
 /* y(T,16) = scale_x[t] * Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g]) + bias.
  *   panel   per group of G columns, contiguous: f16 scale[16]; u8 zero[16] when asymmetric (a symmetric

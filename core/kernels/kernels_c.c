@@ -60,7 +60,7 @@ KERNEL_QUANTIZE_S8(quantize_s8_c) {
 }
 
 KERNEL_MATMUL_S8(matmul_s8_c) {
-    (void)row_sum;
+    (void)row_negative;
     for (size_t t = 0; t < T; t++) {
         int32_t sum[PANEL_ROWS] = {0};
         const int8_t *codes = q + t * n_padded;

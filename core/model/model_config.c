@@ -189,7 +189,7 @@ int layout_walk(const struct model_config *config, int (*visit)(void *context, c
                 void *context) {
     int status = 0;
     const struct family *family = family_find(config->family);
-    CHECK(family, "unchecked config");
+    if (!family) FAIL(E_ARGUMENT, "unknown model family '%.15s'", config->family);
     TRY(walk_rows(config, family->before, -1, visit, context));
     for (size_t block = 0; block < config->layers; block++)
         TRY(walk_rows(config, family->block, (int)block, visit, context));

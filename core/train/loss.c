@@ -28,7 +28,9 @@ struct cross_entropy {
 /* Without a gradient to hold the softmax: the plain sum, in double. */
 static double log_sum_exp(const float *z, size_t V, float top) {
     double sum = 0;
-    for (size_t i = 0; i < V; i++) sum += exp((double)z[i] - (double)top);
+    size_t i = 0;
+    do sum += exp((double)z[i] - (double)top);
+    while (++i < V);
     return (double)top + log(sum);
 }
 

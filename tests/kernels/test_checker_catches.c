@@ -15,7 +15,7 @@
 #include "kernels/variants.h"
 
 #define F32_PASS T, N, x, x_stride, panel, bias, y, y_stride, valid
-#define S8_PASS T, n_padded, q, scale_x, panel, scale_w, row_sum, bias, y, y_stride, valid
+#define S8_PASS T, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid
 #define U4_PASS T, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid
 #define QUANTIZE_PASS T, N, x, x_stride, n_padded, G, q, scale, sums
 
@@ -89,18 +89,19 @@ static KERNEL_QUANTIZE_S8(sums_without_last_code) {
 static KERNEL_MATMUL_S8(saturates_pairs) {
     matmul_s8_c(S8_PASS);
     for (size_t r = 0; r < valid; r++) {
-        int32_t sum = 0;
+        int32_t sum = 0, row_sum = 0;
+        for (size_t n = 0; n < n_padded; n++) row_sum += panel[n / 4 * 64 + r * 4 + n % 4];
         for (size_t n = 0; n < n_padded; n += 2) {
             const int8_t *w = panel + n / 4 * 64 + r * 4 + n % 4;
             int pair = (q[n] + 128) * w[0] + (q[n + 1] + 128) * w[1];
             sum += pair > INT16_MAX ? INT16_MAX : pair < INT16_MIN ? INT16_MIN : pair;
         }
-        float value = (scale_x[0] * scale_w[r]) * (float)(sum - 128 * row_sum[r]);
+        float value = (scale_x[0] * scale_w[r]) * (float)(sum - 128 * row_sum);
         y[r] = bias ? value + bias[r] : value;
     }
 }
 static KERNEL_MATMUL_S8(uses_fma_at_the_end) {
-    matmul_s8_c(T, n_padded, q, scale_x, panel, scale_w, row_sum, NULL, y, y_stride, valid);
+    matmul_s8_c(T, n_padded, q, scale_x, panel, scale_w, row_negative, NULL, y, y_stride, valid);
     for (size_t t = 0; bias && t < T; t++)
         for (size_t r = 0; r < valid; r++) {
             int32_t sum = 0;

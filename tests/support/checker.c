@@ -281,11 +281,11 @@ static void check_matmul_s8(struct check *check) {
     fill_f32(check, scale_x, T, any_fill(check));
     fill_f32(check, scale_w, 16, any_fill(check));
     if (below(check, 2)) fill_f32(check, bias = take(check, 16, sizeof *bias), 16, FILL_NORMAL);
-    int32_t *row_sum = take(check, 16, sizeof *row_sum);
-    memset(row_sum, 0, 16 * sizeof *row_sum);
-    for (size_t i = 0; i < n_padded * 16; i++) row_sum[i / 4 % 16] += panel[i];
+    int32_t *row_negative = take(check, 16, sizeof *row_negative);
+    memset(row_negative, 0, 16 * sizeof *row_negative);
+    for (size_t i = 0; i < n_padded * 16; i++) row_negative[i / 4 % 16] += panel[i] < 0 ? -panel[i] : 0;
     float *y = take(check, (T - 1) * y_stride + valid, sizeof *y);
-    check->table->matmul_s8(T, n_padded, q, scale_x, panel, scale_w, row_sum, bias, y, y_stride, valid);
+    check->table->matmul_s8(T, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid);
     check_gaps(check, y, T, y_stride, valid);
     for (size_t t = 0; t < T; t++) {
         float expected[16];

@@ -2,9 +2,10 @@
  *
  * f32: a tile of up to 6 tokens by 16 rows keeps 12 accumulators in registers; x is broadcast from its
  * row-major place, so only weights are ever packed. Each output is one chain of FMAs over n.
- * s8: without VNNI the instruction is unsigned by signed bytes to saturated pairs (maddubs). |w| times
- * sign(x, w) gives the same products, and pairs of products of values within ±127 reach 32258 < 32767, so
- * nothing saturates.
+ * s8: without VNNI the instruction is unsigned by signed bytes to saturated pairs (maddubs). Where w is
+ * negative, x is complemented: |w| * ~x = w x - |w|, and Σ|w| over those places is known per row (row_negative).
+ * That costs one xor, which runs on any port, where sign(x, w) would fight for the multipliers. Pairs reach
+ * -2*127*128 = -32512, so nothing saturates.
  * u4: codes are unsigned already; a pair reaches 2*15*127 = 3810, so eight pairs fit into 16 bits and are
  * widened once per 32 columns.
  * Tokens are dealt evenly over tiles (7 = 4+3, not 6+1), because small tiles wait for the FMA latency. */
@@ -154,23 +155,26 @@ KERNEL_QUANTIZE_S8(quantize_s8_avx2) {
     }
 }
 
-/* Four columns of eight rows: Σ w x added to `sum`. */
-INLINE __m256i dot_s8(__m256i sum, __m256i w, __m256i magnitude, __m256i x) {
-    __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, w));
+/* Four columns of eight rows: Σ |w| (x or ~x) added to `sum`. */
+INLINE __m256i dot_s8(__m256i sum, __m256i magnitude, __m256i negative, __m256i x) {
+    __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_xor_si256(x, negative));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 INLINE void tile_s8(const size_t rows, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,
-                    const float *scale_w, const float *bias, float *y, size_t y_stride, size_t valid) {
+                    const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,
+                    size_t valid) {
     __m256i low[TILE_S8], high[TILE_S8];
-    for (size_t t = 0; t < rows; t++) low[t] = high[t] = _mm256_setzero_si256();
+    for (size_t t = 0; t < rows; t++) low[t] = load_bytes(row_negative), high[t] = load_bytes(row_negative + 8);
     for (size_t n = 0; n < n_padded; n += 4) {
         __m256i w_low = load_bytes(panel + n * PANEL_ROWS), w_high = load_bytes(panel + n * PANEL_ROWS + 32);
+        __m256i n_low = _mm256_cmpgt_epi8(_mm256_setzero_si256(), w_low);
+        __m256i n_high = _mm256_cmpgt_epi8(_mm256_setzero_si256(), w_high);
         __m256i m_low = _mm256_abs_epi8(w_low), m_high = _mm256_abs_epi8(w_high);
         for (size_t t = 0; t < rows; t++) {
             __m256i x = broadcast_4(q + t * n_padded + n);
-            low[t] = dot_s8(low[t], w_low, m_low, x);
-            high[t] = dot_s8(high[t], w_high, m_high, x);
+            low[t] = dot_s8(low[t], m_low, n_low, x);
+            high[t] = dot_s8(high[t], m_high, n_high, x);
         }
     }
     for (size_t t = 0; t < rows; t++) {
@@ -182,14 +186,13 @@ INLINE void tile_s8(const size_t rows, size_t n_padded, const int8_t *q, const f
 }
 
 KERNEL_MATMUL_S8(matmul_s8_avx2) {
-    (void)row_sum;
     for (size_t t = 0, rows; t < T; t += rows, q += rows * n_padded, scale_x += rows, y += rows * y_stride) {
         rows = tile_tokens(T - t, TILE_S8);
         switch (rows) {
-        case 1: tile_s8(1, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
-        case 2: tile_s8(2, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
-        case 3: tile_s8(3, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
-        default: tile_s8(4, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
+        case 1: tile_s8(1, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid); break;
+        case 2: tile_s8(2, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid); break;
+        case 3: tile_s8(3, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid); break;
+        default: tile_s8(4, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid); break;
         }
     }
 }
@@ -199,17 +202,22 @@ INLINE void block_u4(const size_t rows, const uint8_t *codes, const int8_t *q, s
     const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     __m256i low[TILE_U4], high[TILE_U4];
     for (size_t t = 0; t < rows; t++) low[t] = high[t] = _mm256_setzero_si256();
+        /* Unrolled, the four steps would need more registers than there are. */
+#pragma GCC unroll 1
     for (size_t i = 0; i < 4; i++) {
         __m256i c_low = load_bytes(codes + 64 * i), c_high = load_bytes(codes + 64 * i + 32);
-        __m256i first_low = _mm256_and_si256(c_low, nibble), first_high = _mm256_and_si256(c_high, nibble);
-        __m256i last_low = _mm256_and_si256(_mm256_srli_epi16(c_low, 4), nibble);
-        __m256i last_high = _mm256_and_si256(_mm256_srli_epi16(c_high, 4), nibble);
+        __m256i w_low = _mm256_and_si256(c_low, nibble), w_high = _mm256_and_si256(c_high, nibble);
         for (size_t t = 0; t < rows; t++) {
-            __m256i first = broadcast_4(q + t * n_padded + 8 * i), last = broadcast_4(q + t * n_padded + 8 * i + 4);
-            low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(first_low, first));
-            high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(first_high, first));
-            low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(last_low, last));
-            high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(last_high, last));
+            __m256i x = broadcast_4(q + t * n_padded + 8 * i);
+            low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(w_low, x));
+            high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(w_high, x));
+        }
+        w_low = _mm256_and_si256(_mm256_srli_epi16(c_low, 4), nibble);
+        w_high = _mm256_and_si256(_mm256_srli_epi16(c_high, 4), nibble);
+        for (size_t t = 0; t < rows; t++) {
+            __m256i x = broadcast_4(q + t * n_padded + 8 * i + 4);
+            low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(w_low, x));
+            high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(w_high, x));
         }
     }
     for (size_t t = 0; t < rows; t++) {

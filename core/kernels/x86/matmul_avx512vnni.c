@@ -61,7 +61,7 @@ INLINE void tile_s8_vnni(const size_t rows, size_t n_padded, const int8_t *q, co
 }
 
 KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
-    (void)row_sum;
+    (void)row_negative;
     for (size_t t = 0, rows; t < T; t += rows, q += rows * n_padded, scale_x += rows, y += rows * y_stride) {
         size_t tiles = (T - t + TILE_VNNI - 1) / TILE_VNNI;
         rows = (T - t + tiles - 1) / tiles;
