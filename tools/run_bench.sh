@@ -5,7 +5,7 @@ build=$1
 shift
 load=$(cut -d' ' -f1 /proc/loadavg)
 echo "host: $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2- | xargs), $(nproc) CPUs, $(awk '/MemTotal/ {printf "%.1f GiB", $2 / 1048576}' /proc/meminfo), kernel $(uname -r)"
-echo "caches: $(for c in /sys/devices/system/cpu/cpu0/cache/index*; do echo -n "L$(cat "$c/level") $(cat "$c/type" | tr '[:upper:]' '[:lower:]') $(cat "$c/size"), "; done 2>/dev/null | sed 's/, $//')"
+echo "caches: $(for c in /sys/devices/system/cpu/cpu0/cache/index*; do echo -n "L$(cat "$c/level") $(tr "[:upper:]" "[:lower:]" <"$c/type") $(cat "$c/size"), "; done 2>/dev/null | sed 's/, $//')"
 echo "governor: $(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null || echo unknown); load: $load"
 if awk "BEGIN {exit !($load > 0.5)}"; then echo "warning: the machine is busy (load $load); these timings will be noisy"; fi
 for name in OPENBLAS_CORETYPE OPENBLAS_L2_SIZE; do

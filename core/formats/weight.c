@@ -19,8 +19,8 @@
 #define INPUT_BYTES (160u << 10) /* activations of a token block; a second-level cache holds 512 KiB and up */
 #define TILE_MULTIPLY_ADDS                                                                                             \
     (256u << 10) /* some 5 to 10 microseconds: hundreds of times the cost of handing out a tile */
-#define SERIAL_MULTIPLY_ADDS (64u << 10) /* below this, waking another thread costs more than it saves */
-#define SHARED_MOST 8                    /* matrices per weight_matmul_shared call */
+#define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
+#define SHARED_MOST 8                     /* matrices per weight_matmul_shared call */
 
 int weight_shape_check(const struct weight_format *format, const struct weight_shape *shape) {
     int status = 0;
