@@ -70,13 +70,13 @@ if [ "${LINT_FAST:-0}" = 0 ]; then
     fi
     if command -v cppcheck >/dev/null; then
         cppcheck -q -j 2 --std=c11 --enable=warning,portability,performance --error-exitcode=1 --inline-suppr \
-            --suppressions-list=tools/cppcheck.suppressions -Icore -Itechniques -Iharness -D_GNU_SOURCE "${c_files[@]}" >"$out" 2>&1
+            --library=tools/cppcheck.cfg --suppressions-list=tools/cppcheck.suppressions -Icore -Itechniques -Iharness -D_GNU_SOURCE "${c_files[@]}" >"$out" 2>&1
         code=$?
         [ $code -eq 0 ] || head -n 40 "$out"
         report "static analyser" $code
     fi
     if command -v shellcheck >/dev/null; then
-        shellcheck -S warning tools/*.sh tests/*/*.sh .ci/run
+        shellcheck -x -P SCRIPTDIR -S warning -e SC1087,SC2046,SC2153 tools/*.sh tests/*/*.sh .ci/run
         report "shell scripts" $?
     fi
 fi

@@ -77,6 +77,7 @@ void threads_set(int threads) {
 }
 
 static void run_parallel(struct loop *loop, int threads) {
+    (void)threads; /* read by the pragma alone, which a build without OpenMP ignores */
 #pragma omp parallel num_threads(threads)
     {
         int worker = omp_get_thread_num();
@@ -146,6 +147,7 @@ static void *helper_main(void *argument) {
 }
 
 static void run_parallel(struct loop *loop, int threads) {
+    (void)threads; /* read by the pragma alone, which a build without OpenMP ignores */
     pthread_mutex_lock(&pool.entry);
     pthread_mutex_lock(&pool.lock);
     while (pool.helpers < threads - 1) {

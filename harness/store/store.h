@@ -136,7 +136,8 @@ int store_run_copy(struct store *store, int64_t run_id, int64_t cell_id, int64_t
 /* The status of a run ("ok", "failed", …), or "" when there is none. */
 int store_run_status(struct store *store, int64_t cell_id, int64_t session_id, const char *kind, int64_t round,
                      char status_text[16]);
-/* The classes that the session's build run of a cell predicted for the test split; release with memory_release. E_NOT_FOUND. */
+/* The classes that the session's build run of a cell predicted for the test split; release with memory_release.
+ * E_NOT_FOUND. */
 int store_predicted(struct store *store, int64_t cell_id, int64_t session_id, int32_t **predicted, size_t *count);
 /* Mean wall time in seconds of earlier ok runs of a kind: of this cell key, or with NULL of any cell; NaN: none. */
 int store_run_seconds(struct store *store, const char *cell_key, const char *kind, double *seconds);

@@ -1,5 +1,6 @@
 #!/bin/bash
 # One tiny experiment through every part: plan, run, cache, results, report, exit codes.
+# shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 cd "$scratch" || exit 1
 experiment small.yaml

@@ -1,6 +1,7 @@
 #!/bin/bash
 # kill -9 of the whole process group at random moments, then a plain re-run: every cell once, artifacts as in an
 # undisturbed run. KILLS sets how often (3 here; make test-long uses 20).
+# shellcheck source=common.sh
 . "$(dirname "$0")/common.sh"
 cd "$scratch" || exit 1
 experiment small.yaml

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Plug-ins that abort, hang, eat memory, fail or refuse: each costs its own cell, is recorded as what it was, and the other
 # cells' results stand. The run exits 1.
-MEMORY_MB=1024
+export MEMORY_MB=1024
+# shellcheck source=../cli/common.sh
 . "$(dirname "$0")/../cli/common.sh"
 root=$PWD
 mkdir "$scratch/bad"
