@@ -70,7 +70,7 @@ if [ "${LINT_FAST:-0}" = 0 ]; then
     fi
     if command -v cppcheck >/dev/null; then
         cppcheck -q -j 2 --std=c11 --enable=warning,portability,performance --error-exitcode=1 --inline-suppr \
-            --library=tools/cppcheck.cfg --suppressions-list=tools/cppcheck.suppressions -Icore -Itechniques -Iharness -D_GNU_SOURCE "${c_files[@]}" >"$out" 2>&1
+            --suppressions-list=tools/cppcheck.suppressions -Icore -Itechniques -Iharness -D_GNU_SOURCE "${c_files[@]}" >"$out" 2>&1
         code=$?
         [ $code -eq 0 ] || head -n 40 "$out"
         report "static analyser" $code
