@@ -19,6 +19,7 @@
 
 #define RESULT_FD 3
 #define COUNTERS_MAX 64
+#define METER_PASSES 5 /* forward passes under each meter but the clock: counts hardly vary */
 
 void timing_job_encode(const struct timing_job *job, struct wire_writer *writer) {
     wire_put_text(writer, job->artifact);
@@ -139,8 +140,7 @@ out:
     return status;
 }
 
-/* A pass over the inputs of one batch size under one meter. Readings are for the whole pass divided by its
- * number of forward passes where they are counts. */
+/* A pass over the first inputs of one batch size under one meter. Readings are per forward pass. */
 static int meter_pass(struct timer *timer, const struct meter *meter, size_t first, size_t count) {
     int status = 0;
     void *state = NULL;
@@ -149,6 +149,7 @@ static int meter_pass(struct timer *timer, const struct meter *meter, size_t fir
     struct meter_value values[COUNTERS_MAX];
     struct model_output output;
     int64_t batch = (int64_t)timer->batches[first].batch.sequences;
+    if (count > METER_PASSES) count = METER_PASSES;
     if (meter->probe && meter->probe(reason, sizeof reason) < 0) {
         struct counter_record none = {meter->name, meter->name, "", reason, batch, NAN, NAN, NAN};
         record_counter(&timer->record, &none);

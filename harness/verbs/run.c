@@ -26,17 +26,17 @@ struct run_words {
     bool dry_run, quiet, retry_failed, fresh, no_timing, no_report, any_build;
 };
 
-/* The folder of the database, made when it is the default one. */
+/* The folders on the way to the database, made where absent. */
 static int make_results_folder(const char *db) {
     int status = 0;
-    const char *slash = strrchr(db, '/');
     char folder[4096];
-    if (!slash) goto out;
-    if ((size_t)(slash - db) >= sizeof folder) FAIL(E_ARGUMENT, "--db: the path is too long");
-    memcpy(folder, db, (size_t)(slash - db));
-    folder[slash - db] = 0;
-    if (*folder && mkdir(folder, 0777) < 0 && errno != EEXIST)
-        FAIL(E_IO, "%s: cannot create the results folder: %s; choose another --db", folder, strerror(errno));
+    if (strlen(db) >= sizeof folder) FAIL(E_ARGUMENT, "--db: the path is too long");
+    for (const char *slash = strchr(db + 1, '/'); *db && slash; slash = strchr(slash + 1, '/')) {
+        memcpy(folder, db, (size_t)(slash - db));
+        folder[slash - db] = 0;
+        if (mkdir(folder, 0777) < 0 && errno != EEXIST)
+            FAIL(E_IO, "%s: cannot create the results folder: %s; choose another --db", folder, strerror(errno));
+    }
 out:
     return status;
 }
