@@ -42,6 +42,7 @@ shape(series, simulated) = (int(series) == 0 ? 13 : Shape[1 + (int(series) - 1) 
 array Dx[8] = [1.9, 1.7, 0.0, -1.7, -1.9, -1.7, 0.0, 1.7]
 array Dy[8] = [0.0, 0.7, 0.95, 0.7, 0.0, -0.7, -0.95, -0.7]
 
+stats dat index 1 using ($1 / mega):2 name "P" nooutput
 set multiplot
 set border lc rgb grey
 set tics textcolor rgb grey
@@ -79,7 +80,9 @@ step = (better_up ? 1.0 : -1.0) / height
 set arrow 2 from screen 0.083, screen edge + 12 * step to screen 0.062, screen edge + 34 * step lw 2 lc rgb grey filled
 set label 4 "better" at screen 0.058, screen edge + 22 * step right tc rgb grey font "sans-serif,13"
 
-plot dat index 1 using ($1 / mega):2 with steps lc rgb grey lw 1.5, \
+# the frontier goes on to the right at the quality of its last point
+set arrow 3 from first P_max_x, first (better_up ? P_max_y : P_min_y) to graph 1, first (better_up ? P_max_y : P_min_y) nohead lc rgb 0xAAAAAA lw 4 dt solid
+plot dat index 1 using ($1 / mega):2 with steps lc rgb 0xAAAAAA lw 4, \
      dat index 0 using ($9 < $10 ? $5 / mega : NaN):8:($6 / mega):($7 / mega):9:10:(color($3)) with xyerrorbars pt 0 lw 1.5 lc rgb variable, \
      dat index 0 using ($5 / mega):8:(shape($3, $4)):(color($3)) with points ps 1.2 lw 2 pt variable lc rgb variable, \
      for [k = 0:7] dat index 0 using ($5 / mega):(int($11) == k ? $8 : NaN):1 with labels \

@@ -47,7 +47,8 @@ set lmargin at screen 0.375
 set rmargin at screen 0.595
 pad = Q_max > Q_min ? 0.1 * (Q_max - Q_min) : 1.0
 set xrange [Q_min - pad : Q_max + pad]
-set xtics autofreq
+set format x "%.2f"
+if (Q_max > Q_min) { set xtics Q_min, (Q_max - Q_min) / 2.0, Q_max } else { set xtics autofreq }
 set xlabel ARG5 tc rgb grey
 plot dat using 4:1:($5 - $4):(0):(color($4, $5)) with vectors nohead lw 6 lc rgb variable, \
      dat using 5:1:(shape($8)):(color(valid(4) ? $4 : $5, $5)) with points ps 1.0 lw 2 pt variable lc rgb variable, \

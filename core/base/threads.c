@@ -41,7 +41,7 @@ static void run_serial(const struct loop *loop, int worker) {
     inside_worker = outer;
 }
 
-static int threads_default(void) {
+int threads_available(void) {
     const char *text = getenv("OMP_NUM_THREADS");
     if (text) {
         long asked = strtol(text, NULL, 10);
@@ -59,7 +59,7 @@ int threads_get(void) {
     int threads = atomic_load(&thread_count);
     if (threads) return threads;
     int expected = 0;
-    threads = threads_default();
+    threads = threads_available();
     return atomic_compare_exchange_strong(&thread_count, &expected, threads) ? threads : expected;
 }
 

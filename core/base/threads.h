@@ -18,7 +18,8 @@
 typedef void parallel_body(void *context, size_t begin, size_t end, int worker);
 
 void threads_set(int threads); /* >= 1; also sets the libraries' own thread counts where linked */
-int threads_get(void);         /* default: the CPUs this process may run on */
+int threads_get(void);         /* default: threads_available() */
+int threads_available(void);   /* OMP_NUM_THREADS where set, else the CPUs this process may run on */
 void parallel_for(size_t count, size_t grain, parallel_body *body, void *context);
 
 #endif

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "base/error.h"
 
 enum { ANSWERS_MAX = 8 };
@@ -118,15 +120,29 @@ out:
     return status;
 }
 
+/* "a bert model of 2 layers and width 256" from the config's text; its fields stand under Provenance. */
+static void model_in_words(struct text *page, const char *json) {
+    const char *family = NULL;
+    int layers = 0, width = 0;
+    json_t *config = json_loads(json ? json : "", 0, NULL);
+    if (config && json_unpack(config, "{s:s, s:i, s:i}", "model_type", &family, "num_hidden_layers", &layers,
+                              "hidden_size", &width) == 0) {
+        text_raw(page, "a ");
+        text_escape(page, family);
+        text_print(page, " model of %d layers and width %d", layers, width);
+    } else text_raw(page, "the model");
+    json_decref(config);
+}
+
 int page_headline(struct text *page, const struct report *report) {
     int status = 0;
     size_t shown = 0, left = 0;
     page_section(page, "answer", "Question and answer");
     text_raw(page, "<div class=\"answer\">\n<p><b>Asked:</b> what do ");
     text_count(page, (double)(report->cell_count - (report->cell_count && report->cells[0].is_baseline)));
-    text_raw(page, " variants do to the model (");
-    page_json(page, report->model);
-    text_raw(page, ") on the task ");
+    text_raw(page, " variants do to ");
+    model_in_words(page, report->model);
+    text_raw(page, " on the task ");
     text_escape(page, report->task);
     text_raw(page, ", executed on ");
     text_escape(page, report->cpu);

@@ -227,8 +227,7 @@ int session_build_cells(struct session *session) {
     if (!pending_count) goto out;
     /* Tokenizing in the parent, before workers share it. */
     for (int split = 0; split < SPLITS; split++) TRY(session_examples(session, (enum task_split)split));
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = (int)(cpus / (long)slot_count);
+    int threads = session->cpus / (int)slot_count;
     if (threads < 1) threads = 1;
     progress_phase(&session->progress, "build", pending_count);
     while (done < pending_count) {
@@ -276,7 +275,7 @@ static int yardstick_body(void *context, int fd) {
     struct task_yardstick yardsticks[YARDSTICKS_MAX] = {0};
     size_t count = 0, items = session->task.split[SPLIT_TEST].count;
     struct wire_writer writer = {0};
-    threads_set((int)sysconf(_SC_NPROCESSORS_ONLN));
+    threads_set(session->cpus);
     TRY(task_yardsticks(&session->task, yardsticks, &count));
     wire_put_u64(&writer, count);
     for (size_t i = 0; i < count; i++) {

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "run/keys.h"
 #include "run/worker.h"
 
@@ -60,7 +61,7 @@ static double parameters(const struct model_config *config) {
 /* Seconds of the training stages that no cache holds and no earlier cell of the plan pays for. */
 static double training_seconds(struct forecast *forecast, const struct experiment *experiment,
                                const struct cell *cell) {
-    double flop = 0, cpus = (double)sysconf(_SC_NPROCESSORS_ONLN);
+    double flop = 0, cpus = threads_available();
     size_t index = (size_t)(cell - experiment->cells);
     for (size_t n = cell->stage_count; n > 0; n--) {
         const struct stage_plan *stage = &cell->stages[n - 1];

@@ -36,7 +36,12 @@ void process_child_limits(const struct process_limits *limits) {
     signal(SIGTERM, SIG_DFL);
     signal(SIGPIPE, SIG_IGN);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-    if (limits->memory_mb > 0) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    const bool shadowed = true; /* sanitizers reserve terabytes: no limit would leave them room */
+#else
+    const bool shadowed = false;
+#endif
+    if (limits->memory_mb > 0 && !shadowed) {
         rlim_t bytes = (rlim_t)limits->memory_mb << 20;
         setrlimit(RLIMIT_DATA, &(struct rlimit){bytes, bytes});
     }

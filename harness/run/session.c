@@ -284,6 +284,7 @@ int session_open(struct session *session, struct store *store, struct experiment
     int status = 0;
     *session = (struct session){.store = store, .experiment = experiment, .settings = settings, .summary = summary};
     progress_open(&session->progress, settings->quiet);
+    session->cpus = threads_available();
     threads_set(1); /* the parent forks: it must not have threads */
     TRY(folder_beside(settings->db_path, "cache", &session->cache_dir));
     TRY(folder_beside(settings->db_path, "artifacts", &session->artifact_dir));

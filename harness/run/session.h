@@ -27,6 +27,7 @@ struct session {
     char *tokenizer_json;
     struct task_examples examples[SPLITS];
     bool examples_open[SPLITS];
+    int cpus; /* threads that builds may use together */
     char *cache_dir, *artifact_dir;
     struct session_cell *cells; /* [experiment->cell_count] */
     int64_t id, experiment_id;

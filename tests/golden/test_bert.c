@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "cpu_mask.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -284,7 +285,7 @@ static void test_masked_lm_adamw(void **state) {
 }
 
 int main(void) {
-    kernels_open(~0u);
+    kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_classifier_outputs),   cmocka_unit_test(test_masked_lm_outputs),
         cmocka_unit_test(test_classifier_gradients), cmocka_unit_test(test_masked_lm_gradients),

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "cpu_mask.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,7 +119,7 @@ static void doctor_gives_every_warning_a_remedy(void **state) {
     assert_int_equal(run(verb_doctor, "doctor", "--quick", "--format=jsonl", "--cpumask=0"), 0);
     row_of("kernels", value, remedy);
     assert_non_null(strstr(value, "matmul_s8_c"));
-    kernels_open(UINT32_MAX);
+    kernels_open(test_cpu_mask());
 }
 
 static void machine_fills_its_records(void **state) {
@@ -227,7 +228,7 @@ static void schema_is_json(void **state) {
 }
 
 int main(void) {
-    kernels_open(UINT32_MAX);
+    kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(doctor_sees_a_wrong_core_type),
         cmocka_unit_test(doctor_gives_every_warning_a_remedy),

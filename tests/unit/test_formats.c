@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "cpu_mask.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -553,7 +554,7 @@ static void shared_input_equals_separate_products(void **state) {
 
 static int open_kernels(void **state) {
     (void)state;
-    kernels_open(UINT32_MAX);
+    kernels_open(test_cpu_mask());
     threads_set(2);
     return 0;
 }

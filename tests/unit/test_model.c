@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "cpu_mask.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -407,7 +408,7 @@ static void test_failing_allocations(void **state) {
 }
 
 int main(void) {
-    kernels_open(~0u);
+    kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_round_trip),
         cmocka_unit_test(test_config_spellings),

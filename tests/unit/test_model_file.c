@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "cpu_mask.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -345,7 +346,7 @@ static void test_failing_allocations(void **state) {
 }
 
 int main(void) {
-    kernels_open(~0u);
+    kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_heads_left_out),
         cmocka_unit_test(test_folders),         cmocka_unit_test(test_folder_contradicts_itself),

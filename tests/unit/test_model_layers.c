@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "cpu_mask.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -205,7 +206,7 @@ static void test_dropout(void **state) {
 }
 
 int main(void) {
-    kernels_open(~0u);
+    kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),    cmocka_unit_test(test_norm),      cmocka_unit_test(test_gelu),
         cmocka_unit_test(test_attention), cmocka_unit_test(test_embedding), cmocka_unit_test(test_dropout),

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "cpu_mask.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -250,7 +251,7 @@ static void kinds_are_found_by_name(void **state) {
 }
 
 int main(void) {
-    kernels_open(UINT32_MAX);
+    kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(examples_are_the_texts),
         cmocka_unit_test(examples_do_not_depend_on_threads),

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "cpu_mask.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -341,7 +342,7 @@ static void test_loss_ignores_and_threads(void **state) {
 }
 
 int main(void) {
-    kernels_open(~0u);
+    kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients_of_classification),
         cmocka_unit_test(test_gradients_of_masked_lm),
