@@ -79,6 +79,7 @@ static int garbage(void *context, int fd) {
     if (write(fd, bytes, sizeof bytes) != sizeof bytes) return E_IO;
     for (;;) pause();
 }
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 static int eat_memory(void *context, int fd) {
     int status = 0;
     (void)context, (void)fd;
@@ -90,6 +91,7 @@ static int eat_memory(void *context, int fd) {
 out:
     return status;
 }
+#endif
 
 static void test_result(void **state) {
     (void)state;
