@@ -4,7 +4,7 @@
 set -u
 code=0
 jobs=$(nproc)
-export OMP_WAIT_POLICY=passive
+export OMP_WAIT_POLICY=passive KILLS=1
 for mode in asan tsan; do
     make --no-print-directory -j"$jobs" MODE=$mode tests-build || exit 1
     for mask in 0xffffffff 0; do
