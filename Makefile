@@ -19,7 +19,7 @@ GEN := $(BUILD)/generated
 JOBS := $(shell nproc 2>/dev/null || echo 1)
 
 # ---- compiler flags ---------------------------------------------------------------------------------
-WARN := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unknown-warning-option
+WARN := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unknown-warning-option -Werror=implicit-function-declaration
 OPT_release := -O3 -g -DNDEBUG
 OPT_debug := -O0 -g3
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer

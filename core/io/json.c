@@ -385,7 +385,7 @@ out:
     return status;
 }
 
-int json_real(const struct json *node, const char *what, double *value) {
+int json_number(const struct json *node, const char *what, double *value) {
     int status = 0;
     *value = 0;
     if (!node || node->type != JSON_NUMBER) FAIL(E_FORMAT, "%s must be a number", what);
@@ -430,7 +430,7 @@ static void writer_put(struct json_writer *writer, const char *text, size_t byte
 
 void json_raw(struct json_writer *writer, const char *text) { writer_put(writer, text, strlen(text)); }
 
-void json_string(struct json_writer *writer, const char *text) {
+void json_quoted(struct json_writer *writer, const char *text) {
     size_t left = strlen(text);
     writer_put(writer, "\"", 1);
     while (left) {

@@ -291,15 +291,15 @@ static void print_header(struct json_writer *header, const struct tensor *tensor
         json_raw(header, "\"" METADATA "\":{");
         for (size_t i = 0; i < metadata_count; i++) {
             if (i) json_raw(header, ",");
-            json_string(header, metadata[i].key);
+            json_quoted(header, metadata[i].key);
             json_raw(header, ":");
-            json_string(header, metadata[i].value);
+            json_quoted(header, metadata[i].value);
         }
         json_raw(header, "}");
     }
     for (size_t i = 0; i < count; i++) {
         if (i || metadata_count) json_raw(header, ",");
-        json_string(header, tensors[i].name);
+        json_quoted(header, tensors[i].name);
         json_format(header, ":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}", dtype_name(tensors[i].dtype),
                     shape_text(tensors[i].dimensions, tensors[i].shape, shape), begin, begin + tensors[i].bytes);
         begin += tensors[i].bytes;

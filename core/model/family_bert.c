@@ -192,7 +192,7 @@ static int parse_field(struct model_config *config, const struct json *field, si
         config->classes = (size_t)number;
     } else if (strcmp(field->key, "layer_norm_eps") == 0) {
         double epsilon;
-        TRY(json_real(field, "layer_norm_eps", &epsilon));
+        TRY(json_number(field, "layer_norm_eps", &epsilon));
         config->norm_epsilon = (float)epsilon;
     } else if (strcmp(field->key, "pad_token_id") == 0) {
         config->pad_id = -1;
@@ -248,7 +248,7 @@ static int print(const struct model_config *config, struct json_writer *writer) 
         if (!(config->model_heads & architectures[i].heads)) continue;
         if (strcmp(architectures[i].name, "BertForPreTraining") == 0) continue;
         json_raw(writer, separator);
-        json_string(writer, architectures[i].name);
+        json_quoted(writer, architectures[i].name);
         separator = ", ";
     }
     json_raw(writer, "],\n  \"hidden_act\": \"gelu\",\n");

@@ -346,7 +346,7 @@ static int weights_text(const struct model *model, unsigned heads, struct json_w
         const struct weight *weight = &linear->weight;
         if (!head_kept(linear, heads) || (linear->parameter && !linear->simulated)) continue;
         json_raw(writer, separator);
-        json_string(writer, linear->name);
+        json_quoted(writer, linear->name);
         json_format(writer,
                     ": {\"format\": \"%s\", \"rows\": %zu, \"columns\": %zu, \"group\": %zu, \"symmetric\": %s, "
                     "\"simulated\": %s}",

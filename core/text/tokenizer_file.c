@@ -79,7 +79,7 @@ static void print_token(struct json_writer *out, const struct tokenizer *tokeniz
     } else {
         alphabet_write(alphabet, bytes, length, scratch);
     }
-    json_string(out, scratch);
+    json_quoted(out, scratch);
 }
 
 static void print_added(struct json_writer *out, const struct tokenizer *tokenizer, const struct alphabet *alphabet,
@@ -118,7 +118,7 @@ static void print_model(struct json_writer *out, const struct tokenizer *tokeniz
         scratch[used++] = ' ';
         alphabet_write(alphabet, text_pool_text(tokens, merge->right), text_pool_length(tokens, merge->right),
                        scratch + used);
-        json_string(out, scratch);
+        json_quoted(out, scratch);
     }
     json_raw(out, "]}");
 }

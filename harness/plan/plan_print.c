@@ -44,7 +44,7 @@ static void stages_text(struct json_writer *out, const struct cell *cell) {
 static void option_json(struct json_writer *out, const struct option *option, const void *options) {
     char text[1024];
     option_print(option, options, text, sizeof text);
-    json_string(out, option->name);
+    json_quoted(out, option->name);
     json_raw(out, ":");
     if (option->type == OPTION_INTEGER || option->type == OPTION_REAL || option->type == OPTION_BOOLEAN) {
         json_raw(out, text);
@@ -53,22 +53,22 @@ static void option_json(struct json_writer *out, const struct option *option, co
         json_raw(out, "[");
         for (size_t i = 0; i < names->count; i++) {
             if (i > 0) json_raw(out, ",");
-            json_string(out, names->items[i]);
+            json_quoted(out, names->items[i]);
         }
         json_raw(out, "]");
     } else {
-        json_string(out, *(const char *const *)(const void *)((const char *)options + option->offset));
+        json_quoted(out, *(const char *const *)(const void *)((const char *)options + option->offset));
     }
 }
 
 static void row_jsonl(struct json_writer *out, const struct experiment *experiment, const struct row *row, size_t i) {
     const struct cell *cell = row->cell;
     json_raw(out, "{\"experiment\":");
-    json_string(out, experiment->name);
+    json_quoted(out, experiment->name);
     json_format(out, ",\"cell\":%zu,\"label\":", i);
-    json_string(out, cell->label);
+    json_quoted(out, cell->label);
     json_raw(out, ",\"pipeline\":");
-    json_string(out, cell->pipeline);
+    json_quoted(out, cell->pipeline);
     json_format(out, ",\"key\":\"%s\",\"threads\":%d,\"seed\":%llu,\"gemm\":\"%s\",\"baseline\":%zu,\"stages\":[",
                 cell->key, cell->threads, (unsigned long long)cell->seed, gemm_backend_name(cell->gemm),
                 cell->baseline);
@@ -84,7 +84,7 @@ static void row_jsonl(struct json_writer *out, const struct experiment *experime
         json_raw(out, "}}");
     }
     json_format(out, "],\"cached\":%s,\"skip\":", row->cached ? "true" : "false");
-    if (cell->skip_reason != NULL) json_string(out, cell->skip_reason);
+    if (cell->skip_reason != NULL) json_quoted(out, cell->skip_reason);
     else json_raw(out, "null");
     if (isfinite(row->seconds)) json_format(out, ",\"seconds\":%.3f}\n", row->seconds);
     else json_raw(out, ",\"seconds\":null}\n");

@@ -37,7 +37,7 @@ static void write_real(struct json_writer *w, const char *key, double value) {
 
 static void write_text(struct json_writer *w, const char *key, const char *value) {
     json_format(w, "\"%s\": ", key);
-    json_string(w, value);
+    json_quoted(w, value);
 }
 
 static void write_interval(struct json_writer *w, const char *key, const struct interval *interval) {
@@ -176,7 +176,7 @@ static int read_real(const struct json *object, const char *key, double *value) 
         *value = NAN;
         return 0;
     }
-    return json_real(node, key, value);
+    return json_number(node, key, value);
 }
 
 static int read_integer(const struct json *object, const char *key, int64_t *value) {

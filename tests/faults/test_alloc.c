@@ -98,7 +98,7 @@ static int open_json(void) {
 
 static int write_json(void) {
     struct json_writer writer = {0};
-    for (int i = 0; i < 200; i++) json_string(&writer, "some \"text\" to write");
+    for (int i = 0; i < 200; i++) json_quoted(&writer, "some \"text\" to write");
     int status = writer.status;
     json_writer_close(&writer);
     return status;

@@ -16,7 +16,7 @@ static void check_json_node(const struct json *node) {
     if (node->type != JSON_STRING || strlen(node->text) != node->text_bytes) return;
     struct json_writer writer = {0};
     struct json_document again;
-    json_string(&writer, node->text);
+    json_quoted(&writer, node->text);
     CHECK(writer.status == 0, "%s", error_text());
     CHECK(json_open(&again, writer.text, writer.bytes) == 0, "%s", error_text());
     CHECK(strcmp(json_root(&again)->text, node->text) == 0, "'%s' became '%s'", node->text, json_root(&again)->text);

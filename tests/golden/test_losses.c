@@ -88,8 +88,8 @@ static void check_trace(const char *name) {
     optimizer.clip_norm = 0;
     optimizer.epsilon = golden_number(setting, "eps");
     optimizer.weight_decay = golden_number(setting, "weight_decay");
-    assert_int_equal(json_real(json_item(json_member(setting, "betas"), 0), "beta", &optimizer.beta1), 0);
-    assert_int_equal(json_real(json_item(json_member(setting, "betas"), 1), "beta", &optimizer.beta2), 0);
+    assert_int_equal(json_number(json_item(json_member(setting, "betas"), 0), "beta", &optimizer.beta1), 0);
+    assert_int_equal(json_number(json_item(json_member(setting, "betas"), 1), "beta", &optimizer.beta2), 0);
     snprintf(key, sizeof key, "%s.params", name);
     const float *expected = golden_tensor(&file, key)->data;
     for (size_t step = 0; step < steps; step++) {
@@ -128,7 +128,7 @@ static void test_linear_schedule(void **state) {
         if (sscanf(list->key, "linear_warmup%u", &warmup) != 1) continue;
         for (size_t step = 0; step < list->count; step++) {
             double expected;
-            assert_int_equal(json_real(json_item(list, step), "rate", &expected), 0);
+            assert_int_equal(json_number(json_item(list, step), "rate", &expected), 0);
             assert_true(fabs(schedule_linear(step, steps, warmup, peak) - expected) <= 1e-9);
             compared++;
         }

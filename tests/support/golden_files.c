@@ -44,7 +44,7 @@ const struct tensor *golden_tensor(const struct safetensors *file, const char *n
 double golden_number(const struct json *object, const char *key) {
     double value = 0;
     const struct json *node = json_member(object, key);
-    if (!node || json_real(node, key, &value) < 0) fail_msg("no number '%s'", key);
+    if (!node || json_number(node, key, &value) < 0) fail_msg("no number '%s'", key);
     return value;
 }
 

@@ -29,7 +29,7 @@ static void a_document_reads_back(void **state) {
     const char *string;
     assert_int_equal(json_u64(json_item(a, 0), "a", &whole), 0);
     assert_int_equal(whole, 1);
-    assert_int_equal(json_real(json_item(a, 1), "a", &real), 0);
+    assert_int_equal(json_number(json_item(a, 1), "a", &real), 0);
     assert_true(real == -500);
     assert_int_equal(json_item(a, 2)->type, JSON_TRUE);
     assert_int_equal(json_item(a, 3)->type, JSON_FALSE);
@@ -188,9 +188,9 @@ static void numbers_are_checked_on_reading(void **state) {
         json_close(&document);
     }
     assert_int_equal(json_open(&document, "1e999", 5), 0);
-    assert_int_equal(json_real(json_root(&document), "eps", &real), E_FORMAT);
+    assert_int_equal(json_number(json_root(&document), "eps", &real), E_FORMAT);
     json_close(&document);
-    assert_int_equal(json_real(NULL, "eps", &real), E_FORMAT);
+    assert_int_equal(json_number(NULL, "eps", &real), E_FORMAT);
 }
 
 static void what_is_written_reads_back(void **state) {
@@ -202,9 +202,9 @@ static void what_is_written_reads_back(void **state) {
     for (int c = 1; c < 0x80; c++) all[used++] = (char)c;
     strcpy(all + used, "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
     json_raw(&writer, "[");
-    json_string(&writer, all);
+    json_quoted(&writer, all);
     json_format(&writer, ",%d,\"%0600d\",", 5, 7);
-    json_string(&writer, "a\xff");
+    json_quoted(&writer, "a\xff");
     json_raw(&writer, "]");
     assert_int_equal(writer.status, 0);
     assert_int_equal(strlen(writer.text), writer.bytes);
@@ -222,7 +222,7 @@ static void the_writer_keeps_its_first_error(void **state) {
     memory_fail_after(1);
     json_raw(&writer, "[");
     memory_fail_after(0);
-    json_string(&writer, "a");
+    json_quoted(&writer, "a");
     json_format(&writer, "%0600d", 1);
     assert_int_equal(writer.status, E_MEMORY);
     assert_null(writer.text);
