@@ -14,6 +14,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+int file_folders(const char *path, const char *remedy) {
+    int status = 0;
+    char *folder = NULL;
+    TRY(memory_string(&folder, path));
+    for (char *slash = *folder ? strchr(folder + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        if (mkdir(folder, 0777) < 0 && errno != EEXIST)
+            FAIL(E_IO, "%s: the folder cannot be made (%s); %s", folder, strerror(errno), remedy);
+        *slash = '/';
+    }
+out:
+    memory_release(folder);
+    return status;
+}
+
 int file_read(const char *path, size_t limit, char **bytes, size_t *count) {
     int status = 0;
     void *block = NULL;

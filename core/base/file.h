@@ -13,6 +13,9 @@
  * `limit` bytes. */
 int file_read(const char *path, size_t limit, char **bytes, size_t *count);
 
+/* The folders on the way to a file, made where absent. `remedy` ends the message: "choose another --db". E_IO. */
+int file_folders(const char *path, const char *remedy);
+
 struct file_replace {
     char *path, *temporary;
     int file; /* -1 when closed */

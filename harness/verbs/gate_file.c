@@ -99,20 +99,6 @@ out:
     return status;
 }
 
-/* The folder of `path`, made where only that is missing. */
-static int folder_make(const char *path) {
-    int status = 0;
-    char *folder = NULL;
-    const char *slash = strrchr(path, '/');
-    if (!slash || slash == path) goto out;
-    TRY(memory_string_n(&folder, path, (size_t)(slash - path)));
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-        FAIL(E_IO, "%s: the folder cannot be made (%s); make it or give --baselines DIR", folder, strerror(errno));
-out:
-    memory_release(folder);
-    return status;
-}
-
 int gate_write(const char *path, const struct gate_results *results) {
     int status = 0;
     struct json_writer w = {0};
@@ -141,7 +127,7 @@ int gate_write(const char *path, const struct gate_results *results) {
     }
     json_raw(&w, "]}\n");
     TRY(w.status);
-    TRY(folder_make(path));
+    TRY(file_folders(path, "make it or give --baselines DIR"));
     TRY(file_replace_open(&file, path));
     status = file_replace_write(&file, w.text, w.bytes);
     if (status == 0) status = file_replace_commit(&file);

@@ -1,12 +1,10 @@
 /* `runexp run` and `runexp plan`: read experiments, print the plan or carry it out, write the report. */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "build_info_text.h"
 #include "config/experiment.h"
@@ -25,21 +23,6 @@ struct run_words {
     int64_t jobs, cpumask;
     bool dry_run, quiet, retry_failed, fresh, no_timing, no_report, any_build;
 };
-
-/* The folders on the way to the database, made where absent. */
-static int make_results_folder(const char *db) {
-    int status = 0;
-    char folder[4096];
-    if (strlen(db) >= sizeof folder) FAIL(E_ARGUMENT, "--db: the path is too long");
-    for (const char *slash = strchr(db + 1, '/'); *db && slash; slash = strchr(slash + 1, '/')) {
-        memcpy(folder, db, (size_t)(slash - db));
-        folder[slash - db] = 0;
-        if (mkdir(folder, 0777) < 0 && errno != EEXIST)
-            FAIL(E_IO, "%s: cannot create the results folder: %s; choose another --db", folder, strerror(errno));
-    }
-out:
-    return status;
-}
 
 static void command_line(int argc, char **argv, char *text, size_t size) {
     size_t used = (size_t)snprintf(text, size, "runexp");
@@ -91,7 +74,7 @@ static int run_all(struct experiment *experiments, size_t count, const struct ru
                                     .fresh = words->fresh,
                                     .no_timing = words->no_timing};
     TRY(check_build(words, &settings.timing_marked));
-    TRY(make_results_folder(words->db));
+    TRY(file_folders(words->db, "choose another --db"));
     TRY(lock_database(words->db, &lock));
     TRY(store_open(&store, words->db, STORE_WRITE));
     run_catch_signals();

@@ -24,7 +24,7 @@ model: {family: bert, layers: 2, width: 64, heads: 2, feed_forward: 128, positio
 tokenizer: {type: bpe, vocabulary: 400, lower_case: true, max_tokens: 32}
 task: {wordnet: {data: $scratch/wordnet}}
 prepare:
-  - finetune: {epochs: 2, batch: 16, rate: 0.003}
+  - finetune: {epochs: 5, batch: 16, rate: 0.002}
 matrix:
   pipeline:
     - []

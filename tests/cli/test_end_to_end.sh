@@ -39,6 +39,19 @@ check "a second run has the same artifacts" test "$(query "$db" 'SELECT group_co
 OMP_NUM_THREADS=1 taskset -c 0 "$runexp" small.yaml --db two/runexp.db --no-timing "${options[@]}" >out.txt 2>err.txt
 check "one CPU gives the same artifacts" test "$(query two/runexp.db 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')" = "$first"
 
+"$runexp" small.yaml --db jobs/runexp.db --no-timing --no-report --jobs 3 "${options[@]}" >out.txt 2>err.txt
+check "three builds at once give the same artifacts" test "$(query jobs/runexp.db 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')" = "$first"
+
+"$runexp" regress small >out.txt 2>err.txt
+check "regress without a baseline exits 4" test $? -eq 4
+"$runexp" regress accept small >out.txt 2>err.txt
+check "results can be accepted" test -s results/baselines/small.json
+"$runexp" regress small --rules quality,bytes >out.txt 2>err.txt
+check "the same results are no regression" test $? -eq 0
+"$runexp" small.yaml --set prepare.finetune.epochs=0.1 --no-timing --no-report "${options[@]}" >out.txt 2>err.txt
+"$runexp" regress small --rules quality,bytes >out.txt 2>err.txt
+check "a model that was barely trained is a regression" test $? -eq 3
+
 "$runexp" small.yaml --set matrix.pipeline.1.bits=5 "${options[@]}" >out.txt 2>err.txt
 check "a bad override exits 2" test $? -eq 2
 "$runexp" missing.yaml "${options[@]}" >out.txt 2>err.txt

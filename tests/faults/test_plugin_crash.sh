@@ -56,7 +56,7 @@ cd "$scratch" || exit 1
 hows="abort, hang, fail, scribble, refuse"
 [ "$mode" = release ] && hows="$hows, memory"
 experiment small.yaml
-sed -i -e "s/    - \[rtn: .*/    - [rtn: {bits: 8}]\n    - [bad: {how: [$hows]}]/" -e '/magnitude/d' -e 's/wall_s: 120/wall_s: 20/' -e 's/epochs: 2/epochs: 1/' small.yaml
+sed -i -e "s/    - \[rtn: .*/    - [rtn: {bits: 8}]\n    - [bad: {how: [$hows]}]/" -e '/magnitude/d' -e 's/wall_s: 120/wall_s: 20/' -e 's/epochs: 5/epochs: 1/' small.yaml
 "$runexp" small.yaml --plugin "$plugin" "${options[@]}" >out.txt 2>err.txt
 check "a run with failures exits 1" test $? -eq 1
 db=results/runexp.db
