@@ -55,6 +55,8 @@ covered=$(sqlite3 "$db" "SELECT count(*) FROM comparison k JOIN cell c ON c.id =
 tries=$(sqlite3 "$db" "SELECT count(*) FROM comparison k JOIN cell c ON c.id = k.cell_id WHERE c.label = 'null' AND k.name = 'latency_ratio'")
 overhead=$(sqlite3 "$db" "SELECT round(overhead_ms, 2) FROM run WHERE kind = 'time' AND status = 'ok' ORDER BY overhead_ms LIMIT 1 OFFSET (SELECT count(*) / 2 FROM run WHERE kind = 'time' AND status = 'ok')")
 worst=$(sqlite3 "$db" "SELECT round(max(overhead_ms), 2) FROM run WHERE kind = 'time' AND status = 'ok'")
-check "null against null: the interval covers 1 in $covered of $tries tries" test "$covered" -ge 18
+# An exact 95 % interval covers at least 18 of 20 in 92 runs of 100, and at least 15 in 2999 of 3000: continuous integration
+# asks for the latter (COVERED_MIN=15), so that it does not fail by chance.
+check "null against null: the interval covers 1 in $covered of $tries tries" test "$covered" -ge "${COVERED_MIN:-18}"
 check "harness overhead at most 10 ms a run (median $overhead ms, worst $worst ms)" test "$(echo "$overhead <= 10" | bc 2>/dev/null || awk "BEGIN {print ($overhead <= 10)}")" = 1
 finish
