@@ -134,7 +134,9 @@ CPPFLAGS_ALL += -Itests/support
 
 tests-build: $(RUNEXP) $(TEST_BIN) $(HELPER_BIN)
 
-test: $(RUNEXP) $(TEST_BIN) $(HELPER_BIN) ## all quick tests (under 3 minutes)
+test: ## install what is missing, build, run all quick tests (under 3 minutes)
+	@tools/deps.sh
+	@$(MAKE) --no-print-directory -j$(JOBS) tests-build
 	@tools/run_tests.sh $(BUILD) $(TEST_BIN) $(TEST_SCRIPTS)
 
 ONLY ?=
