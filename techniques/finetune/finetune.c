@@ -37,9 +37,7 @@ static const struct option options[] = {
      "Share of activations zeroed at the embeddings, the two outputs of each block and the pooled vector.",
      AT(dropout)},
     {"word_dropout", OPTION_REAL, "0", 0, 0.9, NULL, "frac",
-     "classification: share of words hidden behind [MASK], drawn anew each step; 0.2 helps when training from random "
-     "weights.",
-     AT(word_dropout)},
+     "classification: share of words hidden behind [MASK], drawn anew each step.", AT(word_dropout)},
     {"label_smoothing", OPTION_REAL, "0", 0, 0.9, NULL, "frac", "Share of the target spread over all classes.",
      AT(label_smoothing)},
     {"mask_frac", OPTION_REAL, "0.15", 0.001, 0.9, NULL, "frac",

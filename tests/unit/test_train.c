@@ -263,6 +263,38 @@ static int stop_at_three(void *context, const struct train_progress *progress) {
     return progress->step == 3;
 }
 
+/* Word dropout hides its share of ordinary tokens behind [MASK] and changes nothing else. */
+static void test_hidden_words(void **state) {
+    struct model_config config = small_config(BOTH);
+    struct small_examples examples;
+    struct train_plan plan = small_plan(TRAIN_CLASSIFICATION), plain = plan;
+    struct batches hiding, whole;
+    size_t words = 0, hidden = 0;
+    (void)state;
+    small_examples_new(&examples, &config, 3000, 2);
+    plan.word_dropout = 0.2;
+    plan.mask_id = plain.mask_id = 3;
+    plan.special_ids = plain.special_ids = 5;
+    assert_int_equal(batches_open(&hiding, &examples.examples, &plan, 24), 0);
+    assert_int_equal(batches_open(&whole, &examples.examples, &plain, 24), 0);
+    for (size_t step = 0; step < whole.per_epoch; step++) {
+        batches_step(&hiding, step, config.vocabulary);
+        batches_step(&whole, step, config.vocabulary);
+        assert_int_equal(hiding.batch.tokens, whole.batch.tokens);
+        for (size_t t = 0; t < whole.batch.tokens; t++) {
+            bool changed = hiding.ids[t] != whole.ids[t];
+            words += whole.ids[t] >= 5;
+            hidden += changed;
+            if (changed) assert_true(whole.ids[t] >= 5 && hiding.ids[t] == 3);
+        }
+    }
+    double deviation = sqrt(0.2 * 0.8 * (double)words);
+    assert_true(fabs((double)hidden - 0.2 * (double)words) < 5 * deviation);
+    batches_close(&hiding);
+    batches_close(&whole);
+    small_examples_free(&examples);
+}
+
 static void test_errors(void **state) {
     struct model model;
     struct small_examples examples;
@@ -351,6 +383,7 @@ int main(void) {
         cmocka_unit_test(test_learns),
         cmocka_unit_test(test_batches),
         cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_hidden_words),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_clipping),
         cmocka_unit_test(test_loss_ignores_and_threads),
