@@ -26,6 +26,20 @@
     void id(size_t T, size_t N, const float *x, size_t x_stride, const float *panel, const float *bias, float *y,      \
             size_t y_stride, size_t valid)
 
+/* As matmul_f32 with the panel in IEEE half precision (u16 bits), widened exactly; products and sums in f32. */
+#define KERNEL_MATMUL_F16(id)                                                                                          \
+    void id(size_t T, size_t N, const float *x, size_t x_stride, const uint16_t *panel, const float *bias, float *y,   \
+            size_t y_stride, size_t valid)
+
+/* bf16 times bf16, sums in f32: y(T,16) = x · panelᵀ + bias.
+ *   x       bf16 bits, row stride x_stride; n_padded even, columns N..n_padded-1 zero
+ *   panel   bf16 [n_padded/2][16][2]: two columns of each row side by side, as vdpbf16ps takes them
+ * Within a pair the order of the two products and their rounding are the instruction's: |error| is bounded as in
+ * docs/KERNELS.md rather than bit-exact between variants. */
+#define KERNEL_MATMUL_BF16(id)                                                                                         \
+    void id(size_t T, size_t n_padded, const uint16_t *x, size_t x_stride, const uint16_t *panel, const float *bias,   \
+            float *y, size_t y_stride, size_t valid)
+
 /* Per-token symmetric quantization: scale[t] = max|x[t]| / 127, q = nearest-even(x / scale) in -127..127;
  * an all-zero token gets scale 0 and q 0. Columns N..n_padded-1 of q are zeroed.
  *   q       s8 (T, n_padded)
@@ -58,6 +72,12 @@
 /* y[i] = x[i] * Φ(x[i]) (GELU with erf); in place allowed. Absolute error <= 1e-6 * max(1,|x|). */
 #define KERNEL_GELU(id) void id(size_t count, const float *x, float *y)
 
+/* y[i] = 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): GPT-2's GELU; in place allowed. Error as gelu. */
+#define KERNEL_GELU_TANH(id) void id(size_t count, const float *x, float *y)
+
+/* y[i] = gate[i] / (1 + e^-gate[i]) * up[i]: SwiGLU (Shazeer 2020); y may be gate or up. */
+#define KERNEL_SILU_GATE(id) void id(size_t count, const float *gate, const float *up, float *y)
+
 /* dx[i] = dy[i] * (Φ(x[i]) + x[i] φ(x[i])); dx may be dy. */
 #define KERNEL_GELU_BACKWARD(id) void id(size_t count, const float *x, const float *dy, float *dx)
 
@@ -69,6 +89,11 @@
 #define KERNEL_LAYER_NORM(id)                                                                                          \
     void id(size_t T, size_t C, const float *x, const float *gain, const float *bias, float eps, float *y,             \
             float *mean, float *rstd)
+
+/* y = gain * x / sqrt(mean(x²) + eps), row by row (T,C) (Zhang and Sennrich 2019); in place allowed. rstd [T] is
+ * written when not NULL. */
+#define KERNEL_RMS_NORM(id)                                                                                            \
+    void id(size_t T, size_t C, const float *x, const float *gain, float eps, float *y, float *rstd)
 
 /* y[i] += x[i]. */
 #define KERNEL_ADD(id) void id(size_t count, const float *x, float *y)

@@ -43,6 +43,25 @@ size_t attention_scratch(size_t t, size_t D, bool backward);
  * probabilities (t,t) dense, or NULL. scratch as above. */
 void attention_forward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,
                        float *context, float *probabilities, float *scratch);
+/* Keys and values that a head attends to: rows of a batch, or of a cache. */
+struct attention_keys {
+    const void *k, *v; /* f32, or f16 when `half`; row stride `stride` elements */
+    bool half;
+    size_t stride, count;
+};
+/* Floats of scratch for attention_stream at any t and count. */
+size_t attention_stream_scratch(size_t D);
+/* One head of one sequence by running maxima over tiles of keys (Milakov and Gimelshein 2018; Dao et al. 2022), so
+ * that memory does not grow with t·count. q (t,D) row stride q_stride; query i sits at position start+i of the keys.
+ * causal: it sees keys max(0, start+i+1-window) .. start+i (window 0: from 0); else all `count` of them.
+ * context (t,D) row stride context_stride. scratch: attention_stream_scratch(D) floats. */
+void attention_stream(size_t t, size_t D, const float *q, size_t q_stride, const struct attention_keys *keys,
+                      size_t start, bool causal, size_t window, float *context, size_t context_stride, float *scratch);
+
+/* Rotary positions (Su et al. 2021) in Hugging Face's half-rotated layout, in place: for each of `heads` heads of
+ * width D in a row of x (row stride `stride`), pair (i, i+D/2) turns by position·base^(-2i/D). position [T]. */
+void rotary_forward(size_t T, size_t heads, size_t D, size_t stride, const int32_t *position, float base, float *x);
+
 /* dq, dk, dv (row stride `stride`) from dcontext and what the forward pass kept. */
 void attention_backward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,
                         const float *probabilities, const float *dcontext, float *dq, float *dk, float *dv,

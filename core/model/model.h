@@ -28,8 +28,10 @@ enum model_head {
     HEAD_NONE = 0,
     HEAD_CLASSIFICATION = 1, /* BERT: pooler and classifier */
     HEAD_MASKED_LM = 2,
-    HEAD_POOLER = 4 /* the pooler alone, as BertModel has it; HEAD_CLASSIFICATION brings it anyway */
-};                  /* bits: a model may carry several while it trains */
+    HEAD_POOLER = 4,    /* the pooler alone, as BertModel has it; HEAD_CLASSIFICATION brings it anyway */
+    HEAD_CAUSAL_LM = 8, /* next-token logits: the token embedding again when tied, else a matrix of its own */
+    HEAD_SPAN = 16      /* question answering: a start and an end logit per token */
+};                      /* bits: a model may carry several while it trains */
 
 struct model_config {
     char family[16]; /* "bert" */
@@ -41,8 +43,15 @@ struct model_config {
     enum model_activation activation;
     enum model_position position;
     float norm_epsilon;
-    int32_t pad_id;       /* its embedding row gets no gradient from look-ups; -1: none */
-    unsigned model_heads; /* enum model_head bits present */
+    size_t embedding_width; /* of the token embedding; differs from width in OPT-350M, which projects in and out */
+    size_t position_offset; /* added to a position before its row is read: 2 in OPT, else 0 */
+    size_t window;          /* sliding window: a token sees itself and window-1 before it; 0: all before it */
+    float rotary_base;      /* rope_theta; 0 when positions are learned */
+    bool tied;              /* the language-model head is the token embedding */
+    bool query_bias;        /* biases on query, key, value (Qwen2 yes, Llama no) */
+    bool final_norm;        /* a norm after the last block */
+    int32_t pad_id;         /* its embedding row gets no gradient from look-ups; -1: none */
+    unsigned model_heads;   /* enum model_head bits present */
 };
 
 /* Fill defaults of a family (norm, activation, epsilon, …) leaving sizes zero. E_NOT_FOUND names the families known. */
@@ -138,12 +147,18 @@ struct linear *model_linear_find(struct model *model, const char *name);
 int linear_pack(struct model *model, struct linear *linear, const struct weight_format *format, size_t group,
                 bool symmetric, const struct weight_grid *grid);
 
+struct kv_cache; /* model/kv_cache.h */
+
 /* What a batch is. */
 struct batch {
     size_t sequences, tokens;
     const int32_t *ids;         /* [T] */
     const uint32_t *offset;     /* [B+1] into ids */
     const int32_t *token_types; /* [T], NULL: all 0 */
+    /* With a cache (causal models): the tokens of sequence i follow what slot[i] (NULL: slot i) holds; their keys
+     * and values are appended and the slot's length grows. E_LIMIT when it is full. */
+    struct kv_cache *cache;
+    const uint32_t *slot; /* [B] */
 };
 
 /* Called with the input of every linear layer just before it is multiplied; x is (T,N) dense. */
@@ -163,6 +178,15 @@ void workspace_close(struct workspace *workspace);
 /* Make the weights ready to multiply (panels for f32, row sums). Idempotent; call after the last edit. */
 int model_prepare(struct model *model, enum gemm_backend backend);
 
+/* How f32 matrices that no technique packed are held and multiplied: as they are; as f16, widened to f32 as they are
+ * multiplied (every CPU); or as bf16, with activations rounded to bf16 and sums in f32 (E_UNSUPPORTED where the CPU
+ * has no such instruction and no emulation was asked for). */
+enum weight_storage { STORAGE_F32, STORAGE_F16, STORAGE_BF16 };
+const char *weight_storage_name(enum weight_storage storage); /* "f32", … */
+/* model_prepare with a storage. The tied language-model head follows it; look-ups in the embedding table round alike.
+ */
+int model_prepare_as(struct model *model, enum gemm_backend backend, enum weight_storage storage);
+
 /* Values changed after model_prepare: drop what it made, so that nothing old is multiplied. */
 void model_unprepare(struct model *model);
 
@@ -178,6 +202,7 @@ struct model_output {
     const float *hidden; /* (T,C) of the last block */
     const float *pooled; /* (B,C) */
     const float *logits; /* (B,classes) */
+    const float *span;   /* (T,2): start and end logits */
 };
 
 /* Inference. E_SHAPE: a sequence longer than the positions, an id outside the vocabulary; E_MEMORY. */
@@ -187,10 +212,19 @@ int model_forward(const struct model *model, const struct batch *batch, const st
 /* Every hidden state, for tests: out (L+1, T, C): embeddings, then the raw output of each block. */
 int model_hidden_states(const struct model *model, const struct batch *batch, struct workspace *workspace, float *out);
 
-/* Masked-LM logits of chosen tokens, after a model_forward on the same workspace gave `hidden`: rows are token
- * indices, out (count, V). E_UNSUPPORTED when the model has no masked-LM head. Single-threaded; for tests and tools. */
-int model_masked_logits(const struct model *model, const float *hidden, const uint32_t *rows, size_t count,
-                        struct workspace *workspace, float *out);
+/* Vocabulary logits (masked or causal language model) of chosen tokens after a model_forward on the same workspace
+ * gave `hidden`: rows are token indices (NULL: 0..count-1), out (count,V). On all threads. E_UNSUPPORTED when the model
+ * has no such head. */
+int model_logits(const struct model *model, const float *hidden, const uint32_t *rows, size_t count,
+                 struct workspace *workspace, float *out);
+
+/* Negative log-likelihood in nats of target[i] (-1: left out, nll 0) given row rows[i] of `hidden`, without ever
+ * holding more than a tile of logits: nll [count]; best [count] or NULL: the most probable id. */
+int model_token_nll(const struct model *model, const float *hidden, const uint32_t *rows, const int32_t *target,
+                    size_t count, struct workspace *workspace, float *nll, int32_t *best);
+
+/* Mean of each sequence's rows of `hidden`, scaled to unit length when asked (sentence embeddings): out (B,C). */
+void model_mean_pool(const struct model *model, const struct batch *batch, const float *hidden, bool unit, float *out);
 
 /* Work of one forward pass: multiply-adds in linear layers and attention, for a batch. */
 uint64_t model_multiply_adds(const struct model *model, const struct batch *batch);

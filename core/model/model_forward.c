@@ -262,8 +262,8 @@ int model_hidden_states(const struct model *model, const struct batch *batch, st
     return forward_run(model, batch, NULL, workspace, out, &output);
 }
 
-int model_masked_logits(const struct model *model, const float *hidden, const uint32_t *rows, size_t count,
-                        struct workspace *workspace, float *out) {
+int model_logits(const struct model *model, const float *hidden, const uint32_t *rows, size_t count,
+                 struct workspace *workspace, float *out) {
     int status = 0;
     const struct part_view *transform = model_part(model, PART_HEAD_TRANSFORM),
                            *norm = model_part(model, PART_HEAD_NORM), *bias = model_part(model, PART_HEAD_BIAS);
@@ -276,7 +276,7 @@ int model_masked_logits(const struct model *model, const float *hidden, const ui
     block = taken;
     gathered = block;
     x = block + count * C;
-    for (size_t i = 0; i < count; i++) memcpy(gathered + i * C, hidden + rows[i] * C, C * sizeof(float));
+    for (size_t i = 0; i < count; i++) memcpy(gathered + i * C, hidden + (rows ? rows[i] : i) * C, C * sizeof(float));
     TRY(weight_matmul(&transform->linear->weight, count, gathered, transform->linear->bias, x, &workspace->scratch));
     for (size_t i = 0; i < count; i++) kernels.gelu(C, x + i * C, x + i * C);
     kernels.layer_norm(count, C, x, norm->weight->value, norm->bias->value, model->config.norm_epsilon, x, NULL, NULL);

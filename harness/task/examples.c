@@ -20,7 +20,7 @@ struct owned {
     int32_t *label;
 };
 
-struct encoding {
+struct encoding_job {
     const struct task_text *texts;
     const struct tokenizer *tokenizer;
     struct tokenizer_special special;
@@ -29,7 +29,7 @@ struct encoding {
     uint32_t *length; /* [count]; 0: the tokenizer failed */
 };
 
-static int text_encode(const struct encoding *encoding, size_t item) {
+static int text_encode(const struct encoding_job *encoding, size_t item) {
     int status = 0;
     size_t used = 0, tokens = 0, closing = encoding->special.sep >= 0;
     int32_t *ids = encoding->ids + item * encoding->max_tokens;
@@ -55,7 +55,7 @@ out:
 static void texts_encode(void *context, size_t begin, size_t end, int worker) {
     (void)worker;
     for (size_t i = begin; i < end; i++)
-        if (text_encode(context, i) < 0) ((struct encoding *)context)->length[i] = 0;
+        if (text_encode(context, i) < 0) ((struct encoding_job *)context)->length[i] = 0;
 }
 
 int task_examples_open(struct task_examples *out, const struct task *task, enum task_split split,
@@ -63,7 +63,7 @@ int task_examples_open(struct task_examples *out, const struct task *task, enum 
     int status = 0;
     void *block = NULL;
     memset(out, 0, sizeof *out);
-    struct encoding encoding = {.texts = &task->split[split],
+    struct encoding_job encoding = {.texts = &task->split[split],
                                 .tokenizer = tokenizer,
                                 .special = tokenizer_special(tokenizer),
                                 .max_tokens = max_tokens};

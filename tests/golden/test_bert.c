@@ -169,7 +169,7 @@ static void test_masked_lm_outputs(void **state) {
     float *logits = calloc(T * V, sizeof(float));
     uint32_t *rows = calloc(T, sizeof(uint32_t));
     for (size_t t = 0; t < T; t++) rows[t] = (uint32_t)t;
-    if (model_masked_logits(&golden.model, output.hidden, rows, T, &golden.workspace, logits) < 0)
+    if (model_logits(&golden.model, output.hidden, rows, T, &golden.workspace, logits) < 0)
         fail_msg("%s", error_text());
     compare_padded(&golden, "logits", logits, V, floats(&golden.io, "padded.logits", golden.B * golden.T_padded * V));
     check_hidden(&golden);

@@ -1,0 +1,38 @@
+/* Keys and values of past tokens, in place: one block per model, [layer][slot][K heads][capacity][D].
+ *
+ * A forward pass whose batch names a cache appends to its slots and attends to all they hold. Stored as f32 or f16.
+ */
+#ifndef KV_CACHE_H
+#define KV_CACHE_H
+
+#include "model/model.h"
+
+enum cache_type { CACHE_F32, CACHE_F16 };
+
+struct kv_cache {
+    enum cache_type type;
+    size_t slots, capacity, layers, key_value_heads, head_width;
+    uint32_t *length; /* [slots] tokens held */
+    unsigned char *keys, *values;
+    size_t bytes; /* of keys and values together */
+};
+
+/* Room for `capacity` tokens in each of `slots` sequences. E_UNSUPPORTED: the model is not causal; E_SHAPE: more than
+ * its positions; E_MEMORY. */
+int kv_cache_open(struct kv_cache *cache, const struct model *model, size_t slots, size_t capacity,
+                  enum cache_type type);
+void kv_cache_close(struct kv_cache *cache); /* accepts a zeroed cache */
+
+/* Forget the tokens of a slot from `length` on. */
+void kv_cache_cut(struct kv_cache *cache, size_t slot, size_t length);
+/* Slot i becomes what slot from[i] was, for i < count (beam search); a permutation with repeats is fine. E_MEMORY. */
+int kv_cache_reorder(struct kv_cache *cache, const uint32_t *from, size_t count);
+
+static inline size_t cache_element_bytes(enum cache_type type) { return type == CACHE_F16 ? 2 : 4; }
+/* Bytes from keys (or values) to row 0 of one head of one slot in one layer. */
+static inline size_t kv_cache_offset(const struct kv_cache *cache, size_t layer, size_t slot, size_t head) {
+    return ((layer * cache->slots + slot) * cache->key_value_heads + head) * cache->capacity * cache->head_width *
+           cache_element_bytes(cache->type);
+}
+
+#endif
