@@ -64,9 +64,9 @@ int task_examples_open(struct task_examples *out, const struct task *task, enum 
     void *block = NULL;
     memset(out, 0, sizeof *out);
     struct encoding_job encoding = {.texts = &task->split[split],
-                                .tokenizer = tokenizer,
-                                .special = tokenizer_special(tokenizer),
-                                .max_tokens = max_tokens};
+                                    .tokenizer = tokenizer,
+                                    .special = tokenizer_special(tokenizer),
+                                    .max_tokens = max_tokens};
     size_t count = encoding.texts->count, slots = 0;
     if (max_tokens < 3) FAIL(E_ARGUMENT, "max_tokens must be at least 3 (got %zu)", max_tokens);
     TRY(size_multiply(count, max_tokens, &slots));

@@ -84,7 +84,7 @@ static bool golden_load(struct golden *golden, const char *family, bool editable
         if (!per_token) golden->labels[b] = labels[b];
         golden->offset[b + 1] = (uint32_t)used;
     }
-    golden->batch = (struct batch){B, used, golden->ids, golden->offset, golden->types};
+    golden->batch = (struct batch){B, used, golden->ids, golden->offset, golden->types, NULL, NULL};
     return true;
 }
 

@@ -50,7 +50,7 @@ void small_batch_new(struct small_batch *batch, const struct model_config *confi
         batch->types[t] = (int32_t)random_below(&random, config->token_types);
         batch->masked[t] = random_below(&random, 3) ? -100 : (int32_t)random_below(&random, config->vocabulary);
     }
-    batch->batch = (struct batch){count, T, batch->ids, batch->offset, batch->types};
+    batch->batch = (struct batch){count, T, batch->ids, batch->offset, batch->types, NULL, NULL};
 }
 
 void small_batch_free(struct small_batch *batch) {
