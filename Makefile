@@ -175,6 +175,12 @@ demo: ## install what is missing, build, run the main experiment, print the repo
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@$(RUNEXP) configs/quickstart.yaml
 
+models: ## fetch MiniLM-L6 and SmolLM2-135M into models/ (176 MB; see DEVELOPERS.md)
+	@tools/models.sh
+
+peers: ## the Python environment that comparisons with peers use (PEERS_VENV=DIR: one that exists)
+	@PEERS_VENV='$(PEERS_VENV)' tools/peers.sh
+
 install: $(RUNEXP) ## install runexp, configs, plots and headers under DESTDIR/PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/shrinklab/configs $(DESTDIR)$(PREFIX)/share/shrinklab/plots $(DESTDIR)$(PREFIX)/include/shrinklab
 	install -m 755 $(RUNEXP) $(DESTDIR)$(PREFIX)/bin/runexp
@@ -190,4 +196,4 @@ clean: ## remove build/
 	rm -rf build
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: all help deps test test-long test-only test-golden test-san bench lint fuzz demo install uninstall clean plugin tests-build FORCE
+.PHONY: all help deps test test-long test-only test-golden test-san bench lint fuzz demo models peers install uninstall clean plugin tests-build FORCE
