@@ -1,9 +1,7 @@
-/* Byte-level BPE (Radford et al. 2019): splitting, encoding, decoding.
+/* The public functions of tokenizers: what all kinds share.
  *
- * A word is merged by rank: of all neighbouring pairs the one learned first is joined, leftmost first, until
- * none is known. Short words scan an array of ranks (a word of a gloss has about 6 bytes, one cache line);
- * words above SHORT_WORD keep a heap over a linked list, so no input is quadratic. No cache of words is
- * kept: encoding is const and any number of threads may share a tokenizer.
+ * tokenizer_append does a text's whole way, see tokenizer_parts.h. Two texts are encoded one after the other into a
+ * scratch encoding, cut to the lengths that fit, and laid out by the pair template.
  */
 #include "text/tokenizer.h"
 
@@ -13,227 +11,24 @@
 
 #include <string.h>
 
-#define SHORT_WORD 64
+enum tokenizer_kind tokenizer_kind(const struct tokenizer *tokenizer) { return tokenizer->kind; }
 
-const char *const special_names[SPECIAL_COUNT] = {"[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"};
-
-/* ---- splitting ------------------------------------------------------------------------------------ */
-enum byte_class { CLASS_SPACE, CLASS_LETTER, CLASS_DIGIT, CLASS_OTHER };
-
-static enum byte_class byte_class(uint8_t byte) {
-    uint8_t lower = byte_lower(byte);
-    if (byte == ' ' || (byte >= '\t' && byte <= '\r')) return CLASS_SPACE;
-    if (byte >= 0x80 || (lower >= 'a' && lower <= 'z')) return CLASS_LETTER;
-    return byte >= '0' && byte <= '9' ? CLASS_DIGIT : CLASS_OTHER;
-}
-
-/* Length of 's 't 'm 'd 're 've 'll at the start of text, or 0. */
-static size_t contraction_length(const uint8_t *text, size_t bytes, bool lower_case) {
-    if (bytes < 2 || text[0] != '\'') return 0;
-    char a = (char)(lower_case ? byte_lower(text[1]) : text[1]);
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    if (bytes < 3) return 0;
-    char b = (char)(lower_case ? byte_lower(text[2]) : text[2]);
-    return ((a == 'r' || a == 'v') && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
-}
-
-size_t word_length(const uint8_t *text, size_t bytes, bool lower_case) {
-    size_t length = contraction_length(text, bytes, lower_case);
-    if (length) return length;
-    size_t start = text[0] == ' ' && bytes > 1;
-    enum byte_class class = byte_class(text[start]);
-    if (class != CLASS_SPACE) {
-        for (length = start + 1; length < bytes && byte_class(text[length]) == class;) length++;
-        return length;
-    }
-    /* Blanks: the last one before a word belongs to that word or stands alone. */
-    for (length = 0; length < bytes && byte_class(text[length]) == CLASS_SPACE;) length++;
-    return length < bytes && length > 1 ? length - 1 : length;
-}
-
-/* ---- merging one word ----------------------------------------------------------------------------- */
-/* ids starts as one id a byte; returns how many are left. count <= SHORT_WORD. */
-static size_t merge_short(const struct tokenizer *tokenizer, uint32_t *ids, size_t count) {
-    uint32_t rank[SHORT_WORD]; /* of the pair (i, i+1) */
-    for (size_t i = 0; i + 1 < count; i++) rank[i] = pair_map_find(&tokenizer->ranks, ids[i], ids[i + 1]);
-    while (count > 1) {
-        size_t best = 0;
-        for (size_t i = 1; i + 1 < count; i++)
-            if (rank[i] < rank[best]) best = i;
-        if (rank[best] == MAP_NONE) break;
-        ids[best] = tokenizer->merges[rank[best]].result;
-        count--;
-        for (size_t i = best + 1; i < count; i++) {
-            ids[i] = ids[i + 1];
-            if (i + 1 < count) rank[i] = rank[i + 1];
-        }
-        if (best > 0) rank[best - 1] = pair_map_find(&tokenizer->ranks, ids[best - 1], ids[best]);
-        if (best + 1 < count) rank[best] = pair_map_find(&tokenizer->ranks, ids[best], ids[best + 1]);
-    }
-    return count;
-}
-
-/* The pairs of a long word in the order they are to be merged: by rank, then place. An entry is stale when
- * the pair at its place has another rank by now. */
-struct word_heap {
-    struct word_pair {
-        uint32_t rank, place;
-    } * items;
-    size_t count;
-};
-
-static bool pair_before(struct word_pair a, struct word_pair b) {
-    return a.rank != b.rank ? a.rank < b.rank : a.place < b.place;
-}
-
-static void heap_push(struct word_heap *heap, struct word_pair item) {
-    size_t i = heap->count++;
-    for (; i && pair_before(item, heap->items[(i - 1) / 2]); i = (i - 1) / 2) heap->items[i] = heap->items[(i - 1) / 2];
-    heap->items[i] = item;
-}
-
-static struct word_pair heap_pop(struct word_heap *heap) {
-    struct word_pair top = heap->items[0], last = heap->items[--heap->count];
-    size_t i = 0;
-    for (size_t child; (child = 2 * i + 1) < heap->count; i = child) {
-        if (child + 1 < heap->count && pair_before(heap->items[child + 1], heap->items[child])) child++;
-        if (!pair_before(heap->items[child], last)) break;
-        heap->items[i] = heap->items[child];
-    }
-    heap->items[i] = last;
-    return top;
-}
-
-struct long_word {
-    uint32_t *ids, *next, *previous, *rank; /* by place; next == count at the end */
-    uint32_t count;
-    struct word_heap heap;
-};
-
-static void rank_pair(const struct tokenizer *tokenizer, struct long_word *word, uint32_t place) {
-    uint32_t right = word->next[place];
-    word->rank[place] =
-        right == word->count ? MAP_NONE : pair_map_find(&tokenizer->ranks, word->ids[place], word->ids[right]);
-    if (word->rank[place] != MAP_NONE)
-        heap_push(&word->heap, (struct word_pair){.rank = word->rank[place], .place = place});
-}
-
-/* As merge_short for any length, in n log n. At most 3n entries enter the heap: n pairs at first and two
- * with each of at most n merges. */
-static int merge_long(const struct tokenizer *tokenizer, uint32_t *ids, size_t count, size_t *left) {
+int tokenizer_new(struct tokenizer **tokenizer, enum tokenizer_kind kind, const struct tokenizer_traits *traits) {
     int status = 0;
     void *block = NULL;
-    if (count > UINT32_MAX / 4) FAIL(E_LIMIT, "a word of %zu bytes is too long", count);
-    TRY(memory_take(&block, 9 * count, sizeof(uint32_t)));
-    uint32_t *numbers = block;
-    struct long_word word = {.ids = ids, .next = numbers, .previous = numbers + count, .rank = numbers + 2 * count};
-    word.count = (uint32_t)count;
-    word.heap.items = (struct word_pair *)(void *)(numbers + 3 * count);
-    for (uint32_t i = 0; i < word.count; i++) {
-        word.next[i] = i + 1;
-        word.previous[i] = i - 1;
-    }
-    for (uint32_t i = 0; i < word.count; i++) rank_pair(tokenizer, &word, i);
-    while (word.heap.count) {
-        struct word_pair pair = heap_pop(&word.heap);
-        uint32_t place = pair.place, right = word.next[place];
-        if (word.rank[place] != pair.rank) continue;
-        ids[place] = tokenizer->merges[pair.rank].result;
-        word.next[place] = word.next[right];
-        word.rank[right] = MAP_NONE;
-        if (word.next[place] < word.count) word.previous[word.next[place]] = place;
-        rank_pair(tokenizer, &word, place);
-        if (place > 0) rank_pair(tokenizer, &word, word.previous[place]);
-    }
-    *left = 0;
-    for (uint32_t i = 0; i < word.count; i = word.next[i]) ids[(*left)++] = ids[i];
-out:
-    memory_release(block);
-    return status;
-}
-
-/* ---- the public functions ------------------------------------------------------------------------- */
-int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t bytes, int32_t *ids, size_t capacity,
-                     size_t *count) {
-    int status = 0;
-    const uint8_t *from = (const uint8_t *)text;
-    uint32_t short_word[SHORT_WORD];
-    void *block = NULL;
-    *count = 0;
-    while (bytes) {
-        size_t length = word_length(from, bytes, tokenizer->lower_case), left = 0;
-        uint32_t *word = short_word;
-        if (length > SHORT_WORD) {
-            TRY(memory_resize(&block, length, sizeof *word));
-            word = block;
-        }
-        for (size_t i = 0; i < length; i++) word[i] = tokenizer->first[from[i]];
-        if (length > SHORT_WORD) TRY(merge_long(tokenizer, word, length, &left));
-        else left = merge_short(tokenizer, word, length);
-        for (size_t i = 0; i < left; i++, ++*count)
-            if (*count < capacity) ids[*count] = (int32_t)word[i];
-        from += length;
-        bytes -= length;
-    }
-out:
-    memory_release(block);
-    return status;
-}
-
-int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
-    int status = 0;
-    void *block = NULL;
-    size_t bytes = 0, used = 0;
-    *text = NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] < 0 || (size_t)ids[i] >= tokenizer->tokens.count)
-            FAIL(E_ARGUMENT, "id %d is outside the vocabulary of %zu", ids[i], tokenizer->tokens.count);
-        if (!tokenizer->special[ids[i]]) bytes += text_pool_length(&tokenizer->tokens, (size_t)ids[i]);
-    }
-    TRY(memory_take(&block, bytes + 1, 1));
-    *text = block;
-    for (size_t i = 0; i < count; i++) {
-        if (tokenizer->special[ids[i]]) continue;
-        size_t length = text_pool_length(&tokenizer->tokens, (size_t)ids[i]);
-        memcpy(*text + used, text_pool_text(&tokenizer->tokens, (size_t)ids[i]), length);
-        used += length;
-    }
-out:
-    return status;
-}
-
-static int32_t special_id(const struct tokenizer *tokenizer, const char *name) {
-    uint32_t id = text_pool_find(&tokenizer->tokens, name, strlen(name));
-    return id != MAP_NONE && tokenizer->special[id] ? (int32_t)id : -1;
-}
-
-int tokenizer_finish(struct tokenizer *tokenizer) {
-    int status = 0;
-    for (size_t i = 0; i < tokenizer->merge_count; i++) {
-        const struct merge *merge = &tokenizer->merges[i];
-        uint32_t found;
-        TRY(pair_map_add(&tokenizer->ranks, merge->left, merge->right, (uint32_t)i, &found));
-        if (found != i) FAIL(E_FORMAT, "merge %zu repeats merge %u", i, found);
-    }
-    for (unsigned byte = 0; byte < 256; byte++) {
-        char text = (char)(tokenizer->lower_case ? byte_lower((uint8_t)byte) : byte);
-        tokenizer->first[byte] = text_pool_find(&tokenizer->tokens, &text, 1);
-        if (tokenizer->first[byte] == MAP_NONE || tokenizer->special[tokenizer->first[byte]])
-            FAIL(E_UNSUPPORTED, "the vocabulary has no token for byte 0x%02x", byte);
-    }
-    tokenizer->names = (struct tokenizer_special){
-        .pad = special_id(tokenizer, special_names[0]),
-        .cls = special_id(tokenizer, special_names[1]),
-        .sep = special_id(tokenizer, special_names[2]),
-        .mask = special_id(tokenizer, special_names[3]),
-        .unknown = special_id(tokenizer, special_names[4]),
-    };
+    *tokenizer = NULL;
+    TRY(memory_take(&block, 1, sizeof **tokenizer));
+    *tokenizer = block;
+    (*tokenizer)->kind = kind;
+    (*tokenizer)->traits = traits;
+    (*tokenizer)->names = (struct tokenizer_special){-1, -1, -1, -1, -1, -1, -1};
 out:
     return status;
 }
 
 void tokenizer_free(struct tokenizer *tokenizer) {
     if (!tokenizer) return;
+    if (tokenizer->traits->close) tokenizer->traits->close(tokenizer);
     text_pool_close(&tokenizer->tokens);
     pair_map_close(&tokenizer->ranks);
     memory_release(tokenizer->special);
@@ -246,4 +41,163 @@ size_t tokenizer_vocabulary(const struct tokenizer *tokenizer) { return tokenize
 
 struct tokenizer_special tokenizer_special(const struct tokenizer *tokenizer) {
     return tokenizer->names;
+}
+
+int32_t tokenizer_special_id(const struct tokenizer *tokenizer, const char *name) {
+    uint32_t id = text_pool_find(&tokenizer->tokens, name, strlen(name));
+    return id != MAP_NONE && tokenizer->special[id] ? (int32_t)id : -1;
+}
+
+bool template_add(struct token_template *template, enum template_part part, int32_t id, int32_t type) {
+    if (template->count == TEMPLATE_MAX) return false;
+    template->items[template->count].part = part;
+    template->items[template->count].id = id;
+    template->items[template->count++].type = type;
+    return true;
+}
+
+/* ---- growing encodings ---------------------------------------------------------------------------- */
+int encoding_grow(struct encoding *encoding, size_t more) {
+    int status = 0;
+    size_t capacity = 2 * encoding->capacity + more + 32;
+    void *block = encoding->ids;
+    if (more > UINT32_MAX || capacity > UINT32_MAX) FAIL(E_LIMIT, "more than 2^32 tokens");
+    TRY(memory_resize(&block, capacity, sizeof *encoding->ids));
+    encoding->ids = block;
+    if (encoding->with_offsets) {
+        block = encoding->begin;
+        TRY(memory_resize(&block, capacity, sizeof *encoding->begin));
+        encoding->begin = block;
+        block = encoding->end;
+        TRY(memory_resize(&block, capacity, sizeof *encoding->end));
+        encoding->end = block;
+    }
+    encoding->capacity = capacity;
+out:
+    return status;
+}
+
+void encoding_close(struct encoding *encoding) {
+    memory_release(encoding->ids);
+    memory_release(encoding->begin);
+    memory_release(encoding->end);
+    *encoding = (struct encoding){0};
+}
+
+/* ---- encoding ------------------------------------------------------------------------------------- */
+static int append_text(const struct tokenizer *tokenizer, const char *text, size_t bytes, struct encoding *encoding) {
+    struct segment segment = {.text = text, .bytes = bytes};
+    return bytes ? tokenizer->traits->encode(tokenizer, &segment, encoding) : 0;
+}
+
+int tokenizer_append(const struct tokenizer *tokenizer, const char *text, size_t bytes, bool special, bool literal,
+                     struct encoding *encoding) {
+    int status = 0;
+    const struct token_template *template = &tokenizer->single;
+    if (bytes > UINT32_MAX) FAIL(E_LIMIT, "a text of %zu bytes is too long", bytes);
+    (void)literal;
+    if (!special || !template->count) TRY(append_text(tokenizer, text, bytes, encoding));
+    for (size_t i = 0; special && i < template->count; i++) {
+        if (template->items[i].part == TEMPLATE_ID) TRY(encoding_add(encoding, template->items[i].id, 0, 0));
+        else TRY(append_text(tokenizer, text, bytes, encoding));
+    }
+out:
+    return status;
+}
+
+int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t bytes, int32_t *ids, size_t capacity,
+                     size_t *count) {
+    int status = 0;
+    struct encoding encoding = {0};
+    *count = 0;
+    TRY(tokenizer_append(tokenizer, text, bytes, false, true, &encoding));
+    *count = encoding.count;
+    size_t kept = encoding.count < capacity ? encoding.count : capacity;
+    if (kept) memcpy(ids, encoding.ids, kept * sizeof *ids);
+out:
+    encoding_close(&encoding);
+    return status;
+}
+
+/* ---- two texts ------------------------------------------------------------------------------------ */
+/* What is left of two texts of these lengths in `room` tokens, as Hugging Face's longest_first: the longer one is cut
+ * to what the shorter one leaves; where both are longer than half, each gets half, the longer one the odd token. */
+static void cut_longest(size_t room, size_t *first, size_t *second) {
+    size_t *shorter = *first > *second ? second : first, *longer = shorter == first ? second : first;
+    if (*shorter + *longer <= room) return;
+    if (*shorter <= room / 2) {
+        *longer = room - *shorter;
+    } else {
+        *shorter = room / 2;
+        *longer = room - room / 2;
+    }
+}
+
+static int lay_out_pair(const struct token_template *template, const struct encoding *texts, size_t split,
+                        const size_t kept[2], struct encoding *encoding, int32_t *types) {
+    int status = 0;
+    for (size_t i = 0; i < template->count; i++) {
+        int32_t type = template->items[i].type;
+        if (template->items[i].part == TEMPLATE_ID) {
+            TRY(encoding_add(encoding, template->items[i].id, 0, 0));
+            if (types) *types++ = type;
+            continue;
+        }
+        bool second = template->items[i].part == TEMPLATE_SECOND;
+        size_t from = second ? split : 0, to = from + kept[second];
+        for (size_t k = from; k < to; k++) {
+            bool offsets = texts->with_offsets;
+            TRY(encoding_add(encoding, texts->ids[k], offsets ? texts->begin[k] : 0, offsets ? texts->end[k] : 0));
+            if (types) *types++ = type;
+        }
+    }
+out:
+    return status;
+}
+
+int tokenizer_append_pair(const struct tokenizer *tokenizer, const char *first, const char *second, size_t max_tokens,
+                          bool only_second, struct encoding *encoding, int32_t **types) {
+    int status = 0;
+    const struct token_template *template = &tokenizer->pair;
+    struct encoding texts = {.with_offsets = encoding->with_offsets};
+    size_t around = 0, begin = encoding->count;
+    void *block = NULL;
+    if (types) *types = NULL;
+    if (!template->count) FAIL(E_UNSUPPORTED, "this tokenizer has no form for two texts");
+    for (size_t i = 0; i < template->count; i++) around += template->items[i].part == TEMPLATE_ID;
+    TRY(tokenizer_append(tokenizer, first, strlen(first), false, false, &texts));
+    size_t split = texts.count;
+    TRY(tokenizer_append(tokenizer, second, strlen(second), false, false, &texts));
+    size_t kept[2] = {split, texts.count - split};
+    if (max_tokens && max_tokens < around)
+        FAIL(E_ARGUMENT, "%zu tokens have no room for the %zu special ones of two texts", max_tokens, around);
+    if (max_tokens && only_second) {
+        if (kept[0] > max_tokens - around)
+            FAIL(E_ARGUMENT, "the first text alone has %zu tokens of at most %zu", kept[0], max_tokens - around);
+        size_t room = max_tokens - around - kept[0];
+        if (kept[1] > room) kept[1] = room;
+    } else if (max_tokens) {
+        cut_longest(max_tokens - around, &kept[0], &kept[1]);
+    }
+    if (types) TRY(memory_take(&block, around + kept[0] + kept[1], sizeof **types));
+    TRY(lay_out_pair(template, &texts, split, kept, encoding, block));
+    if (types) *types = block;
+    block = NULL;
+out:
+    if (status < 0) encoding->count = begin;
+    memory_release(block);
+    encoding_close(&texts);
+    return status;
+}
+
+/* ---- decoding ------------------------------------------------------------------------------------- */
+int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
+    int status = 0;
+    *text = NULL;
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= tokenizer->tokens.count)
+            FAIL(E_ARGUMENT, "id %d is outside the vocabulary of %zu", ids[i], tokenizer->tokens.count);
+    status = tokenizer->traits->decode(tokenizer, ids, count, text);
+out:
+    return status;
 }

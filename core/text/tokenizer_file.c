@@ -342,12 +342,11 @@ int tokenizer_parse(struct tokenizer **tokenizer, const char *json, size_t bytes
     struct json_document document = {0};
     struct tokenizer *fresh = NULL;
     struct alphabet alphabet;
-    void *block = NULL, *scratch = NULL;
+    void *scratch = NULL;
     *tokenizer = NULL;
     TRY(json_open(&document, json, bytes));
     const struct json *root = json_root(&document);
-    TRY(memory_take(&block, 1, sizeof *fresh));
-    fresh = block;
+    TRY(tokenizer_new(&fresh, TOKENIZER_BYTE_BPE, &byte_bpe_traits));
     TRY(check_supported(root, &fresh->lower_case));
     TRY(memory_take(&scratch, bytes, 1)); /* decoding never lengthens, and no string is longer than the file */
     alphabet_fill(&alphabet);

@@ -1,4 +1,10 @@
-/* The inside of a tokenizer, shared by training, files and encoding. Private to core/text. */
+/* The inside of a tokenizer, shared by training, files and the kinds. Private to core/text.
+ *
+ * A text passes through the same steps whatever the kind (tokenizer.c): special tokens spelled out in it are cut out,
+ * the kind encodes the segments between them, and a template puts special tokens around the whole. A kind is a row of
+ * functions (struct tokenizer_traits) over what it keeps in `state`; byte-level BPE, which is also trained here,
+ * keeps its merges in the struct itself. Encoding takes a const tokenizer: any number of threads may share one.
+ */
 #ifndef TOKENIZER_PARTS_H
 #define TOKENIZER_PARTS_H
 
@@ -7,13 +13,49 @@
 
 #define VOCABULARY_MAX (1u << 20)
 #define SPECIAL_COUNT 5
+#define TEMPLATE_MAX 16
 
 extern const char *const special_names[SPECIAL_COUNT]; /* [PAD] [CLS] [SEP] [MASK] [UNK] */
 
+/* A part of the text that one call of a kind encodes: no special token is spelled out in it. */
+struct segment {
+    const char *text;
+    size_t bytes;  /* > 0 */
+    size_t origin; /* its first byte's place in the whole text: offsets are relative to that */
+};
+
+struct tokenizer_traits {
+    /* Append the tokens of a segment with encoding_add. */
+    int (*encode)(const struct tokenizer *tokenizer, const struct segment *segment, struct encoding *encoding);
+    /* The text of ids, which are inside the vocabulary; zero-terminated, memory_release. Drops special tokens. */
+    int (*decode)(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text);
+    /* (optional) Release tokenizer->state, which may be half built. */
+    void (*close)(struct tokenizer *tokenizer);
+};
+extern const struct tokenizer_traits byte_bpe_traits;
+
+/* What stands around one text or two: special ids and the places of the texts, in order. */
+enum template_part { TEMPLATE_FIRST, TEMPLATE_SECOND, TEMPLATE_ID };
+struct token_template {
+    struct {
+        enum template_part part;
+        int32_t id; /* TEMPLATE_ID: the token */
+        int32_t type;
+    } items[TEMPLATE_MAX];
+    size_t count; /* 0: single: just the text; pair: there is no such form */
+};
+
 struct tokenizer {
+    enum tokenizer_kind kind;
+    const struct tokenizer_traits *traits;
     struct text_pool tokens; /* the bytes of each id */
     uint8_t *special;        /* [tokens.count] 1: dropped when decoding, no part of merges */
     uint8_t *added;          /* [tokens.count] 1: written as it is, not by the byte alphabet */
+    struct tokenizer_special names;
+    struct token_template single, pair;
+    void *state; /* of the kind, released by its close */
+
+    /* byte-level BPE */
     struct merge {
         uint32_t left, right, result;
     } * merges; /* by rank: the lowest is applied first */
@@ -21,10 +63,34 @@ struct tokenizer {
     struct pair_map ranks;
     uint32_t first[256]; /* the id a byte starts as, after lower-casing */
     bool lower_case;
-    struct tokenizer_special names;
 };
 
-/* Fill in what follows from tokens, special and merges: ranks, first, names. E_UNSUPPORTED when a byte
+/* A zeroed tokenizer of a kind; tokenizer_free releases it in any state. */
+int tokenizer_new(struct tokenizer **tokenizer, enum tokenizer_kind kind, const struct tokenizer_traits *traits);
+
+/* One token more, from bytes begin .. end-1 of the whole text. E_MEMORY, E_LIMIT. */
+int encoding_grow(struct encoding *encoding, size_t more);
+static inline int encoding_add(struct encoding *encoding, int32_t id, size_t begin, size_t end) {
+    if (encoding->count == encoding->capacity) {
+        int status = encoding_grow(encoding, 1);
+        if (status < 0) return status;
+    }
+    encoding->ids[encoding->count] = id;
+    if (encoding->with_offsets) {
+        encoding->begin[encoding->count] = (uint32_t)begin;
+        encoding->end[encoding->count] = (uint32_t)end;
+    }
+    encoding->count++;
+    return 0;
+}
+
+/* Append to a template; false when it is full. */
+bool template_add(struct token_template *template, enum template_part part, int32_t id, int32_t type);
+
+/* The id of a special token by its text, or -1. */
+int32_t tokenizer_special_id(const struct tokenizer *tokenizer, const char *name);
+
+/* Byte-level BPE: fill in what follows from tokens, special and merges: ranks, first, names. E_UNSUPPORTED when a byte
  * has no token, E_FORMAT when a merge is listed twice. */
 int tokenizer_finish(struct tokenizer *tokenizer);
 

@@ -297,13 +297,11 @@ int tokenizer_train_bpe(struct tokenizer **tokenizer, const char *const *texts, 
     int status = 0;
     struct trainer trainer = {0};
     struct tokenizer *fresh = NULL;
-    void *block = NULL;
     *tokenizer = NULL;
     if (vocabulary < SPECIAL_COUNT + 256 || vocabulary > VOCABULARY_MAX)
         FAIL(E_ARGUMENT, "vocabulary must be a whole number in %d..%u (got %zu)", SPECIAL_COUNT + 256, VOCABULARY_MAX,
              vocabulary);
-    TRY(memory_take(&block, 1, sizeof *fresh));
-    fresh = block;
+    TRY(tokenizer_new(&fresh, TOKENIZER_BYTE_BPE, &byte_bpe_traits));
     fresh->lower_case = lower_case;
     TRY(add_base_tokens(fresh, vocabulary));
     TRY(count_words(&trainer, texts, count, lower_case));
