@@ -1,4 +1,4 @@
-/* binary16 conversion with integer arithmetic only, so that every machine gives the same bits.
+/* binary16 and bfloat16 conversion with integer arithmetic only, so that every machine gives the same bits.
  * f32 has 23 fraction bits and bias 127, f16 has 10 and bias 15. */
 #include "kernels/half.h"
 
@@ -34,5 +34,19 @@ float half_to_float(uint16_t half) {
         bits = sign | (exponent + 112) << 23 | fraction << 13;
     }
     memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+
+uint16_t bf16_from_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+float bf16_to_float(uint16_t bf16) {
+    uint32_t bits = (uint32_t)bf16 << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
     return value;
 }

@@ -75,8 +75,18 @@
 /* y[i] = 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): GPT-2's GELU; in place allowed. Error as gelu. */
 #define KERNEL_GELU_TANH(id) void id(size_t count, const float *x, float *y)
 
-/* y[i] = gate[i] / (1 + e^-gate[i]) * up[i]: SwiGLU (Shazeer 2020); y may be gate or up. */
+/* y[i] = gate[i] / (1 + e^-gate[i]) * up[i]: SwiGLU (Shazeer 2020); y may be gate or up.
+ * Relative error <= 2^-20, but for results below |gate up| 2^-126. */
 #define KERNEL_SILU_GATE(id) void id(size_t count, const float *gate, const float *up, float *y)
+
+/* y[i] = x[i] as IEEE half precision, nearest even: bit for bit half_from_float. */
+#define KERNEL_NARROW_F16(id) void id(size_t count, const float *x, uint16_t *y)
+
+/* y[i] = the half x[i], exactly. */
+#define KERNEL_WIDEN_F16(id) void id(size_t count, const uint16_t *x, float *y)
+
+/* y[i] = x[i] as bf16, nearest even: bit for bit bf16_from_float. */
+#define KERNEL_NARROW_BF16(id) void id(size_t count, const float *x, uint16_t *y)
 
 /* dx[i] = dy[i] * (Φ(x[i]) + x[i] φ(x[i])); dx may be dy. */
 #define KERNEL_GELU_BACKWARD(id) void id(size_t count, const float *x, const float *dy, float *dx)
@@ -109,13 +119,21 @@
 /* One row per kernel: field, contract macro. The table, the checker and the bench all expand this. */
 #define KERNELS(X)                                                                                                     \
     X(matmul_f32, KERNEL_MATMUL_F32)                                                                                   \
+    X(matmul_f16, KERNEL_MATMUL_F16)                                                                                   \
+    X(matmul_bf16, KERNEL_MATMUL_BF16)                                                                                 \
+    X(narrow_f16, KERNEL_NARROW_F16)                                                                                   \
+    X(widen_f16, KERNEL_WIDEN_F16)                                                                                     \
+    X(narrow_bf16, KERNEL_NARROW_BF16)                                                                                 \
     X(quantize_s8, KERNEL_QUANTIZE_S8)                                                                                 \
     X(matmul_s8, KERNEL_MATMUL_S8)                                                                                     \
     X(matmul_u4, KERNEL_MATMUL_U4)                                                                                     \
     X(gelu, KERNEL_GELU)                                                                                               \
+    X(gelu_tanh, KERNEL_GELU_TANH)                                                                                     \
+    X(silu_gate, KERNEL_SILU_GATE)                                                                                     \
     X(gelu_backward, KERNEL_GELU_BACKWARD)                                                                             \
     X(softmax, KERNEL_SOFTMAX)                                                                                         \
     X(layer_norm, KERNEL_LAYER_NORM)                                                                                   \
+    X(rms_norm, KERNEL_RMS_NORM)                                                                                       \
     X(add, KERNEL_ADD)                                                                                                 \
     X(adamw, KERNEL_ADAMW)
 

@@ -23,6 +23,45 @@ KERNEL_MATMUL_F32(matmul_f32_c) {
     }
 }
 
+KERNEL_MATMUL_F16(matmul_f16_c) {
+    for (size_t t = 0; t < T; t++) {
+        float sum[PANEL_ROWS] = {0};
+        for (size_t n = 0; n < N; n++) {
+            float value = x[t * x_stride + n];
+            for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * half_to_float(panel[n * PANEL_ROWS + r]);
+        }
+        for (size_t r = 0; r < valid; r++) y[t * y_stride + r] = bias ? sum[r] + bias[r] : sum[r];
+    }
+}
+
+/* The odd column before the even one, as vdpbf16ps adds them. */
+KERNEL_MATMUL_BF16(matmul_bf16_c) {
+    for (size_t t = 0; t < T; t++) {
+        float sum[PANEL_ROWS] = {0};
+        for (size_t n = 0; n < n_padded; n += 2) {
+            float even = bf16_to_float(x[t * x_stride + n]), odd = bf16_to_float(x[t * x_stride + n + 1]);
+            const uint16_t *pair = panel + n * PANEL_ROWS;
+            for (size_t r = 0; r < PANEL_ROWS; r++) {
+                sum[r] += odd * bf16_to_float(pair[2 * r + 1]);
+                sum[r] += even * bf16_to_float(pair[2 * r]);
+            }
+        }
+        for (size_t r = 0; r < valid; r++) y[t * y_stride + r] = bias ? sum[r] + bias[r] : sum[r];
+    }
+}
+
+KERNEL_NARROW_F16(narrow_f16_c) {
+    for (size_t i = 0; i < count; i++) y[i] = half_from_float(x[i]);
+}
+
+KERNEL_WIDEN_F16(widen_f16_c) {
+    for (size_t i = 0; i < count; i++) y[i] = half_to_float(x[i]);
+}
+
+KERNEL_NARROW_BF16(narrow_bf16_c) {
+    for (size_t i = 0; i < count; i++) y[i] = bf16_from_float(x[i]);
+}
+
 /* The largest magnitude compared as bits, so that a NaN wins and reaches the scale instead of vanishing. */
 static float largest_magnitude(const float *x, size_t count) {
     uint32_t largest = 0;
@@ -109,6 +148,18 @@ KERNEL_GELU(gelu_c) {
     for (size_t i = 0; i < count; i++) y[i] = x[i] * normal_cumulative(x[i]);
 }
 
+/* 0.5 (1 + tanh u) = 1 / (1 + e^-2u), which does not cancel where tanh is near -1. */
+KERNEL_GELU_TANH(gelu_tanh_c) {
+    for (size_t i = 0; i < count; i++) {
+        float twice = 1.5957691216f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
+        y[i] = x[i] / (1.0f + expf(-twice));
+    }
+}
+
+KERNEL_SILU_GATE(silu_gate_c) {
+    for (size_t i = 0; i < count; i++) y[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
 KERNEL_GELU_BACKWARD(gelu_backward_c) {
     for (size_t i = 0; i < count; i++) {
         float density = 0.39894228f * expf(-0.5f * x[i] * x[i]);
@@ -144,6 +195,18 @@ KERNEL_LAYER_NORM(layer_norm_c) {
         float m = (float)center, r = (float)(1.0 / sqrt(squares / (double)C + (double)eps));
         for (size_t c = 0; c < C; c++) out[c] = (in[c] - m) * r * gain[c] + bias[c];
         if (mean) mean[t] = m;
+        if (rstd) rstd[t] = r;
+    }
+}
+
+KERNEL_RMS_NORM(rms_norm_c) {
+    for (size_t t = 0; t < T; t++) {
+        const float *in = x + t * C;
+        float *out = y + t * C;
+        double squares = 0;
+        for (size_t c = 0; c < C; c++) squares += (double)in[c] * in[c];
+        float r = (float)(1.0 / sqrt(squares / (double)C + (double)eps));
+        for (size_t c = 0; c < C; c++) out[c] = in[c] * r * gain[c];
         if (rstd) rstd[t] = r;
     }
 }

@@ -9,12 +9,20 @@
 
 #define NEEDS_AVX2 CPU_AVX2
 #define NEEDS_AVX512 (CPU_AVX2 | CPU_AVX512)
+#define NEEDS_AVX512BF16 (CPU_AVX2 | CPU_AVX512 | CPU_AVX512BF16)
 #define NEEDS_AVX512VNNI (CPU_AVX2 | CPU_AVX512 | CPU_AVX512VNNI)
 
 /* kernel, contract, instruction set (the suffix), flags that it needs */
 #define X86_VARIANTS(X)                                                                                                \
     X(matmul_f32, KERNEL_MATMUL_F32, avx2, NEEDS_AVX2)                                                                 \
     X(matmul_f32, KERNEL_MATMUL_F32, avx512, NEEDS_AVX512)                                                             \
+    X(matmul_f16, KERNEL_MATMUL_F16, avx2, NEEDS_AVX2)                                                                 \
+    X(matmul_f16, KERNEL_MATMUL_F16, avx512, NEEDS_AVX512)                                                             \
+    X(matmul_bf16, KERNEL_MATMUL_BF16, avx2, NEEDS_AVX2)                                                               \
+    X(matmul_bf16, KERNEL_MATMUL_BF16, avx512bf16, NEEDS_AVX512BF16)                                                   \
+    X(narrow_f16, KERNEL_NARROW_F16, avx2, NEEDS_AVX2)                                                                 \
+    X(widen_f16, KERNEL_WIDEN_F16, avx2, NEEDS_AVX2)                                                                   \
+    X(narrow_bf16, KERNEL_NARROW_BF16, avx2, NEEDS_AVX2)                                                               \
     X(quantize_s8, KERNEL_QUANTIZE_S8, avx2, NEEDS_AVX2)                                                               \
     X(matmul_s8, KERNEL_MATMUL_S8, avx2, NEEDS_AVX2)                                                                   \
     X(matmul_s8, KERNEL_MATMUL_S8, avx512vnni, NEEDS_AVX512VNNI)                                                       \
@@ -22,12 +30,18 @@
     X(matmul_u4, KERNEL_MATMUL_U4, avx512vnni, NEEDS_AVX512VNNI)                                                       \
     X(gelu, KERNEL_GELU, avx2, NEEDS_AVX2)                                                                             \
     X(gelu, KERNEL_GELU, avx512, NEEDS_AVX512)                                                                         \
+    X(gelu_tanh, KERNEL_GELU_TANH, avx2, NEEDS_AVX2)                                                                   \
+    X(gelu_tanh, KERNEL_GELU_TANH, avx512, NEEDS_AVX512)                                                               \
+    X(silu_gate, KERNEL_SILU_GATE, avx2, NEEDS_AVX2)                                                                   \
+    X(silu_gate, KERNEL_SILU_GATE, avx512, NEEDS_AVX512)                                                               \
     X(gelu_backward, KERNEL_GELU_BACKWARD, avx2, NEEDS_AVX2)                                                           \
     X(gelu_backward, KERNEL_GELU_BACKWARD, avx512, NEEDS_AVX512)                                                       \
     X(softmax, KERNEL_SOFTMAX, avx2, NEEDS_AVX2)                                                                       \
     X(softmax, KERNEL_SOFTMAX, avx512, NEEDS_AVX512)                                                                   \
     X(layer_norm, KERNEL_LAYER_NORM, avx2, NEEDS_AVX2)                                                                 \
     X(layer_norm, KERNEL_LAYER_NORM, avx512, NEEDS_AVX512)                                                             \
+    X(rms_norm, KERNEL_RMS_NORM, avx2, NEEDS_AVX2)                                                                     \
+    X(rms_norm, KERNEL_RMS_NORM, avx512, NEEDS_AVX512)                                                                 \
     X(add, KERNEL_ADD, avx2, NEEDS_AVX2)                                                                               \
     X(add, KERNEL_ADD, avx512, NEEDS_AVX512)                                                                           \
     X(adamw, KERNEL_ADAMW, avx2, NEEDS_AVX2)                                                                           \

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "checker.h"
+#include "kernels/half.h"
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
 
@@ -55,6 +56,63 @@ static KERNEL_MATMUL_F32(depends_on_the_batch) {
         for (size_t n = 0; n < N; n++) *(n % 2 ? &odd : &even) += x[n] * panel[n * 16 + r];
         y[r] = even + odd + (bias ? bias[r] : 0);
     }
+}
+
+static KERNEL_MATMUL_F16(takes_f16_for_bf16) {
+    for (size_t t = 0; t < T; t++)
+        for (size_t r = 0; r < valid; r++) {
+            float sum = 0;
+            for (size_t n = 0; n < N; n++) sum += x[t * x_stride + n] * bf16_to_float(panel[n * 16 + r]);
+            y[t * y_stride + r] = bias ? sum + bias[r] : sum;
+        }
+}
+static KERNEL_MATMUL_F16(rounds_the_input) {
+    for (size_t t = 0; t < T; t++)
+        for (size_t r = 0; r < valid; r++) {
+            float sum = 0;
+            for (size_t n = 0; n < N; n++)
+                sum += half_to_float(half_from_float(x[t * x_stride + n])) * half_to_float(panel[n * 16 + r]);
+            y[t * y_stride + r] = bias ? sum + bias[r] : sum;
+        }
+}
+static KERNEL_MATMUL_F16(forgets_f16_bias) {
+    (void)bias, matmul_f16_c(T, N, x, x_stride, panel, NULL, y, y_stride, valid);
+}
+static KERNEL_MATMUL_BF16(swaps_the_pair) {
+    for (size_t t = 0; t < T; t++)
+        for (size_t r = 0; r < valid; r++) {
+            float sum = 0;
+            for (size_t n = 0; n < n_padded; n++)
+                sum += bf16_to_float(x[t * x_stride + n]) * bf16_to_float(panel[n / 2 * 32 + r * 2 + (n + 1) % 2]);
+            y[t * y_stride + r] = bias ? sum + bias[r] : sum;
+        }
+}
+static KERNEL_MATMUL_BF16(forgets_the_last_pair) {
+    matmul_bf16_c(T, n_padded - 2, x, x_stride, panel, bias, y, y_stride, valid);
+}
+static KERNEL_MATMUL_BF16(rounds_its_sums) {
+    matmul_bf16_c(T, n_padded, x, x_stride, panel, bias, y, y_stride, valid);
+    for (size_t r = 0; r < valid; r++) y[r] = bf16_to_float(bf16_from_float(y[r]));
+}
+static KERNEL_NARROW_F16(truncates_to_f16) {
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0xffffe000u;
+        float value;
+        memcpy(&value, &bits, sizeof value);
+        y[i] = half_from_float(value);
+    }
+}
+static KERNEL_NARROW_BF16(rounds_ties_up) {
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        y[i] = x[i] != x[i] ? bf16_from_float(x[i]) : (uint16_t)((bits + 0x8000u) >> 16);
+    }
+}
+static KERNEL_WIDEN_F16(flushes_denormals) {
+    for (size_t i = 0; i < count; i++) y[i] = (x[i] & 0x7c00) ? half_to_float(x[i]) : 0;
 }
 
 static KERNEL_QUANTIZE_S8(rounds_half_away) {
@@ -142,6 +200,15 @@ static KERNEL_GELU(tanh_instead_of_erf) {
 }
 static KERNEL_GELU(forgets_the_tail) { gelu_c(count / 8 * 8, x, y); }
 static KERNEL_GELU(overruns_to_whole_vectors) { gelu_c((count + 7) / 8 * 8, x, y); }
+static KERNEL_GELU_TANH(erf_instead_of_tanh) { gelu_c(count, x, y); }
+static KERNEL_GELU_TANH(cubes_without_the_factor) {
+    for (size_t i = 0; i < count; i++)
+        y[i] = 0.5f * x[i] * (1 + tanhf(0.7978845608f * (x[i] + 0.0447f * x[i] * x[i] * x[i])));
+}
+static KERNEL_SILU_GATE(swaps_gate_and_up) { silu_gate_c(count, up, gate, y); }
+static KERNEL_SILU_GATE(gate_without_its_value) {
+    for (size_t i = 0; i < count; i++) y[i] = up[i] / (1 + expf(-gate[i]));
+}
 static KERNEL_GELU_BACKWARD(breaks_in_place) {
     memset(dx, 0, count * sizeof *dx);
     gelu_backward_c(count, x, dy, dx);
@@ -183,6 +250,20 @@ static KERNEL_LAYER_NORM(cancels_in_one_pass) {
         if (rstd) rstd[t] = 1 / sqrtf(fabsf(squares / (float)C - sum / (float)C * (sum / (float)C)) + eps);
     }
 }
+static KERNEL_RMS_NORM(subtracts_the_mean) {
+    for (size_t t = 0; t < T; t++) {
+        double sum = 0, squares = 0;
+        for (size_t c = 0; c < C; c++) sum += (double)x[t * C + c];
+        for (size_t c = 0; c < C; c++) squares += pow((double)x[t * C + c] - sum / (double)C, 2);
+        float factor = (float)(1 / sqrt(squares / (double)C + (double)eps));
+        if (rstd) rstd[t] = factor;
+        for (size_t c = 0; c < C; c++) y[t * C + c] = x[t * C + c] * factor * gain[c];
+    }
+}
+static KERNEL_RMS_NORM(adds_eps_outside_the_root) {
+    rms_norm_c(T, C, x, gain, 0, y, rstd);
+    for (size_t i = 0; i < T * C; i++) y[i] /= 1 + eps;
+}
 static KERNEL_ADD(adds_twice_at_the_end) {
     add_c(count, x, y);
     if (count) y[count - 1] += x[count - 1];
@@ -222,6 +303,19 @@ static void planted_bugs_in_float_multiplication_are_caught(void **state) {
     PLANT(matmul_f32, depends_on_the_batch);
 }
 
+static void planted_bugs_in_16_bits_are_caught(void **state) {
+    (void)state;
+    PLANT(matmul_f16, takes_f16_for_bf16);
+    PLANT(matmul_f16, rounds_the_input);
+    PLANT(matmul_f16, forgets_f16_bias);
+    PLANT(matmul_bf16, swaps_the_pair);
+    PLANT(matmul_bf16, forgets_the_last_pair);
+    PLANT(matmul_bf16, rounds_its_sums);
+    PLANT(narrow_f16, truncates_to_f16);
+    PLANT(narrow_bf16, rounds_ties_up);
+    PLANT(widen_f16, flushes_denormals);
+}
+
 static void planted_bugs_in_integer_kernels_are_caught(void **state) {
     (void)state;
     PLANT(quantize_s8, rounds_half_away);
@@ -242,12 +336,18 @@ static void planted_bugs_in_elementwise_kernels_are_caught(void **state) {
     PLANT(gelu, tanh_instead_of_erf);
     PLANT(gelu, forgets_the_tail);
     PLANT(gelu, overruns_to_whole_vectors);
+    PLANT(gelu_tanh, erf_instead_of_tanh);
+    PLANT(gelu_tanh, cubes_without_the_factor);
+    PLANT(silu_gate, swaps_gate_and_up);
+    PLANT(silu_gate, gate_without_its_value);
     PLANT(gelu_backward, breaks_in_place);
     PLANT(softmax, overflows);
     PLANT(softmax, counts_padding_lanes);
     PLANT(layer_norm, divides_by_one_less);
     PLANT(layer_norm, ignores_absent_statistics);
     PLANT(layer_norm, cancels_in_one_pass);
+    PLANT(rms_norm, subtracts_the_mean);
+    PLANT(rms_norm, adds_eps_outside_the_root);
     PLANT(add, adds_twice_at_the_end);
     PLANT(adamw, puts_eps_inside_the_root);
     PLANT(adamw, decays_after_the_step);
@@ -268,6 +368,7 @@ static void no_false_alarm(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(planted_bugs_in_float_multiplication_are_caught),
+        cmocka_unit_test(planted_bugs_in_16_bits_are_caught),
         cmocka_unit_test(planted_bugs_in_integer_kernels_are_caught),
         cmocka_unit_test(planted_bugs_in_elementwise_kernels_are_caught),
         cmocka_unit_test(no_false_alarm),

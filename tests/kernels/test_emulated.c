@@ -50,12 +50,16 @@ static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
 
 #define EMULATE_AVX512
 #define matmul_f32_avx512 emulated_matmul_f32
+#define matmul_f16_avx512 emulated_matmul_f16
 #define matmul_s8_avx512vnni emulated_matmul_s8
 #define matmul_u4_avx512vnni emulated_matmul_u4
 #define gelu_avx512 emulated_gelu
+#define gelu_tanh_avx512 emulated_gelu_tanh
+#define silu_gate_avx512 emulated_silu_gate
 #define gelu_backward_avx512 emulated_gelu_backward
 #define softmax_avx512 emulated_softmax
 #define layer_norm_avx512 emulated_layer_norm
+#define rms_norm_avx512 emulated_rms_norm
 #define add_avx512 emulated_add
 #define adamw_avx512 emulated_adamw
 #include "../../core/kernels/x86/elementwise_avx512.c"
@@ -68,12 +72,16 @@ static void emulated_versions_keep_the_contract(void **state) {
     struct checker_report report;
     kernels_fill(&table, 0);
     table.matmul_f32 = emulated_matmul_f32;
+    table.matmul_f16 = emulated_matmul_f16;
     table.matmul_s8 = emulated_matmul_s8;
     table.matmul_u4 = emulated_matmul_u4;
     table.gelu = emulated_gelu;
+    table.gelu_tanh = emulated_gelu_tanh;
+    table.silu_gate = emulated_silu_gate;
     table.gelu_backward = emulated_gelu_backward;
     table.softmax = emulated_softmax;
     table.layer_norm = emulated_layer_norm;
+    table.rms_norm = emulated_rms_norm;
     table.add = emulated_add;
     table.adamw = emulated_adamw;
     checker_run(&table, NULL, 60, checker_seed(), &report);

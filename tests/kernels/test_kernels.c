@@ -17,7 +17,7 @@
 #define CASES 120
 
 /* From nothing upward: each set adds what the next generation of CPUs has. */
-static const uint32_t levels[] = {0, NEEDS_AVX2, NEEDS_AVX512, NEEDS_AVX512VNNI};
+static const uint32_t levels[] = {0, NEEDS_AVX2, NEEDS_AVX512, NEEDS_AVX512VNNI, NEEDS_AVX512BF16};
 
 static void check_level(size_t level) {
     struct kernels table;
@@ -43,6 +43,7 @@ static void c_versions_keep_the_contract(void **state) { (void)state, check_leve
 static void avx2_versions_keep_the_contract(void **state) { (void)state, check_level(1); }
 static void avx512_versions_keep_the_contract(void **state) { (void)state, check_level(2); }
 static void vnni_versions_keep_the_contract(void **state) { (void)state, check_level(3); }
+static void bf16_versions_keep_the_contract(void **state) { (void)state, check_level(4); }
 
 static void table_starts_with_c(void **state) {
     (void)state;
@@ -88,15 +89,39 @@ static void halves_round_to_nearest_even(void **state) {
     assert_int_equal(half_from_float(1.0f), 0x3c00);
 }
 
+static void bf16_rounds_to_nearest_even(void **state) {
+    (void)state;
+    for (uint32_t b = 0; b < 65536; b++) {
+        float value = bf16_to_float((uint16_t)b);
+        if ((b & 0x7fff) > 0x7f80) {
+            assert_true(value != value);
+            continue;
+        }
+        assert_int_equal(bf16_from_float(value), b);
+        if ((b & 0x7fff) >= 0x7f7f) continue;
+        float next = bf16_to_float((uint16_t)(b + 1)), middle = value / 2 + next / 2;
+        if ((b & 0x7fff) < 0x100) middle = (value + next) / 2; /* where halving would lose a bit */
+        assert_int_equal(bf16_from_float(middle), b & 1 ? b + 1 : b);
+        assert_int_equal(bf16_from_float(middle + (next - middle) / 4), b + 1);
+        assert_int_equal(bf16_from_float(middle - (middle - value) / 4), b);
+    }
+    assert_int_equal(bf16_from_float(1.0f), 0x3f80);
+    assert_int_equal(bf16_from_float(3.3961775e38f), 0x7f80);
+    float nan = bf16_to_float(bf16_from_float(__builtin_nanf("")));
+    assert_true(nan != nan);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_starts_with_c),
         cmocka_unit_test(variant_names_follow_the_flags),
         cmocka_unit_test(halves_round_to_nearest_even),
+        cmocka_unit_test(bf16_rounds_to_nearest_even),
         cmocka_unit_test(c_versions_keep_the_contract),
         cmocka_unit_test(avx2_versions_keep_the_contract),
         cmocka_unit_test(avx512_versions_keep_the_contract),
         cmocka_unit_test(vnni_versions_keep_the_contract),
+        cmocka_unit_test(bf16_versions_keep_the_contract),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

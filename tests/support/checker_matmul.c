@@ -1,0 +1,342 @@
+/* Checks of the multiplications, of activation quantization and of conversions to 16 bits. */
+#include "checker_case.h"
+
+#include "kernels/half.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Codes in -127..127; one case in three uses the extremes alone. */
+static void fill_s8(struct check *check, int8_t *q, size_t count) {
+    size_t kind = check_below(check, 6);
+    for (size_t i = 0; i < count; i++) {
+        int code = kind == 0   ? 127
+                   : kind == 1 ? (check_below(check, 2) ? 127 : -127)
+                               : (int)check_below(check, 255) - 127;
+        q[i] = (int8_t)code;
+    }
+}
+
+void check_matmul_f32(struct check *check) {
+    size_t T = check_tokens(check), N = check_length(check),
+           valid = check_below(check, 3) ? 16 : 1 + check_below(check, 16);
+    size_t x_stride = N + check_below(check, 5), y_stride = valid + check_below(check, 20);
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu valid %zu strides %zu %zu", T, N, valid, x_stride,
+             y_stride);
+    float *x = check_take_rows(check, T, N, x_stride, check_any_fill(check));
+    float *panel = check_take(check, N * 16, sizeof *panel), *bias = NULL;
+    check_fill_f32(check, panel, N * 16, check_any_fill(check));
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, 16, sizeof *bias), 16, FILL_NORMAL);
+    float *y = check_take(check, (T - 1) * y_stride + valid, sizeof *y),
+          *alone = check_take(check, valid, sizeof *alone);
+    check->table->matmul_f32(T, N, x, x_stride, panel, bias, y, y_stride, valid);
+    check_gaps(check, y, T, y_stride, valid);
+    for (size_t t = 0; t < T; t++) {
+        check->table->matmul_f32(1, N, x + t * x_stride, x_stride, panel, bias, alone, y_stride, valid);
+        for (size_t r = 0; r < valid; r++) {
+            double sum = bias ? (double)bias[r] : 0, magnitude = fabs(sum);
+            for (size_t n = 0; n < N; n++) {
+                double product = (double)x[t * x_stride + n] * (double)panel[n * 16 + r];
+                sum += product;
+                magnitude += fabs(product);
+            }
+            double got = (double)y[t * y_stride + r],
+                   bound = check_gamma(N + 2) * magnitude + (double)(N + 2) * 0x1p-149;
+            if (!(fabs(got - sum) <= bound)) {
+                check_fail(check, "y[%zu][%zu] is %g, expected %g within %g", t, r, got, sum, bound);
+                return;
+            }
+            if (!check_same(alone[r], y[t * y_stride + r])) {
+                check_fail(check, "y[%zu][%zu] is %g in the batch, %g alone", t, r, got, (double)alone[r]);
+                return;
+            }
+        }
+    }
+}
+
+void check_quantize_s8(struct check *check) {
+    static const size_t sizes[] = {4, 16, 32, 64, 128};
+    size_t T = check_tokens(check), N = check_length(check), G = sizes[check_below(check, 5)];
+    size_t n_padded = (N + G - 1) / G * G + (check_below(check, 4) ? 0 : G), x_stride = N + check_below(check, 5);
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu padded %zu G %zu", T, N, n_padded, G);
+    float *x = check_take_rows(check, T, N, x_stride, check_any_fill(check));
+    for (size_t t = 0; t < T; t++) {
+        float *row = x + t * x_stride;
+        switch (check_below(check, 12)) {
+        case 0: memset(row, 0, N * sizeof *row); break;
+        case 1: row[check_below(check, N)] = NAN; break;
+        case 2: row[check_below(check, N)] = -INFINITY; break;
+        case 3: /* exact ties */
+            for (size_t n = 0; n < N; n++) row[n] = (float)((int)check_below(check, 253) - 126) + 0.5f;
+            row[check_below(check, N)] = 127.0f;
+            break;
+        case 4: /* ties up to rounding, where x * (1 / step) and x / step differ */
+            for (size_t n = 0; n < N; n++) row[n] = ((float)((int)check_below(check, 253) - 126) + 0.5f) * 0.0123f;
+            row[check_below(check, N)] = 127.0f * 0.0123f;
+            break;
+        default: break;
+        }
+    }
+    int8_t *q = check_take(check, T * n_padded, 1);
+    float *scale = check_take(check, T, sizeof *scale);
+    int32_t *sums = check_take(check, T * (n_padded / G), sizeof *sums);
+    check->table->quantize_s8(T, N, x, x_stride, n_padded, G, q, scale, sums);
+    for (size_t t = 0; t < T; t++) {
+        float largest = 0;
+        for (size_t n = 0; n < N; n++) {
+            float magnitude = fabsf(x[t * x_stride + n]);
+            if (!(magnitude <= largest)) largest = isnan(largest) ? largest : magnitude;
+        }
+        float step = largest / 127.0f;
+        if (!check_same(scale[t], step)) {
+            check_fail(check, "scale[%zu] is %g, expected %g", t, (double)scale[t], (double)step);
+            return;
+        }
+        for (size_t g = 0; g < n_padded / G; g++) {
+            int32_t sum = 0;
+            for (size_t n = g * G; n < (g + 1) * G; n++) {
+                float exact = n < N && step != 0.0f ? nearbyintf(x[t * x_stride + n] / step) : 0.0f;
+                int expected = isnan(exact) ? -127 : exact > 127 ? 127 : exact < -127 ? -127 : (int)exact;
+                sum += expected;
+                if (q[t * n_padded + n] == expected) continue;
+                check_fail(check, "q[%zu][%zu] is %d, expected %d", t, n, q[t * n_padded + n], expected);
+                return;
+            }
+            if (sums[t * (n_padded / G) + g] == sum) continue;
+            check_fail(check, "sums[%zu][%zu] is %d, expected %d", t, g, sums[t * (n_padded / G) + g], sum);
+            return;
+        }
+    }
+}
+
+/* Compare y with what `expected` holds, and each row with the same row multiplied alone (in `alone`). */
+static bool check_exact(struct check *check, const float *y, size_t t, size_t y_stride, size_t valid,
+                        const float *expected) {
+    for (size_t r = 0; r < valid; r++)
+        if (!check_same(y[t * y_stride + r], expected[r])) {
+            check_fail(check, "y[%zu][%zu] is %.9g, expected exactly %.9g", t, r, (double)y[t * y_stride + r],
+                       (double)expected[r]);
+            return false;
+        }
+    return true;
+}
+
+void check_matmul_s8(struct check *check) {
+    size_t T = check_tokens(check), n_padded = 4 * check_length(check),
+           valid = check_below(check, 3) ? 16 : 1 + check_below(check, 16);
+    size_t y_stride = valid + check_below(check, 20);
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu valid %zu stride %zu", T, n_padded, valid, y_stride);
+    int8_t *q = check_take(check, T * n_padded, 1), *panel = check_take(check, n_padded * 16, 1);
+    fill_s8(check, q, T * n_padded);
+    fill_s8(check, panel, n_padded * 16);
+    float *scale_x = check_take(check, T, sizeof *scale_x), *scale_w = check_take(check, 16, sizeof *scale_w),
+          *bias = NULL;
+    check_fill_f32(check, scale_x, T, check_any_fill(check));
+    check_fill_f32(check, scale_w, 16, check_any_fill(check));
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, 16, sizeof *bias), 16, FILL_NORMAL);
+    int32_t *row_negative = check_take(check, 16, sizeof *row_negative);
+    memset(row_negative, 0, 16 * sizeof *row_negative);
+    for (size_t i = 0; i < n_padded * 16; i++) row_negative[i / 4 % 16] += panel[i] < 0 ? -panel[i] : 0;
+    float *y = check_take(check, (T - 1) * y_stride + valid, sizeof *y);
+    check->table->matmul_s8(T, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid);
+    check_gaps(check, y, T, y_stride, valid);
+    for (size_t t = 0; t < T; t++) {
+        float expected[16];
+        for (size_t r = 0; r < valid; r++) {
+            int64_t sum = 0;
+            for (size_t n = 0; n < n_padded; n++) sum += q[t * n_padded + n] * panel[n / 4 * 64 + r * 4 + n % 4];
+            float value = (scale_x[t] * scale_w[r]) * (float)sum;
+            expected[r] = bias ? value + bias[r] : value;
+        }
+        if (!check_exact(check, y, t, y_stride, valid, expected)) return;
+    }
+}
+
+void check_matmul_u4(struct check *check) {
+    static const size_t sizes[] = {32, 64, 128};
+    size_t T = check_tokens(check), G = sizes[check_below(check, 3)], groups = 1 + check_below(check, 6),
+           n_padded = G * groups;
+    size_t valid = check_below(check, 3) ? 16 : 1 + check_below(check, 16), y_stride = valid + check_below(check, 20);
+    int symmetric = (int)check_below(check, 2);
+    size_t header = symmetric ? 32 : 48, group_bytes = header + G * 8;
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu G %zu symmetric %d valid %zu", T, n_padded, G, symmetric,
+             valid);
+    int8_t *q = check_take(check, T * n_padded, 1);
+    uint8_t *panel = check_take(check, groups * group_bytes, 1);
+    fill_s8(check, q, T * n_padded);
+    bool extreme = check_below(check, 4) == 0;
+    for (size_t g = 0; g < groups; g++)
+        for (size_t i = 0; i < group_bytes; i++) {
+            uint8_t *byte = panel + g * group_bytes + i;
+            *byte = i >= 32 && i < header ? (uint8_t)check_below(check, 16)
+                    : extreme             ? 0xff
+                                          : (uint8_t)check_below(check, 256);
+            if (i < 32 && i % 2 == 1)
+                *byte = (uint8_t)(check_below(check, 2) * 128 + check_below(check, 30) * 4); /* finite halves */
+        }
+    float *scale_x = check_take(check, T, sizeof *scale_x), *bias = NULL;
+    check_fill_f32(check, scale_x, T, FILL_NORMAL);
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, 16, sizeof *bias), 16, FILL_NORMAL);
+    int32_t *sums = check_take(check, T * groups, sizeof *sums);
+    memset(sums, 0, T * groups * sizeof *sums);
+    for (size_t i = 0; i < T * n_padded; i++) sums[i / G] += q[i];
+    float *y = check_take(check, (T - 1) * y_stride + valid, sizeof *y);
+    check->table->matmul_u4(T, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid);
+    check_gaps(check, y, T, y_stride, valid);
+    for (size_t t = 0; t < T; t++) {
+        float expected[16];
+        for (size_t r = 0; r < valid; r++) {
+            float total = 0;
+            for (size_t g = 0; g < groups; g++) {
+                const uint8_t *group = panel + g * group_bytes;
+                int64_t sum = 0, zero = symmetric ? 8 : group[32 + r];
+                for (size_t n = 0; n < G; n++) {
+                    uint8_t pair = group[header + n / 8 * 64 + r * 4 + n % 4];
+                    sum += q[t * n_padded + g * G + n] * ((n % 8 < 4 ? pair & 15 : pair >> 4) - zero);
+                }
+                uint16_t half;
+                memcpy(&half, group + 2 * r, sizeof half);
+                total += half_to_float(half) * (float)sum;
+            }
+            float value = scale_x[t] * total;
+            expected[r] = bias ? value + bias[r] : value;
+        }
+        if (!check_exact(check, y, t, y_stride, valid, expected)) return;
+    }
+}
+
+/* A weight of 16 bits: any finite pattern, or a rounded normal value. */
+static uint16_t take_bits(struct check *check, bool bf16, size_t kind) {
+    if (kind == 0) return (uint16_t)(check_below(check, 65536) & (bf16 ? 0xbfffu : 0xfbffu)); /* no inf, no NaN */
+    float value = (float)random_normal(&check->random);
+    return bf16 ? bf16_from_float(value) : half_from_float(value);
+}
+
+/* y against sums in double, and each row alone against itself in the batch. `value` and `weight` give the operands;
+ * absolute: what each product may lose to underflow. */
+struct half_case {
+    size_t T, N, valid, x_stride, y_stride;
+    const float *x; /* as multiplied */
+    const float *w; /* [N][16] */
+    const float *bias;
+    double absolute;
+};
+
+static bool check_products(struct check *check, const struct half_case *c, const float *y, const float *alone,
+                           size_t t) {
+    for (size_t r = 0; r < c->valid; r++) {
+        double sum = c->bias ? (double)c->bias[r] : 0, magnitude = fabs(sum), absolute = 0;
+        for (size_t n = 0; n < c->N; n++) {
+            double a = (double)c->x[t * c->N + n], b = (double)c->w[n * 16 + r];
+            sum += a * b, magnitude += fabs(a * b);
+            absolute += c->absolute * (1 + fabs(a) + fabs(b));
+        }
+        double got = (double)y[t * c->y_stride + r];
+        double bound = check_gamma(c->N + 2) * magnitude + absolute + (double)(c->N + 2) * 0x1p-149;
+        if (!(fabs(got - sum) <= bound)) {
+            check_fail(check, "y[%zu][%zu] is %g, expected %g within %g", t, r, got, sum, bound);
+            return false;
+        }
+        if (!check_same(alone[r], y[t * c->y_stride + r])) {
+            check_fail(check, "y[%zu][%zu] is %g in the batch, %g alone", t, r, got, (double)alone[r]);
+            return false;
+        }
+    }
+    return true;
+}
+
+void check_matmul_f16(struct check *check) {
+    size_t T = check_tokens(check), N = check_length(check);
+    size_t valid = check_below(check, 3) ? 16 : 1 + check_below(check, 16);
+    size_t x_stride = N + check_below(check, 5), y_stride = valid + check_below(check, 20),
+           kind = check_below(check, 3);
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu valid %zu strides %zu %zu", T, N, valid, x_stride,
+             y_stride);
+    float *x = check_take_rows(check, T, N, x_stride, check_any_fill(check)), *bias = NULL;
+    uint16_t *panel = check_take(check, N * 16, sizeof *panel);
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, 16, sizeof *bias), 16, FILL_NORMAL);
+    float *y = check_take(check, (T - 1) * y_stride + valid, sizeof *y), *alone = check_take(check, valid, sizeof *y);
+    float *w = check_take(check, N * 16, sizeof *w), *dense = check_take(check, T * N, sizeof *w);
+    for (size_t i = 0; i < N * 16; i++) w[i] = half_to_float(panel[i] = take_bits(check, false, kind));
+    for (size_t t = 0; t < T; t++) memcpy(dense + t * N, x + t * x_stride, N * sizeof *x);
+    struct half_case c = {T, N, valid, x_stride, y_stride, dense, w, bias, 0};
+    check->table->matmul_f16(T, N, x, x_stride, panel, bias, y, y_stride, valid);
+    check_gaps(check, y, T, y_stride, valid);
+    for (size_t t = 0; t < T; t++) {
+        check->table->matmul_f16(1, N, x + t * x_stride, x_stride, panel, bias, alone, y_stride, valid);
+        if (!check_products(check, &c, y, alone, t)) return;
+    }
+}
+
+/* Denormal operands and sums may count as zeros (vdpbf16ps): 2^-126 times the other operand per product. */
+void check_matmul_bf16(struct check *check) {
+    size_t T = check_tokens(check), N = 2 * ((check_length(check) + 1) / 2);
+    size_t valid = check_below(check, 3) ? 16 : 1 + check_below(check, 16);
+    size_t x_stride = N + check_below(check, 5), y_stride = valid + check_below(check, 20),
+           kind = check_below(check, 3);
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu valid %zu strides %zu %zu", T, N, valid, x_stride,
+             y_stride);
+    enum fill fill = check_any_fill(check);
+    uint16_t *x = check_take(check, (T - 1) * x_stride + N, sizeof *x), *panel = check_take(check, N * 16, sizeof *x);
+    float *bias = NULL;
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, 16, sizeof *bias), 16, FILL_NORMAL);
+    float *y = check_take(check, (T - 1) * y_stride + valid, sizeof *y), *alone = check_take(check, valid, sizeof *y);
+    float *w = check_take(check, N * 16, sizeof *w), *dense = check_take(check, T * N, sizeof *w);
+    check_fill_f32(check, dense, T * N, fill);
+    for (size_t i = 0; i < T * N; i++)
+        dense[i] = bf16_to_float(x[i / N * x_stride + i % N] = bf16_from_float(dense[i]));
+    for (size_t i = 0; i < N * 16; i++)
+        w[i / 32 * 32 + i % 2 * 16 + i % 32 / 2] = bf16_to_float(panel[i] = take_bits(check, true, kind));
+    struct half_case c = {T, N, valid, x_stride, y_stride, dense, w, bias, 0x1p-126};
+    check->table->matmul_bf16(T, N, x, x_stride, panel, bias, y, y_stride, valid);
+    check_gaps(check, y, T, y_stride, valid);
+    for (size_t t = 0; t < T; t++) {
+        check->table->matmul_bf16(1, N, x + t * x_stride, x_stride, panel, bias, alone, y_stride, valid);
+        if (!check_products(check, &c, y, alone, t)) return;
+    }
+}
+
+/* Any bits at all, and values around each rounding boundary. */
+static float *take_patterns(struct check *check, size_t count) {
+    float *x = check_take(check, count, sizeof *x);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = random_u32(&check->random);
+        size_t kind = check_below(check, 4);
+        if (kind == 0) bits = (bits & 0xffff0000u) | (0x7fffu + (uint32_t)check_below(check, 3)); /* ties of bf16 */
+        if (kind == 1) bits = (bits & 0x8fffe000u) | 0x30000000u | (0xfffu + (uint32_t)check_below(check, 3));
+        memcpy(x + i, &bits, sizeof bits);
+    }
+    return x;
+}
+
+static void check_narrow(struct check *check, void (*narrow)(size_t, const float *, uint16_t *),
+                         uint16_t (*expected)(float)) {
+    size_t count = check_below(check, 40) ? check_length(check) : 0;
+    snprintf(check->shape, sizeof check->shape, "count %zu", count);
+    float *x = take_patterns(check, count);
+    uint16_t *y = check_take(check, count, sizeof *y);
+    narrow(count, x, y);
+    for (size_t i = 0; i < count; i++)
+        if (y[i] != expected(x[i])) {
+            check_fail(check, "%.9g became %04x, expected %04x", (double)x[i], y[i], expected(x[i]));
+            return;
+        }
+}
+
+void check_narrow_f16(struct check *check) { check_narrow(check, check->table->narrow_f16, half_from_float); }
+void check_narrow_bf16(struct check *check) { check_narrow(check, check->table->narrow_bf16, bf16_from_float); }
+
+void check_widen_f16(struct check *check) {
+    size_t count = check_below(check, 40) ? check_length(check) : 0;
+    snprintf(check->shape, sizeof check->shape, "count %zu", count);
+    uint16_t *x = check_take(check, count, sizeof *x);
+    float *y = check_take(check, count, sizeof *y);
+    for (size_t i = 0; i < count; i++) x[i] = (uint16_t)random_u32(&check->random);
+    check->table->widen_f16(count, x, y);
+    for (size_t i = 0; i < count; i++)
+        if (!check_same(y[i], half_to_float(x[i]))) {
+            check_fail(check, "%04x became %.9g, expected %.9g", x[i], (double)y[i], (double)half_to_float(x[i]));
+            return;
+        }
+}
