@@ -15,7 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PANEL_ROWS 16 /* rows of a packed panel, in every format and on every instruction set */
+#define PANEL_ROWS 16   /* rows of a packed panel, in every format and on every instruction set */
+#define ATTEND_KEYS 256 /* most keys of one call of attend: their scores stay in the first-level cache */
 
 /* y(T,16) = x(T,N) · panel(16,N)ᵀ + bias, for one panel of 16 output rows.
  *   x       f32, row stride x_stride elements
@@ -68,6 +69,32 @@
 #define KERNEL_MATMUL_U4(id)                                                                                           \
     void id(size_t T, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,                 \
             const int32_t *sums, const uint8_t *panel, const float *bias, float *y, size_t y_stride, size_t valid)
+
+/* Transpose rows into a panel: panel[n][r] = x[r][n] for r < valid (<= 16), 0 for the other rows.
+ *   x       f32, row stride x_stride
+ *   panel   f32 [N][16]                                                                              */
+#define KERNEL_PACK_F32(id) void id(size_t N, const float *x, size_t x_stride, size_t valid, float *panel)
+
+/* Attention of T queries to one stretch of n <= ATTEND_KEYS keys, by a running softmax. For row t and the keys
+ * j = low[t]..high[t]-1 that it sees, with s[j] = Σ_d q[t,d] k[j,d]:
+ *     new = max(top[t], max s[j]);  f = 2^(top[t]-new);  w[j] = 2^(s[j]-new)
+ *     sum[t] = sum[t] f + Σ w[j];  y[t] = y[t] f + Σ w[j] v[j];  top[t] = new
+ * Start with top -inf, sum 0, y 0 and call it for stretch after stretch; the context is y / sum. A row with
+ * low >= high is left alone.
+ *   q       f32 (T,D) dense, already multiplied by log2(e)/√D
+ *   k       panels of 16 keys, [(n+15)/16][D][16]; lanes of keys beyond n may hold anything
+ *   v       (n,W), row stride v_stride; W a multiple of 16
+ *   low, high  u32 [T], at most n
+ *   top, sum  f32 [T];  y  f32 (T,W) dense
+ * Σ over v goes in the order of the keys. What a row gets does not depend on the other rows, as long as v is finite. */
+#define KERNEL_ATTEND_F32(id)                                                                                          \
+    void id(size_t T, size_t D, size_t W, size_t n, const float *q, const float *k, const float *v, size_t v_stride,   \
+            const uint32_t *low, const uint32_t *high, float *top, float *sum, float *y)
+
+/* As attend_f32 with k and v in IEEE half precision (u16 bits), widened exactly. */
+#define KERNEL_ATTEND_F16(id)                                                                                          \
+    void id(size_t T, size_t D, size_t W, size_t n, const float *q, const uint16_t *k, const uint16_t *v,              \
+            size_t v_stride, const uint32_t *low, const uint32_t *high, float *top, float *sum, float *y)
 
 /* y[i] = x[i] * Φ(x[i]) (GELU with erf); in place allowed. Absolute error <= 1e-6 * max(1,|x|). */
 #define KERNEL_GELU(id) void id(size_t count, const float *x, float *y)
@@ -131,6 +158,9 @@
     X(gelu_tanh, KERNEL_GELU_TANH)                                                                                     \
     X(silu_gate, KERNEL_SILU_GATE)                                                                                     \
     X(gelu_backward, KERNEL_GELU_BACKWARD)                                                                             \
+    X(pack_f32, KERNEL_PACK_F32)                                                                                       \
+    X(attend_f32, KERNEL_ATTEND_F32)                                                                                   \
+    X(attend_f16, KERNEL_ATTEND_F16)                                                                                   \
     X(softmax, KERNEL_SOFTMAX)                                                                                         \
     X(layer_norm, KERNEL_LAYER_NORM)                                                                                   \
     X(rms_norm, KERNEL_RMS_NORM)                                                                                       \

@@ -43,24 +43,33 @@ size_t attention_scratch(size_t t, size_t D, bool backward);
  * probabilities (t,t) dense, or NULL. scratch as above. */
 void attention_forward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,
                        float *context, float *probabilities, float *scratch);
-/* Keys and values that a head attends to: rows of a batch, or of a cache. */
+/* Keys and values that the heads of one group attend to: rows of a batch, or what a cache holds of a slot. */
 struct attention_keys {
-    const void *k, *v; /* f32, or f16 when `half`; row stride `stride` elements */
-    bool half;
+    const void *k, *v; /* f32 rows (count,D), row stride `stride`; or, of a cache, see kv_cache_keys */
     size_t stride, count;
+    bool cached; /* k in panels of 16 keys, v in rows whose columns beyond D (to a multiple of 16) are 0 */
+    bool half;   /* f16; cached only */
 };
+/* Queries that one item of work takes, so that a long sequence gives all threads something to do. */
+size_t attention_tile(size_t group);
 /* Floats of scratch for attention_stream at any t and count. */
-size_t attention_stream_scratch(size_t D);
-/* One head of one sequence by running maxima over tiles of keys (Milakov and Gimelshein 2018; Dao et al. 2022), so
- * that memory does not grow with t·count. q (t,D) row stride q_stride; query i sits at position start+i of the keys.
- * causal: it sees keys max(0, start+i+1-window) .. start+i (window 0: from 0); else all `count` of them.
- * context (t,D) row stride context_stride. scratch: attention_stream_scratch(D) floats. */
-void attention_stream(size_t t, size_t D, const float *q, size_t q_stride, const struct attention_keys *keys,
-                      size_t start, bool causal, size_t window, float *context, size_t context_stride, float *scratch);
+size_t attention_stream_scratch(size_t D, size_t group);
+/* The `group` query heads of one sequence that share a key/value head (1: none shared), by running maxima over
+ * stretches of keys (Milakov and Gimelshein 2018; Dao et al. 2022), so that memory does not grow with t·count.
+ * q (t, group·D) row stride q_stride: head h of the group at column h·D; context likewise. Query i sits at position
+ * start+i of the keys. causal: it sees keys max(0, start+i+1-window) .. start+i (window 0: from 0); else all `count`.
+ * Any t; work that is to be shared out is cut at multiples of attention_tile(group) queries (start moves along).
+ * The result of a query does not depend on the cut, nor on the other queries. */
+void attention_stream(size_t t, size_t group, size_t D, const float *q, size_t q_stride,
+                      const struct attention_keys *keys, size_t start, bool causal, size_t window, float *context,
+                      size_t context_stride, float *scratch);
 
-/* Rotary positions (Su et al. 2021) in Hugging Face's half-rotated layout, in place: for each of `heads` heads of
- * width D in a row of x (row stride `stride`), pair (i, i+D/2) turns by position·base^(-2i/D). position [T]. */
-void rotary_forward(size_t T, size_t heads, size_t D, size_t stride, const int32_t *position, float base, float *x);
+/* Rotary positions (Su et al. 2021) in Hugging Face's half-rotated layout: pair (i, i+D/2) of a head turns by
+ * position·base^(-2i/D), in f32 throughout as the reference does it. The table (T,D) holds for each token D/2 cosines,
+ * then D/2 sines; made once per batch, it serves every layer. position [T]; D even. */
+void rotary_table(size_t T, size_t D, const int32_t *position, float base, float *table);
+/* In place, for each of `heads` heads of width D in a row of x (row stride `stride`). */
+void rotary_forward(size_t T, size_t heads, size_t D, size_t stride, const float *table, float *x);
 
 /* dq, dk, dv (row stride `stride`) from dcontext and what the forward pass kept. */
 void attention_backward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,

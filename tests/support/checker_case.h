@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SLOTS 12
+#define SLOTS 16
 #define UNIT 0x1p-24 /* half a unit in the last place of f32 */
 
 /* A stretch of memory between two pages that may not be touched. Data lies flush against one of them; the

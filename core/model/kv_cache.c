@@ -1,0 +1,194 @@
+/* The cache of keys and values: its block, writing into it, and moving slots.
+ *
+ * Both halves of the block have the same extents, so one offset serves keys and values. Slots are moved by a list of
+ * copies that is worked out once and then done layer by layer: a slot is overwritten only when nobody needs it any
+ * more, and a cycle goes through one spare slot.
+ */
+#include "model/kv_cache.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+static size_t row_elements(const struct kv_cache *cache) { return size_round_up(cache->head_width, PANEL_ROWS); }
+
+int kv_cache_open(struct kv_cache *cache, const struct model *model, size_t slots, size_t capacity,
+                  enum cache_type type) {
+    int status = 0;
+    const struct model_config *config = &model->config;
+    size_t heads, elements, bytes;
+    void *block;
+
+    memset(cache, 0, sizeof *cache);
+    if (!config->causal) FAIL(E_UNSUPPORTED, "a %s model reads whole texts: it has no use for a cache", config->family);
+    if (!slots || !capacity) FAIL(E_ARGUMENT, "a cache of %zu slots for %zu tokens", slots, capacity);
+    if (capacity > config->positions)
+        FAIL(E_SHAPE, "%zu tokens do not fit into the model's %zu positions", capacity, config->positions);
+    cache->type = type;
+    cache->slots = slots;
+    cache->capacity = capacity;
+    cache->layers = config->layers;
+    cache->key_value_heads = config->key_value_heads;
+    cache->head_width = config->head_width;
+    TRY(size_multiply(size_round_up(capacity, PANEL_ROWS), row_elements(cache), &cache->head_elements));
+    TRY(size_multiply(config->layers * config->key_value_heads, slots, &heads));
+    TRY(size_multiply(heads, cache->head_elements, &elements));
+    TRY(size_multiply(elements, 2 * cache_element_bytes(type), &bytes));
+    TRY(memory_take(&block, slots, sizeof *cache->length));
+    cache->length = block;
+    TRY(memory_take(&block, bytes, 1));
+    cache->keys = block;
+    cache->values = cache->keys + bytes / 2;
+    cache->bytes = bytes;
+out:
+    if (status < 0) kv_cache_close(cache);
+    return status;
+}
+
+void kv_cache_close(struct kv_cache *cache) {
+    memory_release(cache->length);
+    memory_release(cache->keys);
+    memset(cache, 0, sizeof *cache);
+}
+
+/* One lane of a panel; x has D elements. */
+static void write_key(const struct kv_cache *cache, unsigned char *keys, size_t token, const float *x) {
+    size_t D = cache->head_width, at = token / PANEL_ROWS * D * PANEL_ROWS + token % PANEL_ROWS;
+    if (cache->type == CACHE_F16) {
+        uint16_t *to = (uint16_t *)(void *)keys + at;
+        for (size_t d = 0; d < D; d++) to[d * PANEL_ROWS] = half_from_float(x[d]);
+    } else {
+        float *to = (float *)(void *)keys + at;
+        for (size_t d = 0; d < D; d++) to[d * PANEL_ROWS] = x[d];
+    }
+}
+
+static void write_value(const struct kv_cache *cache, unsigned char *values, size_t token, const float *x) {
+    size_t D = cache->head_width, at = token * row_elements(cache);
+    if (cache->type == CACHE_F16) {
+        uint16_t *to = (uint16_t *)(void *)values + at;
+        for (size_t d = 0; d < D; d++) to[d] = half_from_float(x[d]);
+    } else {
+        memcpy((float *)(void *)values + at, x, D * sizeof *x);
+    }
+}
+
+void kv_cache_write(struct kv_cache *cache, size_t layer, size_t slot, size_t head, size_t at, size_t count,
+                    const float *k, const float *v, size_t stride) {
+    size_t offset = kv_cache_offset(cache, layer, slot, head), D = cache->head_width;
+    unsigned char *keys = cache->keys + offset, *values = cache->values + offset;
+    CHECK(at + count <= cache->capacity, "%zu tokens after %zu in room for %zu", count, at, cache->capacity);
+    for (size_t i = 0, step; i < count; i += step) {
+        size_t token = at + i;
+        bool whole = cache->type == CACHE_F32 && token % PANEL_ROWS == 0 && count - i >= PANEL_ROWS;
+        step = whole ? PANEL_ROWS : 1;
+        if (whole) kernels.pack_f32(D, k + i * stride, stride, PANEL_ROWS, (float *)(void *)keys + token * D);
+        else write_key(cache, keys, token, k + i * stride);
+    }
+    for (size_t i = 0; i < count; i++) write_value(cache, values, at + i, v + i * stride);
+}
+
+void kv_cache_grow(struct kv_cache *cache, size_t slot, size_t count) {
+    CHECK(cache->length[slot] + count <= cache->capacity, "slot %zu grows beyond %zu", slot, cache->capacity);
+    cache->length[slot] += (uint32_t)count;
+}
+
+struct attention_keys kv_cache_keys(const struct kv_cache *cache, size_t layer, size_t slot, size_t head,
+                                    size_t count) {
+    size_t offset = kv_cache_offset(cache, layer, slot, head);
+    return (struct attention_keys){.k = cache->keys + offset,
+                                   .v = cache->values + offset,
+                                   .stride = row_elements(cache),
+                                   .count = count,
+                                   .cached = true,
+                                   .half = cache->type == CACHE_F16};
+}
+
+void kv_cache_cut(struct kv_cache *cache, size_t slot, size_t length) {
+    if (length < cache->length[slot]) cache->length[slot] = (uint32_t)length;
+}
+
+/* A copy from one slot to another; slot number `slots` is the spare. */
+struct move {
+    uint32_t to, from, length;
+};
+
+/* The copies that make slot i what from[i] was, in an order that loses nothing; returns their number, at most
+ * 2·count. source [count] and needed [slots] are scratch. */
+static size_t plan_moves(const struct kv_cache *cache, const uint32_t *from, size_t count, uint32_t *source,
+                         uint32_t *needed, struct move *moves) {
+    size_t made = 0, left = 0;
+    uint32_t spare = (uint32_t)cache->slots, spare_length = 0;
+    memset(needed, 0, cache->slots * sizeof *needed);
+    for (size_t i = 0; i < count; i++) {
+        source[i] = from[i];
+        if (from[i] != i) needed[from[i]]++, left++;
+    }
+    while (left) {
+        size_t before = left;
+        for (uint32_t i = 0; i < count; i++) {
+            if (source[i] == i || needed[i]) continue;
+            bool kept = source[i] == spare;
+            moves[made++] = (struct move){i, source[i], kept ? spare_length : cache->length[source[i]]};
+            if (!kept) needed[source[i]]--;
+            source[i] = i;
+            left--;
+        }
+        if (left == before) { /* only cycles are left: open one of them */
+            uint32_t first = 0;
+            while (source[first] == first) first++;
+            spare_length = cache->length[first];
+            moves[made++] = (struct move){spare, first, spare_length};
+            for (size_t i = 0; i < count; i++)
+                if (source[i] == first && i != first) source[i] = spare;
+            needed[first] = 0;
+        }
+    }
+    return made;
+}
+
+/* One array (keys or values) of one layer. */
+static void do_moves(const struct kv_cache *cache, const struct move *moves, size_t count, bool keys,
+                     unsigned char *layer, unsigned char *spare) {
+    size_t element = cache_element_bytes(cache->type), head = cache->head_elements * element;
+    size_t token = element * (keys ? cache->head_width : row_elements(cache));
+    for (size_t m = 0; m < count; m++) {
+        size_t slot_bytes = cache->key_value_heads * head,
+               bytes = token * (keys ? size_round_up(moves[m].length, PANEL_ROWS) : moves[m].length);
+        unsigned char *to = moves[m].to == cache->slots ? spare : layer + moves[m].to * slot_bytes;
+        const unsigned char *from = moves[m].from == cache->slots ? spare : layer + moves[m].from * slot_bytes;
+        for (size_t h = 0; h < cache->key_value_heads; h++) memcpy(to + h * head, from + h * head, bytes);
+    }
+}
+
+int kv_cache_reorder(struct kv_cache *cache, const uint32_t *from, size_t count) {
+    int status = 0;
+    struct move *moves = NULL;
+    uint32_t *numbers = NULL;
+    unsigned char *spare = NULL;
+    void *block;
+    size_t slot_bytes = cache->key_value_heads * cache->head_elements * cache_element_bytes(cache->type), made;
+
+    CHECK(count <= cache->slots, "%zu slots of %zu", count, cache->slots);
+    for (size_t i = 0; i < count; i++) CHECK(from[i] < cache->slots, "slot %u of %zu", from[i], cache->slots);
+    TRY(memory_take(&block, 2 * count, sizeof *moves));
+    moves = block;
+    TRY(memory_take(&block, count + cache->slots, sizeof *numbers));
+    numbers = block;
+    TRY(memory_take(&block, slot_bytes, 1));
+    spare = block;
+    made = plan_moves(cache, from, count, numbers, numbers + count, moves);
+    for (size_t layer = 0; layer < cache->layers; layer++) {
+        do_moves(cache, moves, made, true, cache->keys + layer * cache->slots * slot_bytes, spare);
+        do_moves(cache, moves, made, false, cache->values + layer * cache->slots * slot_bytes, spare);
+    }
+    for (size_t m = 0; m < made; m++)
+        if (moves[m].to != cache->slots) cache->length[moves[m].to] = moves[m].length;
+out:
+    memory_release(moves);
+    memory_release(numbers);
+    memory_release(spare);
+    return status;
+}

@@ -1,0 +1,222 @@
+/* Streamed attention and rotary positions against plain formulas in double. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "cpu_mask.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "kernels/kernels.h"
+#include "model/kv_cache.h"
+#include "model/layers.h"
+
+#define POISON 1e30f /* in gaps and keys that nobody may see: it would show in every result */
+
+static float *normal(size_t count, uint64_t stream) {
+    struct random random;
+    float *values = calloc(count ? count : 1, sizeof(float));
+    random_open(&random, 11, stream);
+    for (size_t i = 0; i < count; i++) values[i] = (float)random_normal(&random);
+    return values;
+}
+
+/* t queries of `group` heads on `past` keys and their own, as the last t of past+t tokens. */
+struct shape {
+    size_t t, past, group, D, window;
+    bool causal;
+};
+
+struct tokens {
+    size_t keys, q_stride, k_stride, y_stride;
+    float *q, *k, *v;
+};
+
+static struct tokens tokens_new(const struct shape *s) {
+    struct tokens x = {.keys = s->past + s->t, .q_stride = s->group * s->D + 3, .k_stride = s->D + 5};
+    x.y_stride = s->group * s->D + 1;
+    x.q = normal(s->t * x.q_stride, 1), x.k = normal(x.keys * x.k_stride, 2), x.v = normal(x.keys * x.k_stride, 3);
+    return x;
+}
+
+static void tokens_free(struct tokens *x) { free(x->q), free(x->k), free(x->v); }
+
+/* The context of one query's head, D values; magnitude: Σ p|v| of each. */
+static void naive(const struct shape *s, const struct tokens *x, size_t i, size_t head, double *context,
+                  double *magnitude) {
+    size_t end = s->causal ? s->past + i + 1 : x->keys;
+    size_t begin = s->causal && s->window && end > s->window ? end - s->window : 0;
+    double *p = calloc(end, sizeof *p), largest = -INFINITY, sum = 0;
+    for (size_t j = begin; j < end; j++) {
+        for (size_t d = 0; d < s->D; d++)
+            p[j] += (double)x->q[i * x->q_stride + head * s->D + d] * (double)x->k[j * x->k_stride + d];
+        p[j] /= sqrt((double)s->D);
+        largest = fmax(largest, p[j]);
+    }
+    for (size_t j = begin; j < end; j++) sum += p[j] = exp(p[j] - largest);
+    for (size_t d = 0; d < s->D; d++) {
+        context[d] = magnitude[d] = 0;
+        for (size_t j = begin; j < end; j++) {
+            double product = p[j] / sum * (double)x->v[j * x->k_stride + d];
+            context[d] += product, magnitude[d] += fabs(product);
+        }
+    }
+    free(p);
+}
+
+static void check_context(const struct shape *s, const struct tokens *x, const float *y, double tolerance) {
+    double expected[256], magnitude[256];
+    for (size_t i = 0; i < s->t; i++)
+        for (size_t h = 0; h < s->group; h++) {
+            naive(s, x, i, h, expected, magnitude);
+            for (size_t d = 0; d < s->D; d++) {
+                double got = (double)y[i * x->y_stride + h * s->D + d];
+                if (!(fabs(got - expected[d]) <= tolerance * magnitude[d]))
+                    fail_msg("t %zu past %zu group %zu D %zu window %zu: query %zu head %zu [%zu] is %g, expected %g",
+                             s->t, s->past, s->group, s->D, s->window, i, h, d, got, expected[d]);
+            }
+        }
+}
+
+static struct attention_keys rows_of(const struct tokens *x) {
+    return (struct attention_keys){.k = x->k, .v = x->v, .stride = x->k_stride, .count = x->keys};
+}
+
+static float *stream(const struct shape *s, const struct tokens *x, const struct attention_keys *keys) {
+    float *y = calloc(s->t * x->y_stride, sizeof *y);
+    float *scratch = malloc(attention_stream_scratch(s->D, s->group) * sizeof *scratch);
+    memset(scratch, 0xff, attention_stream_scratch(s->D, s->group) * sizeof *scratch);
+    attention_stream(s->t, s->group, s->D, x->q, x->q_stride, keys, s->past, s->causal, s->window, y, x->y_stride,
+                     scratch);
+    free(scratch);
+    return y;
+}
+
+/* Sums of up to 700 terms in f32 and scores of a few units: 1e-5 leaves a margin of ten. */
+static const struct shape shapes[] = {
+    {1, 0, 1, 1, 0, true},       {5, 0, 1, 3, 0, false},    {16, 0, 1, 32, 0, false},  {17, 0, 2, 8, 0, true},
+    {128, 0, 1, 32, 0, false},   {131, 0, 1, 16, 0, true},  {260, 0, 3, 20, 0, true},  {300, 0, 1, 64, 0, false},
+    {1, 300, 3, 64, 0, true},    {2, 255, 4, 24, 0, true},  {9, 513, 1, 64, 0, true},  {40, 0, 1, 8, 6, true},
+    {70, 500, 2, 16, 300, true}, {1, 700, 1, 128, 1, true}, {600, 0, 2, 16, 17, true}, {3, 40, 130, 4, 0, true},
+};
+
+static void rows_match_the_formula(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct tokens x = tokens_new(&shapes[i]);
+        struct attention_keys keys = rows_of(&x);
+        float *y = stream(&shapes[i], &x, &keys);
+        check_context(&shapes[i], &x, y, 1e-5);
+        for (size_t t = 0; t < shapes[i].t; t++) /* the column behind a row */
+            assert_true(y[t * x.y_stride + shapes[i].group * shapes[i].D] == 0);
+        free(y), tokens_free(&x);
+    }
+}
+
+static void cache_of(struct kv_cache *cache, const struct shape *s, size_t capacity, enum cache_type type) {
+    struct model model = {.config = {.family = "llama",
+                                     .layers = 2,
+                                     .heads = 2 * s->group,
+                                     .key_value_heads = 2,
+                                     .head_width = s->D,
+                                     .positions = capacity,
+                                     .causal = true}};
+    assert_int_equal(kv_cache_open(cache, &model, 3, capacity, type), 0);
+    /* what was never written must not matter */
+    for (size_t i = 0; i < cache->bytes / cache_element_bytes(type) / 2; i++)
+        if (type == CACHE_F32) ((float *)(void *)cache->keys)[i] = POISON;
+        else ((uint16_t *)(void *)cache->keys)[i] = 0x7c00; /* infinity */
+}
+
+/* The same bits as from rows, written at once or in two parts, f32; and f16 within its rounding. */
+static void caches_match_rows(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const struct shape *s = &shapes[i];
+        struct tokens x = tokens_new(s);
+        struct attention_keys keys = rows_of(&x);
+        float *expected = stream(s, &x, &keys);
+        for (int half = 0; half < 2; half++) {
+            struct kv_cache cache;
+            cache_of(&cache, s, x.keys + 7, half ? CACHE_F16 : CACHE_F32);
+            size_t first = x.keys / 3;
+            kv_cache_write(&cache, 1, 2, 1, 0, first, x.k, x.v, x.k_stride);
+            kv_cache_write(&cache, 1, 2, 1, first, x.keys - first, x.k + first * x.k_stride, x.v + first * x.k_stride,
+                           x.k_stride);
+            keys = kv_cache_keys(&cache, 1, 2, 1, x.keys);
+            float *y = stream(s, &x, &keys);
+            if (half) check_context(s, &x, y, 1e-2); /* a score of some units times 2^-11 */
+            else assert_memory_equal(y, expected, s->t * x.y_stride * sizeof *y);
+            free(y), kv_cache_close(&cache);
+        }
+        free(expected), tokens_free(&x);
+    }
+}
+
+/* A query gets the same bits alone, in a tile, and when keys follow that it may not see. */
+static void a_query_does_not_depend_on_the_cut(void **state) {
+    struct shape whole = {300, 40, 3, 20, 0, true};
+    struct tokens x = tokens_new(&whole);
+    struct attention_keys keys = rows_of(&x);
+    float *y = stream(&whole, &x, &keys), *all_q = x.q;
+    (void)state;
+    for (size_t i = 0; i < whole.t; i += 23) {
+        struct shape one = whole;
+        one.t = 1, one.past = whole.past + i;
+        x.q = all_q + i * x.q_stride;
+        float *alone = stream(&one, &x, &keys);
+        assert_memory_equal(alone, y + i * x.y_stride, one.group * one.D * sizeof *alone);
+        free(alone);
+    }
+    x.q = all_q;
+    free(y), tokens_free(&x);
+}
+
+static void rotary_turns_pairs(void **state) {
+    enum { T = 4, D = 10, HEADS = 2, STRIDE = HEADS * D + 3 };
+    int32_t position[T] = {0, 1, 7, 1999};
+    float *x = normal(T * STRIDE, 5), *before = normal(T * STRIDE, 5), table[T * D];
+    (void)state;
+    rotary_table(T, D, position, 10000.0f, table);
+    rotary_forward(T, HEADS, D, STRIDE, table, x);
+    for (size_t t = 0; t < T; t++)
+        for (size_t h = 0; h < HEADS; h++)
+            for (size_t i = 0; i < D / 2; i++) {
+                double angle = (double)position[t] * pow(10000, -2.0 * (double)i / D);
+                const float *b = before + t * STRIDE + h * D, *y = x + t * STRIDE + h * D;
+                double first = (double)b[i] * cos(angle) - (double)b[i + D / 2] * sin(angle);
+                double second = (double)b[i + D / 2] * cos(angle) + (double)b[i] * sin(angle);
+                double bound = 4e-7 * (1 + fabs(angle)) * (fabs((double)b[i]) + fabs((double)b[i + D / 2]));
+                assert_true(fabs((double)y[i] - first) <= bound && fabs((double)y[i + D / 2] - second) <= bound);
+            }
+    for (size_t t = 0; t < T; t++) assert_memory_equal(x + t * STRIDE + HEADS * D, before + t * STRIDE + HEADS * D, 12);
+    assert_memory_equal(x, before, HEADS * D * sizeof *x); /* position 0 */
+    free(x), free(before);
+}
+
+/* f32 as the reference: at position 1999 and frequency 10000^(-1/4) f32 is 1e-5 from the exact angle. */
+static void angles_round_as_the_reference(void **state) {
+    int32_t position[] = {1999};
+    float table[8];
+    (void)state;
+    rotary_table(1, 8, position, 10000.0f, table);
+    float frequency = 1.0f / powf(10000.0f, 2.0f / 8.0f);
+    assert_true(table[1] == cosf(1999.0f * frequency));
+    assert_true(table[4 + 1] == sinf(1999.0f * frequency));
+}
+
+int main(void) {
+    kernels_open(test_cpu_mask());
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_match_the_formula),
+        cmocka_unit_test(caches_match_rows),
+        cmocka_unit_test(a_query_does_not_depend_on_the_cut),
+        cmocka_unit_test(rotary_turns_pairs),
+        cmocka_unit_test(angles_round_as_the_reference),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
