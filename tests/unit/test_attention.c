@@ -11,8 +11,9 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "base/threads.h"
 #include "kernels/kernels.h"
-#include "model/kv_cache.h"
+#include "model/attention.h"
 #include "model/layers.h"
 
 #define POISON 1e30f /* in gaps and keys that nobody may see: it would show in every result */
@@ -209,12 +210,140 @@ static void angles_round_as_the_reference(void **state) {
     assert_true(table[4 + 1] == sinf(1999.0f * frequency));
 }
 
+/* ---- a whole batch ---- */
+
+enum { LAYERS = 2, H = 6, K = 2, WIDTH = 10, SEQUENCES = 4 };
+static const uint32_t offsets[SEQUENCES + 1] = {0, 3, 153, 154, 171};
+
+static const struct model_config batch_config = {.family = "llama",
+                                                 .layers = LAYERS,
+                                                 .heads = H,
+                                                 .key_value_heads = K,
+                                                 .head_width = WIDTH,
+                                                 .positions = 256,
+                                                 .window = 40,
+                                                 .causal = true};
+
+/* Contexts of a batch (caller's), its tokens those of `source` from `from` on, sequence by sequence. */
+static void run_batch(const struct batch *batch, const int32_t *position, const size_t *from, float *context) {
+    size_t T = batch->tokens, A = H * WIDTH, B = K * WIDTH, all = offsets[SEQUENCES];
+    float *source[] = {normal(all * A, 1), normal(all * B, 2), normal(all * B, 3)}, *x[3], table[171 * WIDTH];
+    size_t widths[] = {A, B, B}, floats = attention_scratch_floats(&batch_config, SEQUENCES, (size_t)threads_get());
+    float *scratch = malloc(floats * sizeof *scratch);
+    for (size_t i = 0; i < 3; i++) {
+        x[i] = calloc(T * widths[i], sizeof(float));
+        for (size_t b = 0; b < batch->sequences; b++)
+            for (size_t t = batch->offset[b]; t < batch->offset[b + 1]; t++)
+                memcpy(x[i] + t * widths[i], source[i] + (from[b] + t - batch->offset[b]) * widths[i],
+                       widths[i] * sizeof(float));
+    }
+    rotary_table(T, WIDTH, position, 10000.0f, table);
+    struct attention attention = {.config = &batch_config,
+                                  .batch = batch,
+                                  .layer = 1,
+                                  .rotary = table,
+                                  .query = x[0],
+                                  .key = x[1],
+                                  .value = x[2],
+                                  .query_stride = A,
+                                  .key_stride = B,
+                                  .context = context,
+                                  .scratch = scratch};
+    attention_run(&attention);
+    for (size_t i = 0; i < 3; i++) free(source[i]), free(x[i]);
+    free(scratch);
+}
+
+static float *run_whole(int threads) {
+    int32_t position[171];
+    size_t from[SEQUENCES];
+    struct batch batch = {.sequences = SEQUENCES, .tokens = offsets[SEQUENCES], .offset = offsets};
+    float *context = calloc(batch.tokens * H * WIDTH, sizeof *context);
+    for (size_t b = 0; b < SEQUENCES; b++) {
+        from[b] = offsets[b];
+        for (uint32_t t = offsets[b]; t < offsets[b + 1]; t++) position[t] = (int32_t)(t - offsets[b]);
+    }
+    threads_set(threads);
+    run_batch(&batch, position, from, context);
+    return context;
+}
+
+/* Against the formula, for the sequence that spans several tiles of queries and the one of a single token. */
+static void batches_match_the_formula(void **state) {
+    size_t A = H * WIDTH, B = K * WIDTH, all = offsets[SEQUENCES];
+    float *q = normal(all * A, 1), *k = normal(all * B, 2), *v = normal(all * B, 3), *context = run_whole(2);
+    (void)state;
+    for (size_t b = 1; b < 3; b++)
+        for (size_t head = 0; head < K; head++) {
+            struct shape s = {offsets[b + 1] - offsets[b], 0, H / K, WIDTH, 40, true};
+            size_t first = offsets[b];
+            int32_t position[171];
+            float table[171 * WIDTH];
+            struct tokens x = {.keys = s.t, .q_stride = A, .k_stride = B, .y_stride = A};
+            x.q = q + first * A + head * s.group * WIDTH, x.k = k + first * B + head * WIDTH;
+            x.v = v + first * B + head * WIDTH;
+            for (size_t t = 0; t < s.t; t++) position[t] = (int32_t)t;
+            rotary_table(s.t, WIDTH, position, 10000.0f, table);
+            rotary_forward(s.t, s.group, WIDTH, A, table, x.q);
+            rotary_forward(s.t, 1, WIDTH, B, table, x.k);
+            check_context(&s, &x, context + first * A + head * s.group * WIDTH, 1e-5);
+        }
+    free(q), free(k), free(v), free(context);
+}
+
+static void threads_do_not_change_bits(void **state) {
+    float *one = run_whole(1), *two = run_whole(2);
+    (void)state;
+    assert_memory_equal(one, two, offsets[SEQUENCES] * H * WIDTH * sizeof *one);
+    free(one), free(two);
+}
+
+/* The sequences in two passes over a cache, slots in another order: the bits of the pass without one. */
+static void a_cache_does_not_change_bits(void **state) {
+    struct model model = {.config = batch_config};
+    struct kv_cache cache;
+    static const uint32_t slot[SEQUENCES] = {3, 1, 4, 0};
+    float *expected = run_whole(2), *context = calloc(171 * H * WIDTH, sizeof *context);
+    size_t done[SEQUENCES] = {0};
+    (void)state;
+    assert_int_equal(kv_cache_open(&cache, &model, 5, 160, CACHE_F32), 0);
+    for (int pass = 0; pass < 2; pass++) { /* a third of each (of one token: nothing), then the rest */
+        uint32_t offset[SEQUENCES + 1] = {0}, slots[SEQUENCES];
+        size_t from[SEQUENCES], sequence[SEQUENCES], count = 0;
+        int32_t position[171];
+        for (size_t b = 0; b < SEQUENCES; b++) {
+            size_t length = offsets[b + 1] - offsets[b], part = pass ? length - done[b] : length / 3;
+            if (!part) continue;
+            for (size_t t = 0; t < part; t++) position[offset[count] + t] = (int32_t)(done[b] + t);
+            slots[count] = slot[b], from[count] = offsets[b] + done[b], sequence[count] = b;
+            offset[count + 1] = offset[count] + (uint32_t)part;
+            count++;
+        }
+        struct batch batch = {
+            .sequences = count, .tokens = offset[count], .offset = offset, .cache = &cache, .slot = slots};
+        run_batch(&batch, position, from, context);
+        for (size_t i = 0; i < count; i++) {
+            size_t part = offset[i + 1] - offset[i];
+            assert_memory_equal(context + offset[i] * H * WIDTH, expected + from[i] * H * WIDTH,
+                                part * H * WIDTH * sizeof *context);
+            kv_cache_grow(&cache, slots[i], part);
+            done[sequence[i]] += part;
+        }
+    }
+    for (size_t b = 0; b < SEQUENCES; b++) assert_int_equal(cache.length[slot[b]], offsets[b + 1] - offsets[b]);
+    kv_cache_close(&cache);
+    free(expected), free(context);
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_match_the_formula),
         cmocka_unit_test(caches_match_rows),
         cmocka_unit_test(a_query_does_not_depend_on_the_cut),
+        cmocka_unit_test(batches_match_the_formula),
+        cmocka_unit_test(threads_do_not_change_bits),
+        cmocka_unit_test(a_cache_does_not_change_bits),
         cmocka_unit_test(rotary_turns_pairs),
         cmocka_unit_test(angles_round_as_the_reference),
     };

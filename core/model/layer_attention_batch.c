@@ -1,0 +1,126 @@
+/* One block's attention over a batch: two passes over the work, each serial where it is small.
+ *
+ * First tokens: their queries and keys are turned, and with a cache keys and values are written to it. Then items:
+ * every tile of queries of every key/value head of every sequence; the tiles of a sequence are numbered through, so a
+ * prefix sum over sequences leads from an item back to its tile.
+ */
+#include "model/attention.h"
+
+#include "base/threads.h"
+#include "kernels/kernels.h"
+
+#define TOKEN_GRAIN 16
+#define SERIAL_MULTIPLY_ADDS 262144 /* about 10 µs on one core; waking a thread costs as much */
+
+struct run {
+    const struct attention *a;
+    uint32_t *tiles; /* [B+1] tiles of queries before sequence i */
+    float *scratch;  /* [threads][each] */
+    size_t each;
+};
+
+static size_t group_of(const struct model_config *config) { return config->heads / config->key_value_heads; }
+
+size_t attention_scratch_floats(const struct model_config *config, size_t sequences, size_t threads) {
+    size_t each = size_round_up(attention_stream_scratch(config->head_width, group_of(config)), 16);
+    return size_round_up(sequences + 1, 16) + threads * each;
+}
+
+static size_t slot_of(const struct batch *batch, size_t sequence) {
+    return batch->slot ? batch->slot[sequence] : sequence;
+}
+
+/* Where a sequence's first query stands: after what its slot holds. */
+static size_t past_of(const struct batch *batch, size_t sequence) {
+    return batch->cache ? batch->cache->length[slot_of(batch, sequence)] : 0;
+}
+
+/* The last i with bound[i] <= value, where bound rises from 0. */
+static size_t find_sequence(const uint32_t *bound, size_t count, size_t value) {
+    size_t low = 0, high = count;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (bound[middle] <= value) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+/* Tokens begin..end-1, all of one sequence, whose first is number `at` of its slot. */
+static void write_tokens(const struct attention *a, size_t sequence, size_t at, size_t begin, size_t end) {
+    size_t D = a->config->head_width;
+    for (size_t head = 0; head < a->config->key_value_heads; head++) {
+        size_t from = begin * a->key_stride + head * D;
+        kv_cache_write(a->batch->cache, a->layer, slot_of(a->batch, sequence), head, at, end - begin, a->key + from,
+                       a->value + from, a->key_stride);
+    }
+}
+
+static void enter_tokens(void *context, size_t begin, size_t end, int worker) {
+    const struct run *run = context;
+    const struct attention *a = run->a;
+    const struct batch *batch = a->batch;
+    size_t D = a->config->head_width;
+    (void)worker;
+    if (a->rotary) {
+        const float *table = a->rotary + begin * D;
+        rotary_forward(end - begin, a->config->heads, D, a->query_stride, table, a->query + begin * a->query_stride);
+        rotary_forward(end - begin, a->config->key_value_heads, D, a->key_stride, table,
+                       a->key + begin * a->key_stride);
+    }
+    if (!batch->cache) return;
+    for (size_t i = find_sequence(batch->offset, batch->sequences, begin); begin < end; i++) {
+        size_t last = batch->offset[i + 1] < end ? batch->offset[i + 1] : end;
+        write_tokens(a, i, past_of(batch, i) + begin - batch->offset[i], begin, last);
+        begin = last;
+    }
+}
+
+static void attend_item(const struct run *run, size_t sequence, size_t tile, size_t head, float *scratch) {
+    const struct attention *a = run->a;
+    const struct batch *batch = a->batch;
+    size_t D = a->config->head_width, group = group_of(a->config), most = attention_tile(group);
+    size_t first = batch->offset[sequence], t = batch->offset[sequence + 1] - first, skip = tile * most;
+    size_t past = past_of(batch, sequence), width = a->config->heads * D;
+    struct attention_keys keys = {.k = a->key + first * a->key_stride + head * D,
+                                  .v = a->value + first * a->key_stride + head * D,
+                                  .stride = a->key_stride,
+                                  .count = t};
+    if (batch->cache) keys = kv_cache_keys(batch->cache, a->layer, slot_of(batch, sequence), head, past + t);
+    attention_stream(t - skip < most ? t - skip : most, group, D,
+                     a->query + (first + skip) * a->query_stride + head * group * D, a->query_stride, &keys,
+                     past + skip, a->config->causal, a->config->window,
+                     a->context + (first + skip) * width + head * group * D, width, scratch);
+}
+
+/* Items of a sequence: tile by tile, its heads inside. */
+static void attend_items(void *context, size_t begin, size_t end, int worker) {
+    const struct run *run = context;
+    size_t heads = run->a->config->key_value_heads;
+    for (size_t i = begin; i < end; i++) {
+        size_t tile = i / heads, sequence = find_sequence(run->tiles, run->a->batch->sequences, tile);
+        attend_item(run, sequence, tile - run->tiles[sequence], i % heads, run->scratch + (size_t)worker * run->each);
+    }
+}
+
+void attention_run(const struct attention *a) {
+    const struct batch *batch = a->batch;
+    size_t group = group_of(a->config), most = attention_tile(group), pairs = 0;
+    struct run run = {.a = a, .tiles = (uint32_t *)(void *)a->scratch};
+    run.scratch = a->scratch + size_round_up(batch->sequences + 1, 16);
+    run.each = size_round_up(attention_stream_scratch(a->config->head_width, group), 16);
+
+    run.tiles[0] = 0;
+    for (size_t i = 0; i < batch->sequences; i++) {
+        size_t t = batch->offset[i + 1] - batch->offset[i];
+        run.tiles[i + 1] = run.tiles[i] + (uint32_t)((t + most - 1) / most);
+        pairs += t * (past_of(batch, i) + t);
+    }
+    if (a->rotary || batch->cache) {
+        if (batch->tokens <= TOKEN_GRAIN) enter_tokens(&run, 0, batch->tokens, 0);
+        else parallel_for(batch->tokens, TOKEN_GRAIN, enter_tokens, &run);
+    }
+    size_t items = run.tiles[batch->sequences] * a->config->key_value_heads;
+    if (2 * pairs * a->config->heads * a->config->head_width <= SERIAL_MULTIPLY_ADDS) attend_items(&run, 0, items, 0);
+    else parallel_for(items, 1, attend_items, &run);
+}
