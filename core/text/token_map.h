@@ -1,5 +1,5 @@
 /* Two hash maps of the tokenizers, both open-addressed with linear probing at most half full: pairs of ids
- * to a number, and byte strings to their index in a growing pool. Private to core/text.
+ * to a number, and byte strings to their index in a growing pool.
  */
 #ifndef TOKEN_MAP_H
 #define TOKEN_MAP_H

@@ -1,8 +1,7 @@
 /* Scoring a classifier by per-item results.
  *
  * Items are sorted by length (ties by position) and run in packed batches; since a sequence's logits do not
- * depend on its neighbours, results do not depend on the batch size either. Macro F1 averages over the
- * classes that occur as label or prediction; Matthews is the multi-class R_K of Gorodkin (2004).
+ * depend on its neighbours, results do not depend on the batch size either.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "task/metrics.h"
 #include "task/task.h"
 
 struct sized {
@@ -39,32 +39,6 @@ out:
     return status;
 }
 
-/* Accuracy, macro F1 and Matthews from the (classes, classes) counts [label][predicted]. */
-static void table_score(const uint64_t *table, size_t classes, struct task_scores *scores) {
-    double total = 0, right = 0, products = 0, rows_squared = 0, columns_squared = 0, f1 = 0;
-    size_t present = 0;
-    for (size_t k = 0; k < classes; k++) {
-        double row = 0, column = 0, hit = (double)table[k * classes + k];
-        for (size_t j = 0; j < classes; j++) {
-            row += (double)table[k * classes + j];
-            column += (double)table[j * classes + k];
-        }
-        total += row;
-        right += hit;
-        products += row * column;
-        rows_squared += row * row;
-        columns_squared += column * column;
-        if (row + column > 0) {
-            present++;
-            f1 += 2 * hit / (row + column);
-        }
-    }
-    double spread = sqrt((total * total - columns_squared) * (total * total - rows_squared));
-    scores->accuracy_frac = total > 0 ? right / total : 0;
-    scores->macro_f1 = present ? f1 / (double)present : 0;
-    scores->matthews = spread > 0 ? (right * total - products) / spread : 0;
-}
-
 int task_score(const struct model *model, const struct examples *examples, size_t batch, struct task_scores *scores) {
     int status = 0;
     void *block = NULL;
@@ -73,6 +47,7 @@ int task_score(const struct model *model, const struct examples *examples, size_
     uint32_t *offset = NULL;
     uint64_t *table = NULL;
     struct workspace workspace = {0};
+    struct class_scores metrics;
     size_t count = examples->count, classes = examples->classes, longest = 1, room = 0;
     memset(scores, 0, sizeof *scores);
     if (!examples->label || classes == 0) FAIL(E_ARGUMENT, "scoring needs labelled examples");
@@ -124,7 +99,10 @@ int task_score(const struct model *model, const struct examples *examples, size_
     }
     for (size_t i = 0; i < count; i++) scores->mean_nll += (double)scores->nll[i];
     if (count) scores->mean_nll /= (double)count;
-    table_score(table, classes, scores);
+    metric_classes(table, classes, &metrics);
+    scores->accuracy_frac = metrics.accuracy_frac;
+    scores->macro_f1 = metrics.f1_macro;
+    scores->matthews = metrics.matthews;
 out:
     if (status < 0) task_scores_close(scores);
     workspace_close(&workspace);

@@ -1,0 +1,128 @@
+/* See metrics.h: exact match and F1 of extracted answers, as SQuAD's v1.1 script computes them (Rajpurkar et al. 2016).
+ *
+ * An answer is lower-cased, loses ASCII punctuation, then the words a, an and the, then superfluous blanks. F1 is over
+ * words as multisets.
+ */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "task/metric_words.h"
+#include "task/metrics.h"
+
+/* Does a letter, digit or combining sign of a word begin here (Python's \w)? Beyond ASCII everything is taken for one
+ * but Latin-1 signs, general punctuation, and blanks. */
+static bool word_character(const char *text) {
+    const unsigned char *c = (const unsigned char *)text;
+    if (c[0] < 0x80) return isalnum(c[0]) || c[0] == '_';
+    if (c[0] == 0xc2) return c[1] == 0xaa || c[1] == 0xb5 || c[1] == 0xba;
+    if (c[0] == 0xe2 && (c[1] == 0x80 || c[1] == 0x81)) return false;
+    return blank_bytes(text) == 0;
+}
+
+static bool is_article(const char *word, size_t bytes) {
+    return (bytes == 1 && word[0] == 'a') || (bytes == 2 && memcmp(word, "an", 2) == 0) ||
+           (bytes == 3 && memcmp(word, "the", 3) == 0);
+}
+
+static size_t character_bytes(const char *text) {
+    size_t bytes = 1;
+    while ((text[bytes] & 0xc0) == 0x80) bytes++;
+    return bytes;
+}
+
+int metric_answer_normalize(const char *text, char **normalized) {
+    int status = 0;
+    void *block = NULL;
+    size_t used = 0, kept = 0, room;
+    bool gap = false;
+    TRY(size_multiply(strlen(text) + 1, 2, &room)); /* a lower-case letter may need one byte more */
+    TRY(memory_take(&block, room, 1));
+    char *out = block;
+    for (size_t read; *text; text += read) {
+        read = 1;
+        if (!ispunct((unsigned char)*text)) used += character_lower(text, out + used, &read);
+    }
+    out[used] = 0;
+    for (size_t at = 0; at < used;) {
+        size_t end = at;
+        while (end < used && word_character(out + end)) end += character_bytes(out + end);
+        if (end > at && is_article(out + at, end - at)) {
+            gap = true;
+            at = end;
+            continue;
+        }
+        size_t blank = end == at ? blank_bytes(out + at) : 0;
+        if (blank) {
+            gap = true;
+            at += blank;
+            continue;
+        }
+        if (end == at) end += character_bytes(out + at);
+        if (gap && kept) out[kept++] = ' '; /* never overtakes `at`: the gap had at least a byte */
+        gap = false;
+        memmove(out + kept, out + at, end - at);
+        kept += end - at;
+        at = end;
+    }
+    out[kept] = 0;
+    *normalized = out;
+    block = NULL;
+out:
+    memory_release(block);
+    return status;
+}
+
+static int number_compare(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static double words_f1(const struct word_list *a, const struct word_list *b) {
+    size_t common = 0;
+    for (size_t i = 0, j = 0; i < a->count && j < b->count;) {
+        if (a->id[i] == b->id[j]) common++;
+        bool first = a->id[i] <= b->id[j], second = b->id[j] <= a->id[i];
+        i += first;
+        j += second;
+    }
+    return common ? 2.0 * (double)common / (double)(a->count + b->count) : 0;
+}
+
+static int sorted_words(struct word_list *list, struct text_pool *pool, const char *text) {
+    int status = 0;
+    list->count = 0;
+    TRY(word_list_split(list, pool, text));
+    if (list->count) qsort(list->id, list->count, sizeof *list->id, number_compare);
+out:
+    return status;
+}
+
+int metric_answer(const char *prediction, const char *const *references, size_t reference_count, double *exact,
+                  double *f1) {
+    int status = 0;
+    char *own = NULL, *other = NULL;
+    struct text_pool pool = {0};
+    struct word_list own_words = {0}, other_words = {0};
+    *exact = *f1 = 0;
+    TRY(metric_answer_normalize(prediction, &own));
+    TRY(sorted_words(&own_words, &pool, own));
+    for (size_t i = 0; i < reference_count; i++) {
+        TRY(metric_answer_normalize(references[i], &other));
+        TRY(sorted_words(&other_words, &pool, other));
+        double score = words_f1(&own_words, &other_words);
+        if (score > *f1) *f1 = score;
+        if (strcmp(own, other) == 0) *exact = 1;
+        memory_release(other);
+        other = NULL;
+    }
+out:
+    memory_release(own);
+    memory_release(other);
+    word_list_close(&own_words);
+    word_list_close(&other_words);
+    text_pool_close(&pool);
+    return status;
+}
