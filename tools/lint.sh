@@ -21,7 +21,7 @@ fi
 awk '
 BEGIN {
     allow["base"] = "base"; allow["kernels"] = "base kernels"; allow["formats"] = "base kernels formats"
-    allow["io"] = "base io formats"; allow["text"] = "base io text"
+    allow["io"] = "base kernels io formats"; allow["text"] = "base io text"
     allow["model"] = "base kernels formats io model"; allow["train"] = "base kernels formats io model text train"
     allow["techniques"] = "base kernels formats io text model train technique.h"
 }

@@ -12,53 +12,14 @@
 #include "base/memory.h"
 #include "io/json.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define HEADER_MAX 100000000u /* the reference reader's limit */
 #define LENGTH_BYTES 8
 #define DATA_ALIGN 64
 #define METADATA "__metadata__"
-
-static const struct {
-    const char *name;
-    size_t bytes;
-} dtypes[] = {
-    [DTYPE_F32] = {"F32", 4},   [DTYPE_F16] = {"F16", 2}, [DTYPE_BF16] = {"BF16", 2}, [DTYPE_F64] = {"F64", 8},
-    [DTYPE_I8] = {"I8", 1},     [DTYPE_U8] = {"U8", 1},   [DTYPE_I16] = {"I16", 2},   [DTYPE_U16] = {"U16", 2},
-    [DTYPE_I32] = {"I32", 4},   [DTYPE_U32] = {"U32", 4}, [DTYPE_I64] = {"I64", 8},   [DTYPE_U64] = {"U64", 8},
-    [DTYPE_BOOL] = {"BOOL", 1},
-};
-#define DTYPES (sizeof dtypes / sizeof dtypes[0])
-
-size_t dtype_bytes(enum dtype dtype) { return (size_t)dtype < DTYPES ? dtypes[dtype].bytes : 0; }
-
-const char *dtype_name(enum dtype dtype) { return (size_t)dtype < DTYPES ? dtypes[dtype].name : "?"; }
-
-/* "[4,4]" */
-static const char *shape_text(size_t dimensions, const size_t *shape, char text[256]) {
-    size_t used = (size_t)snprintf(text, 256, "[");
-    for (size_t i = 0; i < dimensions && used < 230; i++)
-        used += (size_t)snprintf(text + used, 256 - used, "%s%zu", i ? "," : "", shape[i]);
-    snprintf(text + used, 256 - used, "]");
-    return text;
-}
-
-/* count and bytes from shape and dtype. */
-static int tensor_measure(struct tensor *tensor) {
-    int status = 0;
-    tensor->count = 1;
-    for (size_t i = 0; i < tensor->dimensions; i++) TRY(size_multiply(tensor->count, tensor->shape[i], &tensor->count));
-    TRY(size_multiply(tensor->count, dtype_bytes(tensor->dtype), &tensor->bytes));
-out:
-    return status;
-}
 
 /* ---- reading the header --------------------------------------------------------------------------- */
 static int read_shape(struct tensor *tensor, const struct json *shape) {
@@ -73,7 +34,7 @@ static int read_shape(struct tensor *tensor, const struct json *shape) {
     }
     if (tensor_measure(tensor) < 0) {
         char text[256];
-        FAIL(E_FORMAT, "shape %s does not fit in memory", shape_text(tensor->dimensions, tensor->shape, text));
+        FAIL(E_FORMAT, "shape %s does not fit in memory", tensor_shape_text(tensor->dimensions, tensor->shape, text));
     }
 out:
     return status;
@@ -84,7 +45,7 @@ static int read_dtype(struct tensor *tensor, const struct json *node) {
     const char *name;
     TRY(json_text(node, "dtype", &name));
     for (size_t i = 0; i < DTYPES; i++) {
-        if (strcmp(dtypes[i].name, name) != 0) continue;
+        if (!dtype_bytes((enum dtype)i) || strcmp(dtype_name((enum dtype)i), name) != 0) continue;
         tensor->dtype = (enum dtype)i;
         return 0;
     }
@@ -108,8 +69,8 @@ static int read_tensor(struct tensor *tensor, const struct json *node, const uin
     if (begin > end) FAIL(E_FORMAT, "data_offsets [%zu, %zu] run backwards", (size_t)begin, (size_t)end);
     if (end - begin != tensor->bytes)
         FAIL(E_FORMAT, "data_offsets [%zu, %zu] are %zu bytes but %s %s takes %zu", (size_t)begin, (size_t)end,
-             (size_t)(end - begin), dtype_name(tensor->dtype), shape_text(tensor->dimensions, tensor->shape, text),
-             tensor->bytes);
+             (size_t)(end - begin), dtype_name(tensor->dtype),
+             tensor_shape_text(tensor->dimensions, tensor->shape, text), tensor->bytes);
     if (end > data_bytes)
         FAIL(E_FORMAT, "data_offsets [%zu, %zu] lie outside the file's %zu bytes of data (file cut short?)",
              (size_t)begin, (size_t)end, data_bytes);
@@ -144,11 +105,6 @@ static int compare_places(const void *a, const void *b) {
     return strcmp(x->name, y->name);
 }
 
-static int compare_names(const void *a, const void *b) {
-    const struct tensor *x = a, *y = b;
-    return strcmp(x->name, y->name);
-}
-
 /* The tensors must lie end to end over all of the data. */
 static int check_tiling(const struct safetensors *file, const uint8_t *data, size_t data_bytes) {
     int status = 0;
@@ -175,25 +131,26 @@ static int read_header(struct safetensors *file) {
     void *block = NULL;
     uint64_t length = 0;
     struct json_document *document;
-    if (file->map_bytes < LENGTH_BYTES)
-        FAIL(E_FORMAT, "has %zu bytes; a safetensors file starts with 8 bytes of header length", file->map_bytes);
-    for (int i = 0; i < LENGTH_BYTES; i++) length |= (uint64_t)file->map[i] << 8 * i;
+    if (file->map.count < LENGTH_BYTES)
+        FAIL(E_FORMAT, "has %zu bytes; a safetensors file starts with 8 bytes of header length", file->map.count);
+    for (int i = 0; i < LENGTH_BYTES; i++) length |= (uint64_t)file->map.bytes[i] << 8 * i;
     if (length > HEADER_MAX)
         FAIL(E_FORMAT, "header of %llu bytes is larger than the allowed %u (not a safetensors file?)",
              (unsigned long long)length, HEADER_MAX);
-    if (length > file->map_bytes - LENGTH_BYTES)
-        FAIL(E_FORMAT, "header of %zu bytes in a file of %zu (file cut short?)", (size_t)length, file->map_bytes);
-    const uint8_t *data = file->map + LENGTH_BYTES + length;
-    size_t data_bytes = file->map_bytes - LENGTH_BYTES - (size_t)length;
+    if (length > file->map.count - LENGTH_BYTES)
+        FAIL(E_FORMAT, "header of %zu bytes in a file of %zu (file cut short?)", (size_t)length, file->map.count);
+    const uint8_t *data = file->map.bytes + LENGTH_BYTES + length;
+    size_t data_bytes = file->map.count - LENGTH_BYTES - (size_t)length;
     TRY(memory_take(&block, 1, sizeof *document));
     file->document = document = block;
-    status = json_open(document, (const char *)file->map + LENGTH_BYTES, (size_t)length);
+    status = json_open(document, (const char *)file->map.bytes + LENGTH_BYTES, (size_t)length);
     if (status < 0) {
         error_prefix(status, "header");
         goto out;
     }
     const struct json *root = json_root(document);
-    if (root->type != JSON_OBJECT || file->map[LENGTH_BYTES] != '{') FAIL(E_FORMAT, "header must be a JSON object");
+    if (root->type != JSON_OBJECT || file->map.bytes[LENGTH_BYTES] != '{')
+        FAIL(E_FORMAT, "header must be a JSON object");
     TRY(memory_take(&block, root->count, sizeof *file->tensors));
     file->tensors = block;
     for (const struct json *member = root->child; member; member = member->next) {
@@ -211,43 +168,28 @@ static int read_header(struct safetensors *file) {
     }
     qsort(file->tensors, file->count, sizeof *file->tensors, compare_places);
     TRY(check_tiling(file, data, data_bytes));
-    qsort(file->tensors, file->count, sizeof *file->tensors, compare_names);
+    qsort(file->tensors, file->count, sizeof *file->tensors, tensor_compare_names);
 out:
     return status;
 }
 
 int safetensors_open(struct safetensors *file, const char *path) {
     int status = 0;
-    struct stat info;
     *file = (struct safetensors){0};
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0 || fstat(descriptor, &info) != 0) FAIL(E_IO, "cannot open: %s", strerror(errno));
-    if (!S_ISREG(info.st_mode)) FAIL(E_IO, "is not a regular file");
-    if ((uint64_t)info.st_size > PTRDIFF_MAX) FAIL(E_LIMIT, "is too large to map");
-    TRY(memory_string(&file->path, path));
-    if (info.st_size > 0) {
-        void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-        if (map == MAP_FAILED) FAIL(E_IO, "cannot map: %s", strerror(errno));
-        file->map = map;
-        file->map_bytes = (size_t)info.st_size;
-    }
-    TRY(read_header(file));
+    TRY(file_map_open(&file->map, path));
+    status = read_header(file);
+    if (status < 0) error_prefix(status, "%s", path);
 out:
-    if (descriptor >= 0) close(descriptor);
-    if (status < 0) {
-        error_prefix(status, "%s", path);
-        safetensors_close(file);
-    }
+    if (status < 0) safetensors_close(file);
     return status;
 }
 
 void safetensors_close(struct safetensors *file) {
-    if (file->map) munmap((void *)(uintptr_t)file->map, file->map_bytes);
     if (file->document) json_close(file->document);
     memory_release(file->document);
     memory_release(file->tensors);
     memory_release(file->metadata);
-    memory_release(file->path);
+    file_map_close(&file->map);
     *file = (struct safetensors){0};
 }
 
@@ -255,7 +197,7 @@ void safetensors_close(struct safetensors *file) {
 const struct tensor *safetensors_find(const struct safetensors *file, const char *name) {
     struct tensor key = {.name = name};
     if (!file->count) return NULL;
-    return bsearch(&key, file->tensors, file->count, sizeof key, compare_names);
+    return bsearch(&key, file->tensors, file->count, sizeof key, tensor_compare_names);
 }
 
 int safetensors_require(const struct safetensors *file, const char *name, enum dtype dtype, size_t dimensions,
@@ -264,12 +206,12 @@ int safetensors_require(const struct safetensors *file, const char *name, enum d
     char wanted[256], given[256];
     const struct tensor *found = safetensors_find(file, name);
     *tensor = NULL;
-    if (!found) FAIL(E_NOT_FOUND, "%s: has no tensor '%.200s'", file->path, name);
+    if (!found) FAIL(E_NOT_FOUND, "%s: has no tensor '%.200s'", file->map.path, name);
     if (found->dtype != dtype || found->dimensions != dimensions ||
         (dimensions && memcmp(found->shape, shape, dimensions * sizeof *shape) != 0))
-        FAIL(E_SHAPE, "%s: tensor '%.200s' is %s %s but must be %s %s", file->path, name, dtype_name(found->dtype),
-             shape_text(found->dimensions, found->shape, given), dtype_name(dtype),
-             shape_text(dimensions, shape, wanted));
+        FAIL(E_SHAPE, "%s: tensor '%.200s' is %s %s but must be %s %s", file->map.path, name, dtype_name(found->dtype),
+             tensor_shape_text(found->dimensions, found->shape, given), dtype_name(dtype),
+             tensor_shape_text(dimensions, shape, wanted));
     *tensor = found;
 out:
     return status;
@@ -301,7 +243,7 @@ static void print_header(struct json_writer *header, const struct tensor *tensor
         if (i || metadata_count) json_raw(header, ",");
         json_quoted(header, tensors[i].name);
         json_format(header, ":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}", dtype_name(tensors[i].dtype),
-                    shape_text(tensors[i].dimensions, tensors[i].shape, shape), begin, begin + tensors[i].bytes);
+                    tensor_shape_text(tensors[i].dimensions, tensors[i].shape, shape), begin, begin + tensors[i].bytes);
         begin += tensors[i].bytes;
     }
     json_raw(header, "}");
@@ -373,42 +315,5 @@ out:
     file_replace_close(&file);
     json_writer_close(&header);
     memory_release(measured);
-    return status;
-}
-
-/* ---- conversion ----------------------------------------------------------------------------------- */
-static float float_from_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* IEEE 754 binary16, exactly; a NaN keeps its payload. */
-static float float_from_f16(uint16_t half) {
-    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31u, fraction = half & 0x3FFu;
-    if (exponent == 31) return float_from_bits(sign | 0x7F800000u | fraction << 13);
-    if (exponent) return float_from_bits(sign | (exponent + 112) << 23 | fraction << 13);
-    float magnitude = (float)fraction * 0x1p-24f; /* zero or subnormal */
-    return sign ? -magnitude : magnitude;
-}
-
-int tensor_to_f32(const struct tensor *tensor, float *out) {
-    int status = 0;
-    const uint8_t *data = tensor->data;
-    switch (tensor->dtype) {
-    case DTYPE_F32:
-        if (tensor->bytes) memcpy(out, data, tensor->bytes);
-        break;
-    case DTYPE_F16:
-    case DTYPE_BF16:
-        for (size_t i = 0; i < tensor->count; i++) {
-            uint16_t half;
-            memcpy(&half, data + 2 * i, sizeof half);
-            out[i] = tensor->dtype == DTYPE_F16 ? float_from_f16(half) : float_from_bits((uint32_t)half << 16);
-        }
-        break;
-    default: FAIL(E_UNSUPPORTED, "tensor '%.200s': %s cannot be read as F32", tensor->name, dtype_name(tensor->dtype));
-    }
-out:
     return status;
 }

@@ -13,40 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum dtype {
-    DTYPE_F32,
-    DTYPE_F16,
-    DTYPE_BF16,
-    DTYPE_F64,
-    DTYPE_I8,
-    DTYPE_U8,
-    DTYPE_I16,
-    DTYPE_U16,
-    DTYPE_I32,
-    DTYPE_U32,
-    DTYPE_I64,
-    DTYPE_U64,
-    DTYPE_BOOL
-};
-size_t dtype_bytes(enum dtype dtype);
-const char *dtype_name(enum dtype dtype); /* "F32" */
-
-#define TENSOR_DIMENSIONS 8
-
-struct tensor {
-    const char *name;
-    enum dtype dtype;
-    size_t dimensions;
-    size_t shape[TENSOR_DIMENSIONS];
-    size_t count; /* elements */
-    size_t bytes;
-    const void *data;
-};
+#include "io/file_map.h"
+#include "io/tensor.h"
 
 struct safetensors {
-    char *path;
-    const uint8_t *map;
-    size_t map_bytes;
+    struct file_map map;
     struct tensor *tensors; /* sorted by name */
     size_t count;
     struct safetensors_meta {
@@ -68,8 +39,5 @@ const char *safetensors_metadata(const struct safetensors *file, const char *key
  * written depend on the arguments alone. E_IO (full disk: nothing is left behind). */
 int safetensors_write(const char *path, const struct tensor *tensors, size_t count,
                       const struct safetensors_meta *metadata, size_t metadata_count);
-
-/* dtype conversions of whole tensors to f32 (F32, F16, BF16). E_UNSUPPORTED. */
-int tensor_to_f32(const struct tensor *tensor, float *out);
 
 #endif

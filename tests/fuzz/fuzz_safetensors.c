@@ -18,15 +18,15 @@ static void check_tensors(const struct safetensors *file) {
     for (size_t i = 0; i < file->count; i++) {
         const struct tensor *tensor = &file->tensors[i];
         const uint8_t *begin = tensor->data;
-        CHECK(begin >= file->map && tensor->bytes <= file->map_bytes - (size_t)(begin - file->map), "'%s' lies outside",
-              tensor->name);
+        CHECK(begin >= file->map.bytes && tensor->bytes <= file->map.count - (size_t)(begin - file->map.bytes),
+              "'%s' lies outside", tensor->name);
         CHECK(tensor->bytes == tensor->count * dtype_bytes(tensor->dtype), "'%s': %zu bytes", tensor->name,
               tensor->bytes);
         CHECK(safetensors_find(file, tensor->name) == tensor, "'%s' is not found", tensor->name);
         for (size_t k = 0; k < tensor->bytes; k++) sum = (uint8_t)(sum + begin[k]);
         bytes += tensor->bytes;
     }
-    CHECK(bytes < file->map_bytes, "%zu bytes of tensors in a file of %zu", bytes, file->map_bytes);
+    CHECK(bytes < file->map.count, "%zu bytes of tensors in a file of %zu", bytes, file->map.count);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -39,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check_tensors(&file);
         safetensors_close(&file);
     } else {
-        CHECK(!file.map && strstr(error_text(), path), "a failure names the file and leaves nothing");
+        CHECK(!file.map.bytes && strstr(error_text(), path), "a failure names the file and leaves nothing");
     }
     close(memory);
     return 0;

@@ -37,7 +37,7 @@ void golden_json(struct json_document *document, char **text, const char *name) 
 
 const struct tensor *golden_tensor(const struct safetensors *file, const char *name) {
     const struct tensor *tensor = safetensors_find(file, name);
-    if (!tensor) fail_msg("%s has no tensor '%s'", file->path, name);
+    if (!tensor) fail_msg("%s has no tensor '%s'", file->map.path, name);
     return tensor;
 }
 
