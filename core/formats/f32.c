@@ -65,21 +65,16 @@ static void f32_multiply(const struct weight *weight, const struct weight_input 
                          size_t p_begin, size_t p_end, const float *bias, float *y) {
     size_t R = weight->shape.rows, N = weight->shape.columns;
     const struct weight_prepared *prepared = weight->prepared;
+    size_t r_begin = p_begin * 16, r_end = p_end * 16 < R ? p_end * 16 : R;
     if (prepared->backend == GEMM_OPENBLAS) {
-        size_t r_begin = p_begin * 16, r_end = p_end * 16 < R ? p_end * 16 : R;
         gemm_f32(false, true, t_end - t_begin, r_end - r_begin, N, 1.0f, input->x + t_begin * N, N,
                  (const float *)weight->packed + r_begin * N, N, 0.0f, y + t_begin * R + r_begin, R);
         for (size_t t = t_begin; bias && t < t_end; t++)
             for (size_t r = r_begin; r < r_end; r++) y[t * R + r] += bias[r];
         return;
     }
-    for (size_t p = p_begin; p < p_end; p++) {
-        float buffer[16];
-        size_t valid;
-        const float *panel = panel_bias(bias, R, p, buffer, &valid);
-        kernels.matmul_f32(t_end - t_begin, N, input->x + t_begin * N, N, prepared->panels + p * N * 16, panel,
-                           y + t_begin * R + p * 16, R, valid);
-    }
+    kernels.matmul_f32(t_end - t_begin, N, input->x + t_begin * N, N, prepared->panels + r_begin * N,
+                       bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R, r_end - r_begin);
 }
 
 static const struct weight_execution f32_execution = {.prepare = f32_prepare, .multiply = f32_multiply};

@@ -18,28 +18,30 @@
 #define PANEL_ROWS 16   /* rows of a packed panel, in every format and on every instruction set */
 #define ATTEND_KEYS 256 /* most keys of one call of attend: their scores stay in the first-level cache */
 
-/* y(T,16) = x(T,N) · panel(16,N)ᵀ + bias, for one panel of 16 output rows.
+/* y(T,rows) = x(T,N) · weights(rows,N)ᵀ + bias, for `rows` output rows in ceil(rows/16) panels that lie one behind the
+ * other; several panels per call let a variant hold more sums in registers.
  *   x       f32, row stride x_stride elements
- *   panel   f32 [N][16]: column by column, 16 rows side by side
- *   bias    f32 [16], or NULL
- *   y       f32, row stride y_stride elements; columns 0..valid-1 are written (valid <= 16)        */
+ *   weights f32 panels [N][16]: column by column, 16 rows side by side; the last panel is whole, its rows past the
+ *           end are ignored
+ *   bias    f32 [rows], or NULL
+ *   y       f32, row stride y_stride elements; columns 0..rows-1 are written                                    */
 #define KERNEL_MATMUL_F32(id)                                                                                          \
-    void id(size_t T, size_t N, const float *x, size_t x_stride, const float *panel, const float *bias, float *y,      \
-            size_t y_stride, size_t valid)
+    void id(size_t T, size_t N, const float *x, size_t x_stride, const float *weights, const float *bias, float *y,    \
+            size_t y_stride, size_t rows)
 
-/* As matmul_f32 with the panel in IEEE half precision (u16 bits), widened exactly; products and sums in f32. */
+/* As matmul_f32 with panels in IEEE half precision (u16 bits), widened exactly; products and sums in f32. */
 #define KERNEL_MATMUL_F16(id)                                                                                          \
-    void id(size_t T, size_t N, const float *x, size_t x_stride, const uint16_t *panel, const float *bias, float *y,   \
-            size_t y_stride, size_t valid)
+    void id(size_t T, size_t N, const float *x, size_t x_stride, const uint16_t *weights, const float *bias, float *y, \
+            size_t y_stride, size_t rows)
 
-/* bf16 times bf16, sums in f32: y(T,16) = x · panelᵀ + bias.
+/* As matmul_f32 with bf16 times bf16, sums in f32.
  *   x       bf16 bits, row stride x_stride; n_padded even, columns N..n_padded-1 zero
- *   panel   bf16 [n_padded/2][16][2]: two columns of each row side by side, as vdpbf16ps takes them
+ *   weights bf16 panels [n_padded/2][16][2]: two columns of each row side by side, as vdpbf16ps takes them
  * Within a pair the order of the two products and their rounding are the instruction's: |error| is bounded as in
  * docs/KERNELS.md rather than bit-exact between variants. */
 #define KERNEL_MATMUL_BF16(id)                                                                                         \
-    void id(size_t T, size_t n_padded, const uint16_t *x, size_t x_stride, const uint16_t *panel, const float *bias,   \
-            float *y, size_t y_stride, size_t valid)
+    void id(size_t T, size_t n_padded, const uint16_t *x, size_t x_stride, const uint16_t *weights, const float *bias, \
+            float *y, size_t y_stride, size_t rows)
 
 /* Per-token symmetric quantization: scale[t] = max|x[t]| / 127, q = nearest-even(x / scale) in -127..127;
  * an all-zero token gets scale 0 and q 0. Columns N..n_padded-1 of q are zeroed.

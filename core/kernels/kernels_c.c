@@ -12,42 +12,51 @@
 #include <math.h>
 #include <string.h>
 
+/* Rows of the panel that starts at row r. */
+static size_t rows_of_panel(size_t rows, size_t r) { return rows - r < PANEL_ROWS ? rows - r : PANEL_ROWS; }
+
 KERNEL_MATMUL_F32(matmul_f32_c) {
-    for (size_t t = 0; t < T; t++) {
-        float sum[PANEL_ROWS] = {0};
-        for (size_t n = 0; n < N; n++) {
-            float value = x[t * x_stride + n];
-            for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * panel[n * PANEL_ROWS + r];
+    for (size_t first = 0; first < rows; first += PANEL_ROWS)
+        for (size_t t = 0; t < T; t++) {
+            const float *panel = weights + first * N;
+            float sum[PANEL_ROWS] = {0}, *out = y + t * y_stride + first;
+            for (size_t n = 0; n < N; n++) {
+                float value = x[t * x_stride + n];
+                for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * panel[n * PANEL_ROWS + r];
+            }
+            for (size_t r = 0; r < rows_of_panel(rows, first); r++) out[r] = bias ? sum[r] + bias[first + r] : sum[r];
         }
-        for (size_t r = 0; r < valid; r++) y[t * y_stride + r] = bias ? sum[r] + bias[r] : sum[r];
-    }
 }
 
 KERNEL_MATMUL_F16(matmul_f16_c) {
-    for (size_t t = 0; t < T; t++) {
-        float sum[PANEL_ROWS] = {0};
-        for (size_t n = 0; n < N; n++) {
-            float value = x[t * x_stride + n];
-            for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * half_to_float(panel[n * PANEL_ROWS + r]);
+    for (size_t first = 0; first < rows; first += PANEL_ROWS)
+        for (size_t t = 0; t < T; t++) {
+            const uint16_t *panel = weights + first * N;
+            float sum[PANEL_ROWS] = {0}, *out = y + t * y_stride + first;
+            for (size_t n = 0; n < N; n++) {
+                float value = x[t * x_stride + n];
+                for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * half_to_float(panel[n * PANEL_ROWS + r]);
+            }
+            for (size_t r = 0; r < rows_of_panel(rows, first); r++) out[r] = bias ? sum[r] + bias[first + r] : sum[r];
         }
-        for (size_t r = 0; r < valid; r++) y[t * y_stride + r] = bias ? sum[r] + bias[r] : sum[r];
-    }
 }
 
 /* The odd column before the even one, as vdpbf16ps adds them. */
 KERNEL_MATMUL_BF16(matmul_bf16_c) {
-    for (size_t t = 0; t < T; t++) {
-        float sum[PANEL_ROWS] = {0};
-        for (size_t n = 0; n < n_padded; n += 2) {
-            float even = bf16_to_float(x[t * x_stride + n]), odd = bf16_to_float(x[t * x_stride + n + 1]);
-            const uint16_t *pair = panel + n * PANEL_ROWS;
-            for (size_t r = 0; r < PANEL_ROWS; r++) {
-                sum[r] += odd * bf16_to_float(pair[2 * r + 1]);
-                sum[r] += even * bf16_to_float(pair[2 * r]);
+    for (size_t first = 0; first < rows; first += PANEL_ROWS)
+        for (size_t t = 0; t < T; t++) {
+            const uint16_t *panel = weights + first * n_padded;
+            float sum[PANEL_ROWS] = {0}, *out = y + t * y_stride + first;
+            for (size_t n = 0; n < n_padded; n += 2) {
+                float even = bf16_to_float(x[t * x_stride + n]), odd = bf16_to_float(x[t * x_stride + n + 1]);
+                const uint16_t *pair = panel + n * PANEL_ROWS;
+                for (size_t r = 0; r < PANEL_ROWS; r++) {
+                    sum[r] += odd * bf16_to_float(pair[2 * r + 1]);
+                    sum[r] += even * bf16_to_float(pair[2 * r]);
+                }
             }
+            for (size_t r = 0; r < rows_of_panel(rows, first); r++) out[r] = bias ? sum[r] + bias[first + r] : sum[r];
         }
-        for (size_t r = 0; r < valid; r++) y[t * y_stride + r] = bias ? sum[r] + bias[r] : sum[r];
-    }
 }
 
 KERNEL_NARROW_F16(narrow_f16_c) {

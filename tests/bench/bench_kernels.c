@@ -103,7 +103,7 @@ out:
 }
 
 int main(int argc, char **argv) {
-    static const size_t tokens[] = {1, 16, 128, 1024}, widths[] = {256, 1024};
+    static const size_t tokens[] = {1, 16, 128, 1024}, widths[] = {384, 1536};
     int threads = argc > 1 ? atoi(argv[1]) : threads_get(), rounds = argc > 2 ? atoi(argv[2]) : 40;
     char flags[128];
     if (threads < 1 || rounds < 1 || rounds > ROUNDS_MOST) {

@@ -15,84 +15,108 @@
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
 
-#define F32_PASS T, N, x, x_stride, panel, bias, y, y_stride, valid
+#define F32_PASS T, N, x, x_stride, weights, bias, y, y_stride, rows
 #define S8_PASS T, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid
 #define U4_PASS T, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid
 #define QUANTIZE_PASS T, N, x, x_stride, n_padded, G, q, scale, sums
 
 static volatile float seen; /* keeps a planted read from being optimised away */
 
-static KERNEL_MATMUL_F32(writes_one_past_valid) {
+static KERNEL_MATMUL_F32(writes_one_past_rows) {
     matmul_f32_c(F32_PASS);
-    if (valid < 16) y[(T - 1) * y_stride + valid] = 0;
+    if (rows % 16) y[(T - 1) * y_stride + rows] = 0;
 }
-static KERNEL_MATMUL_F32(writes_sixteen_always) {
-    (void)valid, matmul_f32_c(T, N, x, x_stride, panel, bias, y, y_stride, 16);
+static KERNEL_MATMUL_F32(writes_whole_panels_always) {
+    matmul_f32_c(T, N, x, x_stride, weights, bias, y, y_stride, (rows + 15) / 16 * 16);
 }
 static KERNEL_MATMUL_F32(forgets_last_column) {
-    matmul_f32_c(T, N & ~(size_t)1, x, x_stride, panel, bias, y, y_stride, valid);
+    for (size_t r = 0; r < rows; r += 16)
+        matmul_f32_c(T, N & ~(size_t)1, x, x_stride, weights + r * N, bias ? bias + r : NULL, y + r, y_stride,
+                     rows - r < 16 ? rows - r : 16);
 }
-static KERNEL_MATMUL_F32(forgets_bias) { (void)bias, matmul_f32_c(T, N, x, x_stride, panel, NULL, y, y_stride, valid); }
+static KERNEL_MATMUL_F32(forgets_bias) {
+    (void)bias, matmul_f32_c(T, N, x, x_stride, weights, NULL, y, y_stride, rows);
+}
 static KERNEL_MATMUL_F32(ignores_input_stride) {
-    (void)x_stride, matmul_f32_c(T, N, x, N, panel, bias, y, y_stride, valid);
+    (void)x_stride, matmul_f32_c(T, N, x, N, weights, bias, y, y_stride, rows);
 }
 static KERNEL_MATMUL_F32(reads_one_past_input) {
     matmul_f32_c(F32_PASS);
     seen = x[(T - 1) * x_stride + N];
 }
+static KERNEL_MATMUL_F32(reads_bias_of_whole_panels) {
+    matmul_f32_c(F32_PASS);
+    if (bias) seen = bias[(rows + 15) / 16 * 16 - 1];
+}
+static KERNEL_MATMUL_F32(takes_the_first_panel_twice) {
+    matmul_f32_c(F32_PASS);
+    if (rows > 16) matmul_f32_c(T, N, x, x_stride, weights, NULL, y + 16, y_stride, rows < 32 ? rows - 16 : 16);
+}
+/* The value of one output as a chain over n. */
+static float chain(size_t N, const float *x, const float *weights, size_t r) {
+    float sum = 0;
+    for (size_t n = 0; n < N; n++) sum += x[n] * weights[(r / 16 * N + n) * 16 + r % 16];
+    return sum;
+}
 static KERNEL_MATMUL_F32(accumulates_into_output) {
     for (size_t t = 0; t < T; t++)
-        for (size_t r = 0; r < valid; r++) {
-            y[t * y_stride + r] += bias ? bias[r] : 0;
-            for (size_t n = 0; n < N; n++) y[t * y_stride + r] += x[t * x_stride + n] * panel[n * 16 + r];
-        }
+        for (size_t r = 0; r < rows; r++)
+            y[t * y_stride + r] += chain(N, x + t * x_stride, weights, r) + (bias ? bias[r] : 0);
 }
 /* Right within rounding, but a row's sum is split in two when it comes in a batch. */
 static KERNEL_MATMUL_F32(depends_on_the_batch) {
     matmul_f32_c(F32_PASS);
     if (T < 6 || N < 8) return;
-    for (size_t r = 0; r < valid; r++) {
+    for (size_t r = 0; r < rows; r++) {
         float even = 0, odd = 0;
-        for (size_t n = 0; n < N; n++) *(n % 2 ? &odd : &even) += x[n] * panel[n * 16 + r];
+        for (size_t n = 0; n < N; n++) *(n % 2 ? &odd : &even) += x[n] * weights[(r / 16 * N + n) * 16 + r % 16];
         y[r] = even + odd + (bias ? bias[r] : 0);
     }
 }
 
-static KERNEL_MATMUL_F16(takes_f16_for_bf16) {
+typedef float decode_weight(uint16_t bits);
+static float same_value(float value) { return value; }
+static float through_half(float value) { return half_to_float(half_from_float(value)); }
+
+/* A multiplication with its own idea of a weight and of an input. */
+static void multiply_f16(size_t T, size_t N, const float *x, size_t x_stride, const uint16_t *weights,
+                         const float *bias, float *y, size_t y_stride, size_t rows, decode_weight *decode,
+                         float (*input)(float)) {
     for (size_t t = 0; t < T; t++)
-        for (size_t r = 0; r < valid; r++) {
-            float sum = 0;
-            for (size_t n = 0; n < N; n++) sum += x[t * x_stride + n] * bf16_to_float(panel[n * 16 + r]);
-            y[t * y_stride + r] = bias ? sum + bias[r] : sum;
-        }
-}
-static KERNEL_MATMUL_F16(rounds_the_input) {
-    for (size_t t = 0; t < T; t++)
-        for (size_t r = 0; r < valid; r++) {
+        for (size_t r = 0; r < rows; r++) {
             float sum = 0;
             for (size_t n = 0; n < N; n++)
-                sum += half_to_float(half_from_float(x[t * x_stride + n])) * half_to_float(panel[n * 16 + r]);
+                sum += input(x[t * x_stride + n]) * decode(weights[(r / 16 * N + n) * 16 + r % 16]);
             y[t * y_stride + r] = bias ? sum + bias[r] : sum;
         }
 }
+static KERNEL_MATMUL_F16(takes_f16_for_bf16) {
+    multiply_f16(T, N, x, x_stride, weights, bias, y, y_stride, rows, bf16_to_float, same_value);
+}
+static KERNEL_MATMUL_F16(rounds_the_input) {
+    multiply_f16(T, N, x, x_stride, weights, bias, y, y_stride, rows, half_to_float, through_half);
+}
 static KERNEL_MATMUL_F16(forgets_f16_bias) {
-    (void)bias, matmul_f16_c(T, N, x, x_stride, panel, NULL, y, y_stride, valid);
+    (void)bias, matmul_f16_c(T, N, x, x_stride, weights, NULL, y, y_stride, rows);
 }
 static KERNEL_MATMUL_BF16(swaps_the_pair) {
     for (size_t t = 0; t < T; t++)
-        for (size_t r = 0; r < valid; r++) {
+        for (size_t r = 0; r < rows; r++) {
             float sum = 0;
             for (size_t n = 0; n < n_padded; n++)
-                sum += bf16_to_float(x[t * x_stride + n]) * bf16_to_float(panel[n / 2 * 32 + r * 2 + (n + 1) % 2]);
+                sum += bf16_to_float(x[t * x_stride + n]) *
+                       bf16_to_float(weights[r / 16 * 16 * n_padded + n / 2 * 32 + r % 16 * 2 + (n + 1) % 2]);
             y[t * y_stride + r] = bias ? sum + bias[r] : sum;
         }
 }
 static KERNEL_MATMUL_BF16(forgets_the_last_pair) {
-    matmul_bf16_c(T, n_padded - 2, x, x_stride, panel, bias, y, y_stride, valid);
+    for (size_t r = 0; r < rows; r += 16)
+        matmul_bf16_c(T, n_padded - 2, x, x_stride, weights + r * n_padded, bias ? bias + r : NULL, y + r, y_stride,
+                      rows - r < 16 ? rows - r : 16);
 }
 static KERNEL_MATMUL_BF16(rounds_its_sums) {
-    matmul_bf16_c(T, n_padded, x, x_stride, panel, bias, y, y_stride, valid);
-    for (size_t r = 0; r < valid; r++) y[r] = bf16_to_float(bf16_from_float(y[r]));
+    matmul_bf16_c(T, n_padded, x, x_stride, weights, bias, y, y_stride, rows);
+    for (size_t r = 0; r < rows; r++) y[r] = bf16_to_float(bf16_from_float(y[r]));
 }
 static KERNEL_NARROW_F16(truncates_to_f16) {
     for (size_t i = 0; i < count; i++) {
@@ -293,12 +317,14 @@ static void catches(const struct kernels *table, const char *kernel, const char 
 
 static void planted_bugs_in_float_multiplication_are_caught(void **state) {
     (void)state;
-    PLANT(matmul_f32, writes_one_past_valid);
-    PLANT(matmul_f32, writes_sixteen_always);
+    PLANT(matmul_f32, writes_one_past_rows);
+    PLANT(matmul_f32, writes_whole_panels_always);
     PLANT(matmul_f32, forgets_last_column);
     PLANT(matmul_f32, forgets_bias);
     PLANT(matmul_f32, ignores_input_stride);
     PLANT(matmul_f32, reads_one_past_input);
+    PLANT(matmul_f32, reads_bias_of_whole_panels);
+    PLANT(matmul_f32, takes_the_first_panel_twice);
     PLANT(matmul_f32, accumulates_into_output);
     PLANT(matmul_f32, depends_on_the_batch);
 }

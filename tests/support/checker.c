@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SLOT_BYTES (512u << 10)
+#define SLOT_BYTES (1024u << 10)
 #define PAGE 4096u
 #define CANARY 0xff /* as f32 a NaN, as s8 and s32 -1 */
 

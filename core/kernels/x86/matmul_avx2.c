@@ -1,7 +1,5 @@
-/* Matrix multiplication and activation quantization with AVX2, FMA and F16C.
+/* Integer matrix multiplication and activation quantization with AVX2, FMA and F16C.
  *
- * f32: a tile of up to 6 tokens by 16 rows keeps 12 accumulators in registers; x is broadcast from its
- * row-major place, so only weights are ever packed. Each output is one chain of FMAs over n.
  * s8: without VNNI the instruction is unsigned by signed bytes to saturated pairs (maddubs). Where w is
  * negative, x is complemented: |w| * ~x = w x - |w|, and Σ|w| over those places is known per row (row_negative).
  * That costs one xor, which runs on any port, where sign(x, w) would fight for the multipliers. Pairs reach
@@ -17,7 +15,6 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-#define TILE_F32 6
 #define TILE_S8 4
 #define TILE_U4 4
 
@@ -49,35 +46,6 @@ INLINE void store_row(float *y, size_t valid, const float *bias, __m256 low, __m
         _mm256_storeu_ps(row, low);
         _mm256_storeu_ps(row + 8, high);
         memcpy(y, row, valid * sizeof *y);
-    }
-}
-
-INLINE void tile_f32(const size_t rows, size_t N, const float *x, size_t x_stride, const float *panel,
-                     const float *bias, float *y, size_t y_stride, size_t valid) {
-    __m256 low[TILE_F32], high[TILE_F32];
-    for (size_t t = 0; t < rows; t++) low[t] = high[t] = _mm256_setzero_ps();
-    for (size_t n = 0; n < N; n++) {
-        __m256 w_low = _mm256_loadu_ps(panel + n * PANEL_ROWS), w_high = _mm256_loadu_ps(panel + n * PANEL_ROWS + 8);
-        for (size_t t = 0; t < rows; t++) {
-            __m256 value = _mm256_broadcast_ss(x + t * x_stride + n);
-            low[t] = _mm256_fmadd_ps(value, w_low, low[t]);
-            high[t] = _mm256_fmadd_ps(value, w_high, high[t]);
-        }
-    }
-    for (size_t t = 0; t < rows; t++) store_row(y + t * y_stride, valid, bias, low[t], high[t]);
-}
-
-KERNEL_MATMUL_F32(matmul_f32_avx2) {
-    for (size_t t = 0, rows; t < T; t += rows, x += rows * x_stride, y += rows * y_stride) {
-        rows = tile_tokens(T - t, TILE_F32);
-        switch (rows) {
-        case 1: tile_f32(1, N, x, x_stride, panel, bias, y, y_stride, valid); break;
-        case 2: tile_f32(2, N, x, x_stride, panel, bias, y, y_stride, valid); break;
-        case 3: tile_f32(3, N, x, x_stride, panel, bias, y, y_stride, valid); break;
-        case 4: tile_f32(4, N, x, x_stride, panel, bias, y, y_stride, valid); break;
-        case 5: tile_f32(5, N, x, x_stride, panel, bias, y, y_stride, valid); break;
-        default: tile_f32(6, N, x, x_stride, panel, bias, y, y_stride, valid); break;
-        }
     }
 }
 
