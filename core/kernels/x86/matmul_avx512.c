@@ -4,7 +4,7 @@
 #if defined(__x86_64__) || defined(EMULATE_AVX512)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
-#include "matmul_panels.h"
+#include "matmul_tools.inc"
 
 INLINE __m512 multiply_add_f32(__m512 sum, __m512 w, const float *x) {
     return _mm512_fmadd_ps(_mm512_set1_ps(*x), w, sum);

@@ -3,7 +3,7 @@
 #if defined(__x86_64__)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
-#include "matmul_panels.h"
+#include "matmul_tools.inc"
 
 INLINE __m512 multiply_add_bf16(__m512 sum, __m512i w, const uint16_t *pair) {
     int32_t word;
