@@ -1,6 +1,7 @@
 #!/bin/bash
 # Run test programs (cmocka) and scripts (lines "ok NAME", "not ok NAME", "skipped: …"), show failures, and
-# end with "N passed, N failed, N skipped". Exit 1 when anything failed or nothing ran.
+# end with "N passed, N failed, N skipped". Exit 1 when anything failed or nothing ran. RUNNER: what runs a program that
+# is not this machine's ("qemu-aarch64 -cpu max").
 build=$1
 shift
 export BUILD_DIR=$build RUNEXP=${RUNEXP:-$PWD/$build/runexp} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
@@ -10,7 +11,8 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for t in "$@"; do
     start=$(date +%s%N)
-    case $t in *.sh) bash "$t" >"$log" 2>&1 ;; *) "$t" >"$log" 2>&1 ;; esac
+    # shellcheck disable=SC2086
+    case $t in *.sh) bash "$t" >"$log" 2>&1 ;; *) ${RUNNER:-} "$t" >"$log" 2>&1 ;; esac
     code=$?
     ms=$((($(date +%s%N) - start) / 1000000))
     p=$(grep -cE '^\[ +OK \]|^ok ' "$log")

@@ -1,4 +1,4 @@
-/* SHA-256 (through Nettle), for artifact names and cell keys. */
+/* SHA-256 (through Nettle where the build has it), for artifact names and cell keys. */
 #ifndef HASH_H
 #define HASH_H
 
