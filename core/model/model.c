@@ -25,8 +25,24 @@ const char *linear_role_name(enum linear_role role) {
         [ROLE_POOLER] = "pooler",
         [ROLE_CLASSIFIER] = "classifier",
         [ROLE_HEAD_TRANSFORM] = "head_transform",
+        [ROLE_SPAN] = "span",
+        [ROLE_HEAD] = "head",
+        [ROLE_PROJECT_IN] = "project_in",
+        [ROLE_PROJECT_OUT] = "project_out",
     };
     return (size_t)role < sizeof names / sizeof names[0] ? names[role] : "unknown";
+}
+
+const char *model_head_name(enum model_head head) {
+    switch (head) {
+    case HEAD_NONE: return "no";
+    case HEAD_CLASSIFICATION: return "classification";
+    case HEAD_MASKED_LM: return "masked-LM";
+    case HEAD_POOLER: return "pooler";
+    case HEAD_CAUSAL_LM: return "causal-LM";
+    case HEAD_SPAN: return "span";
+    }
+    return "unknown";
 }
 
 static enum linear_role role_of(enum part part) {
@@ -40,6 +56,10 @@ static enum linear_role role_of(enum part part) {
     case PART_DOWN: return ROLE_DOWN;
     case PART_POOLER: return ROLE_POOLER;
     case PART_CLASSIFIER: return ROLE_CLASSIFIER;
+    case PART_SPAN: return ROLE_SPAN;
+    case PART_HEAD: return ROLE_HEAD;
+    case PART_PROJECT_IN: return ROLE_PROJECT_IN;
+    case PART_PROJECT_OUT: return ROLE_PROJECT_OUT;
     default: return ROLE_HEAD_TRANSFORM;
     }
 }
@@ -108,6 +128,7 @@ static int layout_fill(void *context, const struct layout_entry *entry) {
     struct linear *linear = view->linear = &model->linears[model->linear_count++];
     TRY(take_name(model, &linear->name, entry->name, strlen(entry->name) - strlen(".weight")));
     linear->block = entry->block;
+    linear->heads = entry->row->heads;
     linear->role = role_of(part);
     linear->rows = entry->rows;
     linear->columns = entry->columns;
@@ -147,20 +168,14 @@ out:
     return status;
 }
 
-int model_bind(struct model *model) {
-    int status = 0;
+void model_bind(struct model *model) {
     for (size_t i = 0; i < model->linear_count; i++) {
         struct linear *linear = &model->linears[i];
         linear->bias = linear->bias_parameter ? linear->bias_parameter->value : NULL;
         if (!linear->parameter) continue;
-        struct weight_shape shape = {.rows = linear->rows, .columns = linear->columns, .symmetric = true};
         linear->value = linear->parameter->value;
-        TRY(weight_view(&linear->weight, weight_format_find("f32"), &shape, linear->value,
-                        linear->rows * linear->columns * sizeof(float)));
-        linear->weight.simulated = linear->simulated;
+        linear_view_values(linear);
     }
-out:
-    return status;
 }
 
 /* ---- create ---------------------------------------------------------------------------------------- */
@@ -215,7 +230,7 @@ int model_create(struct model *model, const struct model_config *config, uint64_
         parameter->value = view;
         fill_parameter(model, parameter, seed, deviation);
     }
-    TRY(model_bind(model));
+    model_bind(model);
 out:
     if (status < 0) model_close(model);
     return status;
@@ -223,6 +238,7 @@ out:
 
 void model_close(struct model *model) {
     for (size_t i = 0; i < model->linear_count; i++) weight_close(&model->linears[i].weight);
+    if (model->family_state) weight_close(&((struct parts *)model->family_state)->tied_head);
     for (size_t i = 0; i < model->metadata_count; i++) {
         memory_release(model->metadata[i].key);
         memory_release(model->metadata[i].value);
@@ -285,7 +301,7 @@ out:
     return status;
 }
 
-/* ---- packing, preparing, gradients ------------------------------------------------------------------ */
+/* ---- packing, gradients ------------------------------------------------------------------ */
 
 /* Take a parameter out of the list and mend every pointer behind it. */
 static void parameter_forget(struct model *model, struct parameter *gone) {
@@ -332,35 +348,6 @@ out:
     return status;
 }
 
-int model_prepare(struct model *model, enum gemm_backend backend) {
-    int status = 0;
-    if (model->prepared && model->backend == backend) goto out;
-    if (model->backend != backend) model_unprepare(model);
-    for (size_t i = 0; i < model->linear_count; i++) {
-        status = weight_prepare(&model->linears[i].weight, backend);
-        if (status < 0) {
-            error_prefix(status, "layer '%s'", model->linears[i].name);
-            goto out;
-        }
-    }
-    model->backend = backend;
-    model->prepared = true;
-out:
-    return status;
-}
-
-void model_unprepare(struct model *model) {
-    for (size_t i = 0; i < model->linear_count; i++) {
-        struct weight *weight = &model->linears[i].weight, view = *weight;
-        if (!model->linears[i].parameter) continue;
-        view.prepared = NULL;
-        view.prepared_bytes = 0;
-        weight_close(weight);
-        *weight = view;
-    }
-    model->prepared = false;
-}
-
 /* Parameters that training over `heads` moves: the body and those heads' rows. */
 struct trained {
     struct model *model;
@@ -395,9 +382,9 @@ int model_gradients_open(struct model *model, unsigned heads) {
     struct trained trained = {.model = model, .heads = heads};
 
     if (!model->editable) FAIL(E_STATE, "the model was opened for reading only and cannot be trained");
-    if (heads & ~model->config.model_heads)
-        FAIL(E_UNSUPPORTED, "the model has no %s head",
-             heads & HEAD_MASKED_LM & ~model->config.model_heads ? "masked-LM" : "classification");
+    for (unsigned bit = 1; bit <= HEAD_SPAN; bit <<= 1)
+        if (heads & bit & ~model->config.model_heads)
+            FAIL(E_UNSUPPORTED, "the model has no %s head", model_head_name((enum model_head)bit));
     for (size_t i = 0; i < model->linear_count; i++)
         if (!model->linears[i].parameter)
             FAIL(E_STATE, "layer '%s' is packed as %s and cannot be trained: train before quantizing",
@@ -415,39 +402,4 @@ out:
 void model_gradients_close(struct model *model) {
     for (size_t i = 0; i < model->parameter_count; i++) model->parameters[i].gradient = NULL;
     arena_close(&model->gradients);
-}
-
-/* ---- size and work ---------------------------------------------------------------------------------- */
-
-void model_size(const struct model *model, struct model_size *size) {
-    uint64_t weights = 0;
-    memset(size, 0, sizeof *size);
-    for (size_t i = 0; i < model->parameter_count; i++)
-        size->total_bytes += model->parameters[i].rows * model->parameters[i].columns * sizeof(float);
-    for (size_t i = 0; i < model->linear_count; i++) {
-        const struct linear *linear = &model->linears[i];
-        uint64_t count = linear->rows * linear->columns;
-        uint64_t bytes = linear->parameter ? count * sizeof(float) : linear->weight.packed_bytes;
-        if (!linear->parameter) size->total_bytes += bytes;
-        if (linear->block < 0) continue;
-        weights += count;
-        size->linear_bytes += bytes;
-        size->linear_f32_bytes += count * sizeof(float);
-    }
-    if (weights) size->bits_per_weight = 8.0 * (double)size->linear_bytes / (double)weights;
-}
-
-uint64_t model_multiply_adds(const struct model *model, const struct batch *batch) {
-    uint64_t total = 0, squares = 0;
-    for (size_t i = 0; i < batch->sequences; i++) {
-        uint64_t length = batch->offset[i + 1] - batch->offset[i];
-        squares += length * length;
-    }
-    for (size_t i = 0; i < model->linear_count; i++) {
-        const struct linear *linear = &model->linears[i];
-        uint64_t count = linear->rows * linear->columns;
-        if (linear->block >= 0) total += count * batch->tokens;
-        else if (linear->role == ROLE_POOLER || linear->role == ROLE_CLASSIFIER) total += count * batch->sequences;
-    }
-    return total + 2 * squares * model->config.layers * model->config.heads * model->config.head_width;
 }

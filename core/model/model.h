@@ -7,8 +7,7 @@
  * A batch is packed: the tokens of all sequences lie end to end and no padding is computed. Parameters
  * live in one allocation per model (or are views of the mapped file) and carry the names that Hugging
  * Face gives them. A family (model/family_bert.c, …) is a table of what its architecture is, made of
- * shared layers; BERT is the first, the fields below already hold what DistilBERT, GPT-2, OPT and Llama
- * need.
+ * shared layers.
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -43,7 +42,7 @@ struct model_config {
     enum model_activation activation;
     enum model_position position;
     float norm_epsilon;
-    size_t embedding_width; /* of the token embedding; differs from width in OPT-350M, which projects in and out */
+    size_t embedding_width; /* of the token embedding where it differs from width (OPT-350M); 0: it does not */
     size_t position_offset; /* added to a position before its row is read: 2 in OPT, else 0 */
     size_t window;          /* sliding window: a token sees itself and window-1 before it; 0: all before it */
     float rotary_base;      /* rope_theta; 0 when positions are learned */
@@ -84,14 +83,19 @@ enum linear_role {
     ROLE_DOWN,
     ROLE_POOLER,
     ROLE_CLASSIFIER,
-    ROLE_HEAD_TRANSFORM
+    ROLE_HEAD_TRANSFORM,
+    ROLE_SPAN,       /* start and end logits */
+    ROLE_HEAD,       /* a language-model head that is not the token embedding */
+    ROLE_PROJECT_IN, /* between the embedding's width and the model's */
+    ROLE_PROJECT_OUT,
 };
 const char *linear_role_name(enum linear_role role); /* "query", "attention_output", … */
 
 /* One linear layer, as techniques see it: y = x·Wᵀ + b. */
 struct linear {
     const char *name; /* of the weight without ".weight": "bert.encoder.layer.0.attention.self.query" */
-    int block;        /* 0..L-1, or -1 for heads and pooler */
+    int block;        /* 0..L-1, or -1 for heads, pooler and projections of the embedding */
+    unsigned heads;   /* enum model_head bits of which one must be present; 0: part of the body */
     enum linear_role role;
     size_t rows, columns;
     float *value;                                 /* f32 (R,N), editable; NULL once packed */
@@ -101,11 +105,18 @@ struct linear {
     bool simulated;       /* its values promise a saving that its format does not execute (pruned f32) */
 };
 
+/* How f32 matrices that no technique packed are held and multiplied: as they are; as f16, widened to f32 as they are
+ * multiplied (every CPU); or as bf16, with activations rounded to bf16 and sums in f32 (E_UNSUPPORTED where the CPU
+ * has no such instruction and no emulation was asked for). */
+enum weight_storage { STORAGE_F32, STORAGE_F16, STORAGE_BF16 };
+const char *weight_storage_name(enum weight_storage storage); /* "f32", … */
+
 struct model {
     struct model_config config;
     struct parameter *parameters;
     size_t parameter_count;
-    struct linear *linears; /* blocks in order, roles in order of execution inside a block, heads last */
+    struct linear *linears; /* blocks in order, roles in order of execution inside a block, heads last (first of all:
+                             * a projection of the embedding) */
     size_t linear_count;
     struct arena arena;      /* every f32 parameter; absent for a mapped model */
     struct safetensors file; /* the mapped artifact, if any */
@@ -113,6 +124,7 @@ struct model {
     struct arena gradients; /* while parameter->gradient is set */
     bool editable;
     enum gemm_backend backend;
+    enum weight_storage storage;
     bool prepared;
     void *family_state; /* struct parts: what each parameter is for (model/family.h) */
     struct model_metadata {
@@ -171,6 +183,8 @@ struct model_tap {
 struct workspace {
     struct arena arena;
     struct weight_scratch scratch;
+    void *head; /* rows and logits of a language-model head */
+    size_t head_bytes;
     size_t tokens, sequences;
 };
 void workspace_close(struct workspace *workspace);
@@ -178,11 +192,6 @@ void workspace_close(struct workspace *workspace);
 /* Make the weights ready to multiply (panels for f32, row sums). Idempotent; call after the last edit. */
 int model_prepare(struct model *model, enum gemm_backend backend);
 
-/* How f32 matrices that no technique packed are held and multiplied: as they are; as f16, widened to f32 as they are
- * multiplied (every CPU); or as bf16, with activations rounded to bf16 and sums in f32 (E_UNSUPPORTED where the CPU
- * has no such instruction and no emulation was asked for). */
-enum weight_storage { STORAGE_F32, STORAGE_F16, STORAGE_BF16 };
-const char *weight_storage_name(enum weight_storage storage); /* "f32", … */
 /* model_prepare with a storage. The tied language-model head follows it; look-ups in the embedding table round alike.
  */
 int model_prepare_as(struct model *model, enum gemm_backend backend, enum weight_storage storage);
@@ -199,7 +208,7 @@ void model_gradients_close(struct model *model);
 /* Where a forward pass leaves its results; pointers stay valid until the next use of the workspace. NULL
  * where the model has no such output. */
 struct model_output {
-    const float *hidden; /* (T,C) of the last block */
+    const float *hidden; /* (T,C) of the last block, after the final norm where there is one: what heads read */
     const float *pooled; /* (B,C) */
     const float *logits; /* (B,classes) */
     const float *span;   /* (T,2): start and end logits */

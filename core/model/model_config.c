@@ -10,7 +10,9 @@
 
 #include "base/error.h"
 
-static const struct family *const families[] = {&family_bert, NULL};
+static const struct family *const families[] = {
+    &family_bert, &family_distilbert, &family_gpt2, &family_opt, &family_llama, &family_qwen2, &family_mistral, NULL,
+};
 
 const struct family *family_find(const char *name) {
     for (size_t i = 0; families[i]; i++)
@@ -48,7 +50,13 @@ static int check_range(const char *name, size_t value, size_t low, size_t high) 
     return error_record(E_ARGUMENT, __FILE__, __LINE__, "%s must be in %zu..%zu (got %zu)", name, low, high, value);
 }
 
-int model_config_check(const struct model_config *config) {
+static bool has_types(const struct family *family) {
+    for (const struct family_row *row = family->before; row->name; row++)
+        if (row->part == PART_TYPES) return true;
+    return false;
+}
+
+static int check_sizes(const struct model_config *config, const struct family *family) {
     int status = 0;
     const struct {
         const char *name;
@@ -56,37 +64,76 @@ int model_config_check(const struct model_config *config) {
     } ranges[] = {
         {"layers", config->layers, 1, 1024},
         {"width", config->width, 1, 1u << 16},
+        {"embedding_width", config->embedding_width, 0, 1u << 16},
         {"heads", config->heads, 1, 1u << 12},
+        {"key_value_heads", config->key_value_heads, 1, 1u << 12},
+        {"head_width", config->head_width, 1, 1u << 12},
         {"feed_forward", config->feed_forward, 1, 1u << 20},
         {"vocabulary", config->vocabulary, 1, 1u << 24},
         {"positions", config->positions, 1, 1u << 20},
-        {"token_types", config->token_types, 1, 1u << 10},
+        {"position_offset", config->position_offset, 0, 1u << 10},
+        {"token_types", config->token_types, has_types(family), 1u << 10},
+        {"window", config->window, 0, 1u << 20},
     };
-    const struct family *family = NULL;
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+        TRY(check_range(ranges[i].name, ranges[i].value, ranges[i].low, ranges[i].high));
+    if (config->model_heads & HEAD_CLASSIFICATION) TRY(check_range("classes", config->classes, 1, 1u << 20));
+out:
+    return status;
+}
+
+static int check_heads(const struct model_config *config, const struct family *family) {
+    int status = 0;
+    if (!family->free_head_width) {
+        if (config->width % config->heads)
+            FAIL(E_SHAPE, "width %zu is not a multiple of heads %zu", config->width, config->heads);
+        if (config->head_width != config->width / config->heads)
+            FAIL(E_SHAPE, "head_width %zu is not width %zu / heads %zu", config->head_width, config->width,
+                 config->heads);
+        if (config->key_value_heads != config->heads)
+            FAIL(E_UNSUPPORTED, "key_value_heads %zu differs from heads %zu: family %s has no grouped queries",
+                 config->key_value_heads, config->heads, family->name);
+    }
+    if (config->heads % config->key_value_heads)
+        FAIL(E_SHAPE, "heads %zu is not a multiple of key_value_heads %zu", config->heads, config->key_value_heads);
+    if (config->position == POSITION_ROTARY && config->head_width % 2)
+        FAIL(E_SHAPE, "head_width %zu is odd: rotary positions turn pairs", config->head_width);
+out:
+    return status;
+}
+
+/* What a family fixes must be as it fixes it. */
+static int check_fixed(const struct model_config *config, const struct family *family) {
+    int status = 0;
     struct model_config usual;
+    TRY(model_config_family(&usual, family->name));
+    if (config->norm != usual.norm || config->causal != usual.causal || config->activation != usual.activation ||
+        config->position != usual.position || (config->norm_first != usual.norm_first && !family->any_norm_place))
+        FAIL(E_UNSUPPORTED, "norm, activation, position and causal are fixed in family %s", family->name);
+    if (config->position_offset != usual.position_offset || config->query_bias != usual.query_bias ||
+        (config->final_norm && !usual.final_norm) || (config->window && !usual.window))
+        FAIL(E_UNSUPPORTED, "position_offset, query_bias, final_norm and window are fixed in family %s", family->name);
+    if (config->position == POSITION_ROTARY && !(config->rotary_base >= 1 && config->rotary_base <= 1e12f))
+        FAIL(E_ARGUMENT, "rotary_base must be in 1..1e12 (got %g)", (double)config->rotary_base);
+    if (config->model_heads & ~family->heads)
+        FAIL(E_ARGUMENT, "family %s has no such head (model_heads %#x)", family->name, config->model_heads);
+out:
+    return status;
+}
+
+int model_config_check(const struct model_config *config) {
+    int status = 0;
+    const struct family *family = NULL;
 
     if (memchr(config->family, 0, sizeof config->family)) family = family_find(config->family);
     if (!family) FAIL(E_ARGUMENT, "unknown model family '%.15s'", config->family);
-    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
-        TRY(check_range(ranges[i].name, ranges[i].value, ranges[i].low, ranges[i].high));
-    if (config->model_heads & ~(unsigned)(HEAD_CLASSIFICATION | HEAD_MASKED_LM | HEAD_POOLER))
-        FAIL(E_ARGUMENT, "model_heads has unknown bits (%#x)", config->model_heads);
-    if (config->model_heads & HEAD_CLASSIFICATION) TRY(check_range("classes", config->classes, 1, 1u << 20));
-    if (config->width % config->heads)
-        FAIL(E_SHAPE, "width %zu is not a multiple of heads %zu", config->width, config->heads);
-    if (config->head_width != config->width / config->heads)
-        FAIL(E_SHAPE, "head_width %zu is not width %zu / heads %zu", config->head_width, config->width, config->heads);
-    if (config->key_value_heads != config->heads)
-        FAIL(E_UNSUPPORTED, "key_value_heads %zu differs from heads %zu: family %s has no grouped queries",
-             config->key_value_heads, config->heads, family->name);
+    TRY(check_sizes(config, family));
+    TRY(check_heads(config, family));
     if (!(config->norm_epsilon > 0 && config->norm_epsilon < 1))
         FAIL(E_ARGUMENT, "norm_epsilon must be between 0 and 1 (got %g)", (double)config->norm_epsilon);
     if (config->pad_id < -1 || (config->pad_id >= 0 && (size_t)config->pad_id >= config->vocabulary))
         FAIL(E_ARGUMENT, "pad_id %d is outside the vocabulary of %zu", config->pad_id, config->vocabulary);
-    TRY(model_config_family(&usual, family->name));
-    if (config->norm != usual.norm || config->norm_first != usual.norm_first || config->causal != usual.causal ||
-        config->activation != usual.activation || config->position != usual.position)
-        FAIL(E_UNSUPPORTED, "norm, activation, position and causal are fixed in family %s", family->name);
+    TRY(check_fixed(config, family));
 out:
     return status;
 }
@@ -111,7 +158,7 @@ int model_config_parse(struct model_config *config, const char *json, size_t byt
         FAIL(E_UNSUPPORTED, "model_type \"%.40s\" is not supported (known: %s)", type, known);
     }
     TRY(model_config_family(config, type));
-    TRY(family->parse(config, root));
+    TRY(family_parse(family, config, root));
     TRY(model_config_check(config));
 out:
     json_close(&document);
@@ -126,74 +173,11 @@ int model_config_print(const struct model_config *config, char **json) {
     *json = NULL;
     TRY(model_config_check(config));
     family = family_find(config->family);
-    TRY(family->print(config, &writer));
+    TRY(family_print(family, config, &writer));
     TRY(writer.status);
     *json = writer.text;
     writer.text = NULL;
 out:
     json_writer_close(&writer);
-    return status;
-}
-
-static size_t extent_of(const struct model_config *config, enum extent extent) {
-    switch (extent) {
-    case EXTENT_ONE: return 1;
-    case EXTENT_WIDTH: return config->width;
-    case EXTENT_ATTENTION: return config->heads * config->head_width;
-    case EXTENT_KEY_VALUE: return config->key_value_heads * config->head_width;
-    case EXTENT_FEED_FORWARD: return config->feed_forward;
-    case EXTENT_VOCABULARY: return config->vocabulary;
-    case EXTENT_POSITIONS: return config->positions;
-    case EXTENT_TYPES: return config->token_types;
-    case EXTENT_CLASSES: return config->classes;
-    }
-    return 0;
-}
-
-/* The name of one parameter: the row's name with the block's number, and its ending. */
-static int entry_name(struct layout_entry *entry, const char *ending) {
-    const char *name = entry->row->name, *mark = strstr(name, "%zu");
-    int length = mark ? snprintf(entry->name, sizeof entry->name, "%.*s%d%s%s", (int)(mark - name), name, entry->block,
-                                 mark + 3, ending)
-                      : snprintf(entry->name, sizeof entry->name, "%s%s", name, ending);
-    CHECK(length > 0 && (size_t)length < sizeof entry->name, "name of '%s' is too long", name);
-    return length;
-}
-
-static int walk_rows(const struct model_config *config, const struct family_row *row, int block,
-                     int (*visit)(void *context, const struct layout_entry *entry), void *context) {
-    int status = 0;
-    for (; row->name; row++) {
-        if (row->heads && !(row->heads & config->model_heads)) continue;
-        struct layout_entry entry = {.row = row, .block = block};
-        size_t rows = extent_of(config, row->rows), columns = extent_of(config, row->columns);
-        bool matrix = row->kind == ROW_LINEAR || row->kind == ROW_EMBEDDING;
-        entry.kind = row->kind == ROW_EMBEDDING ? PARAMETER_EMBEDDING : matrix ? PARAMETER_MATRIX : PARAMETER_VECTOR;
-        entry.rows = matrix ? rows : 1;
-        entry.columns = matrix ? columns : rows;
-        entry_name(&entry, row->kind == ROW_VECTOR ? "" : ".weight");
-        TRY(visit(context, &entry));
-        if (row->kind != ROW_LINEAR && row->kind != ROW_NORM) continue;
-        entry.bias = true;
-        entry.kind = PARAMETER_VECTOR;
-        entry.rows = 1;
-        entry.columns = rows;
-        entry_name(&entry, ".bias");
-        TRY(visit(context, &entry));
-    }
-out:
-    return status;
-}
-
-int layout_walk(const struct model_config *config, int (*visit)(void *context, const struct layout_entry *entry),
-                void *context) {
-    int status = 0;
-    const struct family *family = family_find(config->family);
-    if (!family) FAIL(E_ARGUMENT, "unknown model family '%.15s'", config->family);
-    TRY(walk_rows(config, family->before, -1, visit, context));
-    for (size_t block = 0; block < config->layers; block++)
-        TRY(walk_rows(config, family->block, (int)block, visit, context));
-    TRY(walk_rows(config, family->after, -1, visit, context));
-out:
     return status;
 }

@@ -23,7 +23,8 @@
 struct source {
     struct safetensors *file;
     const struct family *family;
-    bool *used; /* [file->count] */
+    bool *used;    /* [file->count] */
+    bool artifact; /* our own file: every layer has its own tensor */
 };
 
 /* A tensor by its name, without the body's prefix, or with the old names of a norm's gain and bias. */
@@ -44,72 +45,22 @@ static const struct tensor *source_find(const struct source *source, const char 
     return tensor;
 }
 
-static int source_require(const struct source *source, const struct parameter *parameter,
-                          const struct tensor **tensor) {
+/* An entry's tensor: in our own files each has one, in Hugging Face's some are stored together or turned. */
+static int source_place(void *context, const struct layout_entry *entry, struct value_place *place) {
     int status = 0;
-    size_t dimensions = parameter->kind == PARAMETER_VECTOR ? 1 : 2;
-    const struct tensor *found = *tensor = source_find(source, parameter->name);
+    const struct source *source = context;
+    struct stored_tensor stored;
 
-    if (!found) FAIL(E_NOT_FOUND, "tensor '%s' is missing", parameter->name);
-    if (found->dtype != DTYPE_F32 && found->dtype != DTYPE_F16 && found->dtype != DTYPE_BF16)
-        FAIL(E_UNSUPPORTED, "tensor '%s' is %s (F32, F16 and BF16 are supported)", found->name,
-             dtype_name(found->dtype));
-    if (found->dimensions != dimensions || found->count != parameter->rows * parameter->columns ||
-        found->shape[dimensions - 1] != parameter->columns) {
-        char shape[128] = "";
-        size_t length = 0;
-        for (size_t i = 0; i < found->dimensions && length + 24 < sizeof shape; i++)
-            length += (size_t)snprintf(shape + length, sizeof shape - length, "%s%zu", i ? "," : "", found->shape[i]);
-        if (dimensions == 1)
-            FAIL(E_SHAPE, "tensor '%s' has shape [%s] but the config says [%zu]", found->name, shape,
-                 parameter->columns);
-        FAIL(E_SHAPE, "tensor '%s' has shape [%s] but the config says [%zu,%zu]", found->name, shape, parameter->rows,
-             parameter->columns);
+    layout_stored(entry, &stored);
+    if (source->artifact) {
+        snprintf(stored.name, sizeof stored.name, "%s", entry->name);
+        stored.first = 0;
+        stored.total = entry->kind == PARAMETER_VECTOR ? entry->columns : entry->rows;
+        stored.transposed = false;
     }
+    *place = (struct value_place){source_find(source, stored.name), stored.first, stored.total, stored.transposed};
+    if (!place->tensor) FAIL(E_NOT_FOUND, "tensor '%s' is missing", stored.name);
 out:
-    return status;
-}
-
-/* Finite means an exponent that is not all ones. */
-static bool all_finite(const float *value, size_t count) {
-    uint32_t bad = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &value[i], sizeof bits);
-        bad |= (uint32_t)((bits & 0x7f800000u) == 0x7f800000u);
-    }
-    return !bad;
-}
-
-/* Values of all parameters: views where the file has aligned F32 and nobody will write, copies elsewhere. */
-static int read_values(struct model *model, const struct source *source, bool editable) {
-    int status = 0;
-    size_t bytes = 0;
-    const struct tensor **tensors = NULL;
-    void *block;
-
-    TRY(memory_take(&block, model->parameter_count, sizeof *tensors));
-    tensors = block;
-    for (size_t i = 0; i < model->parameter_count; i++) {
-        struct parameter *parameter = &model->parameters[i];
-        TRY(source_require(source, parameter, &tensors[i]));
-        bool view = !editable && tensors[i]->dtype == DTYPE_F32 && (uintptr_t)tensors[i]->data % sizeof(float) == 0;
-        if (view) parameter->value = (float *)(uintptr_t)tensors[i]->data; /* read-only: editable is false */
-        else bytes += size_round_up(tensors[i]->count * sizeof(float), MEMORY_ALIGN);
-    }
-    TRY(arena_open(&model->arena, bytes));
-    for (size_t i = 0; i < model->parameter_count; i++) {
-        struct parameter *parameter = &model->parameters[i];
-        if (!parameter->value) {
-            TRY(arena_take(&model->arena, &block, tensors[i]->count, sizeof(float)));
-            parameter->value = block;
-            TRY(tensor_to_f32(tensors[i], parameter->value));
-        }
-        if (!all_finite(parameter->value, tensors[i]->count))
-            FAIL(E_NUMERIC, "tensor '%s' holds a value that is not finite", tensors[i]->name);
-    }
-out:
-    memory_release(tensors);
     return status;
 }
 
@@ -142,12 +93,12 @@ static bool ends_with(const char *text, const char *ending) {
     return length >= ending_length && strcmp(text + length - ending_length, ending) == 0;
 }
 
-static int check_all_used(const struct model *model, const struct source *source, bool artifact) {
+static int check_all_used(const struct model *model, const struct source *source) {
     int status = 0;
     for (size_t i = 0; i < source->file->count; i++) {
         const char *name = source->file->tensors[i].name;
         bool fine = source->used[i];
-        for (size_t j = 0; !artifact && !fine && source->family->ignored[j]; j++)
+        for (size_t j = 0; !source->artifact && !fine && source->family->ignored[j]; j++)
             fine = ends_with(name, source->family->ignored[j]);
         if (!fine)
             FAIL(E_SHAPE, "tensor '%.120s' is not part of the model that the config describes (%s, %zu layers)", name,
@@ -247,6 +198,7 @@ int model_open(struct model *model, const char *path, bool editable) {
     struct json_document document = {0};
     struct packed_entry *packed = NULL;
     struct source source = {0};
+    struct value_source values;
     size_t packed_count = 0;
     const char *weights = NULL;
     bool folder, opened = false;
@@ -265,11 +217,12 @@ int model_open(struct model *model, const char *path, bool editable) {
     }
     TRY(model_layout(model, packed, packed_count));
     TRY(memory_take(&block, model->file.count, sizeof(bool)));
-    source = (struct source){&model->file, family_find(model->config.family), block};
-    TRY(read_values(model, &source, editable));
+    source = (struct source){&model->file, family_find(model->config.family), block, !folder};
+    values = (struct value_source){source_place, &source};
+    TRY(model_read_values(model, &values, editable));
     TRY(read_packed(model, &source, packed, packed_count));
-    TRY(check_all_used(model, &source, !folder));
-    TRY(model_bind(model));
+    TRY(check_all_used(model, &source));
+    model_bind(model);
     for (size_t i = 0; !folder && i < model->file.metadata_count; i++) {
         const struct safetensors_meta *meta = &model->file.metadata[i];
         if (strcmp(meta->key, "config") == 0 || strcmp(meta->key, "weights") == 0 || strcmp(meta->key, "format") == 0)
@@ -329,22 +282,13 @@ out:
     return status;
 }
 
-static bool head_kept(const struct linear *linear, unsigned heads) {
-    switch (linear->role) {
-    case ROLE_POOLER: return heads & (HEAD_CLASSIFICATION | HEAD_POOLER);
-    case ROLE_CLASSIFIER: return heads & HEAD_CLASSIFICATION;
-    case ROLE_HEAD_TRANSFORM: return heads & HEAD_MASKED_LM;
-    default: return true;
-    }
-}
-
 static int weights_text(const struct model *model, unsigned heads, struct json_writer *writer) {
     const char *separator = "";
     json_raw(writer, "{");
     for (size_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linears[i];
         const struct weight *weight = &linear->weight;
-        if (!head_kept(linear, heads) || (linear->parameter && !linear->simulated)) continue;
+        if ((linear->heads && !(linear->heads & heads)) || (linear->parameter && !linear->simulated)) continue;
         json_raw(writer, separator);
         json_quoted(writer, linear->name);
         json_format(writer,

@@ -78,6 +78,13 @@ out:
     return status;
 }
 
+/* The pass is written for one architecture. */
+static int check_family(const struct model *model) {
+    if (strcmp(model->config.family, "bert") == 0) return 0;
+    return error_record(E_UNSUPPORTED, __FILE__, __LINE__, "training a %s model is not supported (only bert)",
+                        model->config.family);
+}
+
 static unsigned heads_of(enum train_objective objective) {
     return objective == TRAIN_MASKED_LM ? HEAD_MASKED_LM : HEAD_CLASSIFICATION;
 }
@@ -121,6 +128,7 @@ int train_run(struct model *model, const struct examples *examples, const struct
     size_t cut = plan->max_tokens < model->config.positions ? plan->max_tokens : model->config.positions, warmup;
 
     if (result) *result = done;
+    TRY(check_family(model));
     TRY(check_plan(model, examples, plan));
     TRY(batches_open(&batches, examples, plan, cut));
     TRY(model_gradients_open(model, heads_of(plan->objective)));
@@ -173,6 +181,7 @@ int train_gradients(struct model *model, const struct batch *batch, const int32_
     struct pass pass = {0};
     struct pass_options options = {.objective = objective};
 
+    TRY(check_family(model));
     TRY(model_gradients_open(model, heads_of(objective)));
     TRY(pass_open(&pass, model));
     TRY(pass_run(&pass, batch, labels, &options, loss));

@@ -55,13 +55,13 @@ static void test_config_spellings(void **state) {
         {"{" SIZES ",\"is_decoder\":true}", "is_decoder true"},
         {"{" SIZES ",\"pruned_heads\":{\"0\":[1]}}", "pruned_heads"},
         {"{" SIZES ",\"embedding_size\":128}", "\"embedding_size\""},
-        {"{" SIZES ",\"architectures\":[\"BertForQuestionAnswering\"]}", "BertForQuestionAnswering"},
+        {"{" SIZES ",\"architectures\":[\"BertForTokenClassification\"]}", "BertForTokenClassification"},
         {"{" SIZES ",\"id2label\":{\"0\":\"a\"},\"num_labels\":3}", "num_labels is 3"},
         {"{" SIZES ",\"layer_norm_eps\":0}", "norm_epsilon"},
         {"{" SIZES ",\"pad_token_id\":100}", "pad_id 100"},
         {"{" SIZES ",\"pad_token_id\":-1}", "pad_token_id"},
         {"{\"model_type\":\"bert\",\"hidden_size\":32}", "is missing"},
-        {"{\"model_type\":\"t5\"}", "\"t5\" is not supported (known: bert)"},
+        {"{\"model_type\":\"t5\"}", "\"t5\" is not supported (known: bert, distilbert, gpt2, opt, llama"},
         {"{\"hidden_size\":32}", "model_type"},
         {"[]", "object"},
         {"{\"model_type\":\"bert\",\"hidden_size\":-3}", "hidden_size"},
@@ -93,7 +93,8 @@ static void test_config_check(void **state) {
     config.causal = true;
     assert_int_equal(model_config_check(&config), E_UNSUPPORTED);
     assert_int_equal(model_config_family(&config, "bort"), E_NOT_FOUND);
-    assert_string_equal(error_text(), "unknown model family 'bort' (known: bert)");
+    assert_string_equal(error_text(),
+                        "unknown model family 'bort' (known: bert, distilbert, gpt2, opt, llama, qwen2, mistral)");
 }
 
 /* ---- creation --------------------------------------------------------------------------------------- */

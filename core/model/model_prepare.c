@@ -1,0 +1,102 @@
+/* Weights made ready to multiply: panels, row sums, 16-bit copies; and the head that is the token embedding.
+ *
+ * A layer that a technique packed is multiplied from its packed bytes. The others are f32 values, held as the
+ * caller asks: as they are, or rounded to 16 bits, in a weight that is replaced when the storage changes.
+ */
+#include "model/family.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+const char *weight_storage_name(enum weight_storage storage) {
+    static const char *const names[] = {[STORAGE_F32] = "f32", [STORAGE_F16] = "f16", [STORAGE_BF16] = "bf16"};
+    return (size_t)storage < sizeof names / sizeof names[0] ? names[storage] : "unknown";
+}
+
+static bool has_tied_head(const struct model_config *config) {
+    return config->model_heads & HEAD_MASKED_LM || (config->model_heads & HEAD_CAUSAL_LM && config->tied);
+}
+
+const struct weight *model_head_weight(const struct model *model) {
+    const struct parts *parts = model->family_state;
+    if (has_tied_head(&model->config)) return &parts->tied_head;
+    return parts->own[PART_HEAD].linear ? &parts->own[PART_HEAD].linear->weight : NULL;
+}
+
+void linear_view_values(struct linear *linear) {
+    weight_close(&linear->weight);
+    linear->weight = (struct weight){
+        .format = weight_format_find("f32"),
+        .shape = {.rows = linear->rows, .columns = linear->columns, .symmetric = true},
+        .packed = linear->value,
+        .packed_bytes = linear->rows * linear->columns * sizeof(float),
+        .simulated = linear->simulated,
+    };
+}
+
+/* Make `weight` what multiplies the f32 values of one matrix under `storage`. */
+static int weight_hold(struct weight *weight, const float *value, size_t rows, size_t columns, bool simulated,
+                       enum weight_storage storage, enum gemm_backend backend) {
+    int status = 0;
+    const struct weight_format *format = weight_format_find(weight_storage_name(storage));
+    struct weight_shape shape = {.rows = rows, .columns = columns, .symmetric = true};
+
+    if (!format) FAIL(E_UNSUPPORTED, "weights in %s are not in this build", weight_storage_name(storage));
+    if (weight->format != format) {
+        struct weight fresh = {.format = format, .shape = shape, .packed = value};
+        fresh.packed_bytes = rows * columns * sizeof(float);
+        if (storage != STORAGE_F32) TRY(weight_pack(&fresh, format, &shape, value, NULL));
+        weight_close(weight);
+        *weight = fresh;
+        weight->simulated = simulated;
+    }
+    TRY(weight_prepare(weight, backend));
+out:
+    return status;
+}
+
+static int prepare_head(struct model *model, enum gemm_backend backend, enum weight_storage storage) {
+    int status = 0;
+    struct parts *parts = model->family_state;
+    const struct parameter *tokens = model_part(model, PART_TOKENS)->weight;
+    if (!has_tied_head(&model->config)) goto out;
+    TRY(weight_hold(&parts->tied_head, tokens->value, tokens->rows, tokens->columns, false, storage, backend));
+out:
+    if (status < 0) error_prefix(status, "the head over '%s'", tokens->name);
+    return status;
+}
+
+int model_prepare_as(struct model *model, enum gemm_backend backend, enum weight_storage storage) {
+    int status = 0;
+    if (model->prepared && model->backend == backend && model->storage == storage) goto out;
+    if (model->backend != backend || model->storage != storage) model_unprepare(model);
+    for (size_t i = 0; i < model->linear_count; i++) {
+        struct linear *linear = &model->linears[i];
+        status = linear->value ? weight_hold(&linear->weight, linear->value, linear->rows, linear->columns,
+                                             linear->simulated, storage, backend)
+                               : weight_prepare(&linear->weight, backend);
+        if (status < 0) {
+            error_prefix(status, "layer '%s'", linear->name);
+            goto out;
+        }
+    }
+    TRY(prepare_head(model, backend, storage));
+    model->backend = backend;
+    model->storage = storage;
+    model->prepared = true;
+out:
+    return status;
+}
+
+int model_prepare(struct model *model, enum gemm_backend backend) {
+    return model_prepare_as(model, backend, STORAGE_F32);
+}
+
+void model_unprepare(struct model *model) {
+    struct parts *parts = model->family_state;
+    for (size_t i = 0; i < model->linear_count; i++)
+        if (model->linears[i].value) linear_view_values(&model->linears[i]);
+    weight_close(&parts->tied_head);
+    model->prepared = false;
+}
