@@ -36,6 +36,11 @@
     X(silu_gate, KERNEL_SILU_GATE, avx512, NEEDS_AVX512)                                                               \
     X(gelu_backward, KERNEL_GELU_BACKWARD, avx2, NEEDS_AVX2)                                                           \
     X(gelu_backward, KERNEL_GELU_BACKWARD, avx512, NEEDS_AVX512)                                                       \
+    X(pack_f32, KERNEL_PACK_F32, avx2, NEEDS_AVX2)                                                                     \
+    X(attend_f32, KERNEL_ATTEND_F32, avx2, NEEDS_AVX2)                                                                 \
+    X(attend_f32, KERNEL_ATTEND_F32, avx512, NEEDS_AVX512)                                                             \
+    X(attend_f16, KERNEL_ATTEND_F16, avx2, NEEDS_AVX2)                                                                 \
+    X(attend_f16, KERNEL_ATTEND_F16, avx512, NEEDS_AVX512)                                                             \
     X(softmax, KERNEL_SOFTMAX, avx2, NEEDS_AVX2)                                                                       \
     X(softmax, KERNEL_SOFTMAX, avx512, NEEDS_AVX512)                                                                   \
     X(layer_norm, KERNEL_LAYER_NORM, avx2, NEEDS_AVX2)                                                                 \

@@ -57,11 +57,14 @@ static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
 #define gelu_tanh_avx512 emulated_gelu_tanh
 #define silu_gate_avx512 emulated_silu_gate
 #define gelu_backward_avx512 emulated_gelu_backward
+#define attend_f32_avx512 emulated_attend_f32
+#define attend_f16_avx512 emulated_attend_f16
 #define softmax_avx512 emulated_softmax
 #define layer_norm_avx512 emulated_layer_norm
 #define rms_norm_avx512 emulated_rms_norm
 #define add_avx512 emulated_add
 #define adamw_avx512 emulated_adamw
+#include "../../core/kernels/x86/attention_avx512.c"
 #include "../../core/kernels/x86/elementwise_avx512.c"
 #include "../../core/kernels/x86/matmul_avx512.c"
 #include "../../core/kernels/x86/matmul_avx512vnni.c"
@@ -79,6 +82,8 @@ static void emulated_versions_keep_the_contract(void **state) {
     table.gelu_tanh = emulated_gelu_tanh;
     table.silu_gate = emulated_silu_gate;
     table.gelu_backward = emulated_gelu_backward;
+    table.attend_f32 = emulated_attend_f32;
+    table.attend_f16 = emulated_attend_f16;
     table.softmax = emulated_softmax;
     table.layer_norm = emulated_layer_norm;
     table.rms_norm = emulated_rms_norm;

@@ -1,0 +1,123 @@
+/* The attend kernels with AVX2, FMA and F16C (a vector is half a panel, a tile 6 rows), and the transposition of rows
+ * into panels. */
+#if defined(__x86_64__)
+#include "kernels/kernels.h"
+#include "kernels/variants.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 8
+#define TILE 6
+/* rows, panels of scores at a time, vectors of y at a time: 12 registers hold sums */
+#define TILE_CASES(X)                                                                                                  \
+    X(1, 4, 8)                                                                                                         \
+    X(2, 2, 4)                                                                                                         \
+    X(3, 2, 4)                                                                                                         \
+    X(4, 1, 2)                                                                                                         \
+    X(5, 1, 2)                                                                                                         \
+    X(6, 1, 2)
+
+typedef __m256 wide;
+
+INLINE wide wide_load(const float *x) { return _mm256_loadu_ps(x); }
+INLINE wide wide_load_half(const uint16_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
+INLINE void wide_store(float *y, wide a) { _mm256_storeu_ps(y, a); }
+INLINE wide wide_set(float a) { return _mm256_set1_ps(a); }
+INLINE wide wide_add(wide a, wide b) { return _mm256_add_ps(a, b); }
+INLINE wide wide_sub(wide a, wide b) { return _mm256_sub_ps(a, b); }
+INLINE wide wide_mul(wide a, wide b) { return _mm256_mul_ps(a, b); }
+INLINE wide wide_max(wide a, wide b) { return _mm256_max_ps(a, b); }
+INLINE wide wide_fmadd(wide a, wide b, wide c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE float wide_first(wide a) { return _mm256_cvtss_f32(a); }
+
+INLINE float wide_sum(wide a) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
+}
+
+INLINE float wide_largest(wide a) {
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
+}
+
+/* 2^x for x <= 0: x = n + r with |r| <= 1/2, 2^r by the polynomial of Cephes exp2f, relative error below 2^-22; 0 below
+ * -126. */
+INLINE wide wide_exp2(wide x) {
+    wide clamped = _mm256_max_ps(_mm256_set1_ps(-126.0f), x);
+    wide n = _mm256_round_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = wide_sub(clamped, n);
+    wide p = wide_fmadd(wide_set(1.535336188319500e-4f), r, wide_set(1.339887440266574e-3f));
+    p = wide_fmadd(p, r, wide_set(9.618437357674640e-3f));
+    p = wide_fmadd(p, r, wide_set(5.550332471162809e-2f));
+    p = wide_fmadd(p, r, wide_set(2.402264791363012e-1f));
+    p = wide_fmadd(p, r, wide_set(6.931472028550421e-1f));
+    p = wide_fmadd(p, r, wide_set(1.0f));
+    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-126.0f), _CMP_LT_OQ), p);
+}
+
+#define ELEMENT float
+#define ELEMENT_LOAD wide_load
+#define ATTEND(name) attend_##name##_f32_avx2
+#include "attention.inc"
+#undef ELEMENT
+#undef ELEMENT_LOAD
+#undef ATTEND
+
+#define ELEMENT uint16_t
+#define ELEMENT_LOAD wide_load_half
+#define ATTEND(name) attend_##name##_f16_avx2
+#include "attention.inc"
+
+KERNEL_ATTEND_F32(attend_f32_avx2) {
+    (void)n;
+    attend_run_f32_avx2(T, D, W, q, k, v, v_stride, low, high, top, sum, y);
+}
+KERNEL_ATTEND_F16(attend_f16_avx2) {
+    (void)n;
+    attend_run_f16_avx2(T, D, W, q, k, v, v_stride, low, high, top, sum, y);
+}
+
+/* Columns of 8 rows: pairs, then fours, then halves of 128 bits change places. */
+INLINE void transpose_8(__m256 row[8]) {
+    __m256 pair[8], four[8];
+    for (int i = 0; i < 8; i += 2) {
+        pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        four[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0x44);
+        four[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0xee);
+        four[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0x44);
+        four[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        row[i] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x20);
+        row[i + 4] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x31);
+    }
+}
+
+KERNEL_PACK_F32(pack_f32_avx2) {
+    size_t whole = N - N % 8;
+    for (size_t half = 0; half < PANEL_ROWS; half += 8) {
+        const float *from = x + half * x_stride;
+        size_t rows = valid <= half ? 0 : valid - half < 8 ? valid - half : 8;
+        float *to = panel + half;
+        for (size_t n = 0; n < whole; n += 8) {
+            __m256 row[8];
+            for (size_t r = 0; r < 8; r++)
+                row[r] = r < rows ? _mm256_loadu_ps(from + r * x_stride + n) : _mm256_setzero_ps();
+            transpose_8(row);
+            for (size_t i = 0; i < 8; i++) _mm256_storeu_ps(to + (n + i) * PANEL_ROWS, row[i]);
+        }
+        for (size_t n = whole; n < N; n++)
+            for (size_t r = 0; r < 8; r++) to[n * PANEL_ROWS + r] = r < rows ? from[r * x_stride + n] : 0.0f;
+    }
+}
+#else
+typedef int empty_translation_unit;
+#endif

@@ -1,0 +1,107 @@
+/* The attend kernels with AVX-512: a vector is a panel of 16 keys, a tile 12 rows. Where the CPU has none, the tests
+ * compile this file over an emulation (EMULATE_AVX512). */
+#if defined(__x86_64__) || defined(EMULATE_AVX512)
+#include "kernels/kernels.h"
+#include "kernels/variants.h"
+
+#include <string.h>
+#if !defined(EMULATE_AVX512)
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 16
+#define TILE 12
+/* rows, panels of scores at a time (chains of FMAs: rows times panels), vectors of y at a time (likewise; 24 registers
+ * hold them) */
+#define TILE_CASES(X)                                                                                                  \
+    X(1, 8, 4)                                                                                                         \
+    X(2, 4, 4)                                                                                                         \
+    X(3, 4, 4)                                                                                                         \
+    X(4, 2, 4)                                                                                                         \
+    X(5, 2, 4)                                                                                                         \
+    X(6, 2, 4)                                                                                                         \
+    X(7, 1, 2)                                                                                                         \
+    X(8, 1, 2)                                                                                                         \
+    X(9, 1, 2)                                                                                                         \
+    X(10, 1, 2)                                                                                                        \
+    X(11, 1, 2)                                                                                                        \
+    X(12, 1, 2)
+
+typedef __m512 wide;
+
+INLINE wide wide_load(const float *x) { return _mm512_loadu_ps(x); }
+INLINE wide wide_load_half(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
+INLINE void wide_store(float *y, wide a) { _mm512_storeu_ps(y, a); }
+INLINE wide wide_set(float a) { return _mm512_set1_ps(a); }
+INLINE wide wide_add(wide a, wide b) { return _mm512_add_ps(a, b); }
+INLINE wide wide_sub(wide a, wide b) { return _mm512_sub_ps(a, b); }
+INLINE wide wide_mul(wide a, wide b) { return _mm512_mul_ps(a, b); }
+INLINE wide wide_max(wide a, wide b) { return _mm512_max_ps(a, b); }
+INLINE wide wide_fmadd(wide a, wide b, wide c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE float wide_first(wide a) { return _mm_cvtss_f32(_mm512_castps512_ps128(a)); }
+
+/* Once per row; the compiler makes shuffles of these loops. */
+INLINE float wide_sum(wide a) {
+    float each[LANES];
+    wide_store(each, a);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int lane = 0; lane < width; lane++) each[lane] += each[lane + width];
+    return each[0];
+}
+
+INLINE float wide_largest(wide a) {
+    float each[LANES];
+    wide_store(each, a);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int lane = 0; lane < width; lane++)
+            each[lane] = each[lane] > each[lane + width] ? each[lane] : each[lane + width];
+    return each[0];
+}
+
+/* 2^x for x <= 0: x = n + r with |r| <= 1/2, 2^r by the polynomial of Cephes exp2f, relative error below 2^-22; 0 below
+ * -126. */
+INLINE wide wide_exp2(wide x) {
+    wide clamped = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
+    wide n = _mm512_roundscale_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = wide_sub(clamped, n);
+    wide p = wide_fmadd(wide_set(1.535336188319500e-4f), r, wide_set(1.339887440266574e-3f));
+    p = wide_fmadd(p, r, wide_set(9.618437357674640e-3f));
+    p = wide_fmadd(p, r, wide_set(5.550332471162809e-2f));
+    p = wide_fmadd(p, r, wide_set(2.402264791363012e-1f));
+    p = wide_fmadd(p, r, wide_set(6.931472028550421e-1f));
+    p = wide_fmadd(p, r, wide_set(1.0f));
+    __mmask16 seen = (__mmask16)~_mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_LT_OQ);
+    return _mm512_maskz_mov_ps(seen, _mm512_scalef_ps(p, n));
+}
+
+#define ELEMENT float
+#define ELEMENT_LOAD wide_load
+#define ATTEND(name) attend_##name##_f32_avx512
+#include "attention.inc"
+#undef ELEMENT
+#undef ELEMENT_LOAD
+#undef ATTEND
+
+#define ELEMENT uint16_t
+#define ELEMENT_LOAD wide_load_half
+#define ATTEND(name) attend_##name##_f16_avx512
+#include "attention.inc"
+#undef ELEMENT
+#undef ELEMENT_LOAD
+#undef ATTEND
+
+KERNEL_ATTEND_F32(attend_f32_avx512) {
+    (void)n;
+    attend_run_f32_avx512(T, D, W, q, k, v, v_stride, low, high, top, sum, y);
+}
+KERNEL_ATTEND_F16(attend_f16_avx512) {
+    (void)n;
+    attend_run_f16_avx512(T, D, W, q, k, v, v_stride, low, high, top, sum, y);
+}
+#undef INLINE
+#undef LANES
+#undef TILE
+#undef TILE_CASES
+#else
+typedef int empty_translation_unit;
+#endif
