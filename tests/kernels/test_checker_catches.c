@@ -249,6 +249,37 @@ static KERNEL_SOFTMAX(counts_padding_lanes) {
     for (size_t i = 0; i < rows && n % 8; i++)
         for (size_t j = 0; j < n; j++) x[i * stride + j] *= 1 - 1e-4f;
 }
+#define ATTEND_PASS T, D, W, n, q, k, v, v_stride, low, high, top, sum, y
+/* What the first stretch left stays as it was summed, under the old maximum. */
+static KERNEL_ATTEND_F32(forgets_to_rescale) {
+    for (size_t t = 0; t < T; t++) {
+        float before = sum[t], old = top[t], now;
+        attend_f32_c(1, D, W, n, q + t * D, k, v, v_stride, low + t, high + t, top + t, sum + t, y + t * W);
+        now = top[t];
+        if (before > 0 && now > old) sum[t] += before * (1 - exp2f(old - now));
+    }
+}
+static KERNEL_ATTEND_F16(sees_the_next_key) {
+    for (size_t t = 0; t < T; t++) {
+        uint32_t end = low[t] < high[t] && high[t] < n ? high[t] + 1 : high[t];
+        attend_f16_c(1, D, W, n, q + t * D, k, v, v_stride, low + t, &end, top + t, sum + t, y + t * W);
+    }
+}
+static KERNEL_ATTEND_F32(touches_rows_that_see_nothing) {
+    attend_f32_c(ATTEND_PASS);
+    for (size_t t = 0; t < T; t++)
+        if (low[t] >= high[t]) top[t] = 0;
+}
+static KERNEL_ATTEND_F16(reads_values_of_whole_panels) {
+    attend_f16_c(ATTEND_PASS);
+    seen = v[((n + 15) / 16 * 16 - 1) * v_stride + W - 1];
+}
+static KERNEL_PACK_F32(leaves_absent_rows) {
+    float before[16];
+    memcpy(before, panel, sizeof before);
+    pack_f32_c(N, x, x_stride, valid, panel);
+    memcpy(panel + valid, before + valid, (16 - valid) * sizeof *panel);
+}
 static KERNEL_LAYER_NORM(divides_by_one_less) {
     for (size_t t = 0; t < T; t++) {
         double sum = 0, squares = 0;
@@ -369,6 +400,11 @@ static void planted_bugs_in_elementwise_kernels_are_caught(void **state) {
     PLANT(gelu_backward, breaks_in_place);
     PLANT(softmax, overflows);
     PLANT(softmax, counts_padding_lanes);
+    PLANT(attend_f32, forgets_to_rescale);
+    PLANT(attend_f16, sees_the_next_key);
+    PLANT(attend_f32, touches_rows_that_see_nothing);
+    PLANT(attend_f16, reads_values_of_whole_panels);
+    PLANT(pack_f32, leaves_absent_rows);
     PLANT(layer_norm, divides_by_one_less);
     PLANT(layer_norm, ignores_absent_statistics);
     PLANT(layer_norm, cancels_in_one_pass);
