@@ -17,6 +17,9 @@
 #define LLVMFuzzerTestOneInput fuzz_safetensors
 #include "../fuzz/fuzz_safetensors.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_sentencepiece
+#include "../fuzz/fuzz_sentencepiece.c"
+#undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput fuzz_tokenizer
 #include "../fuzz/fuzz_tokenizer.c"
 #undef LLVMFuzzerTestOneInput
@@ -69,6 +72,11 @@ static void safetensors_corpus(void **state) {
     replay_folder("tests/fuzz/corpus_safetensors", fuzz_safetensors);
 }
 
+static void sentencepiece_corpus(void **state) {
+    (void)state;
+    replay_folder("tests/fuzz/corpus_sentencepiece", fuzz_sentencepiece);
+}
+
 static void tokenizer_corpus(void **state) {
     (void)state;
     replay_folder("tests/fuzz/corpus_tokenizer", fuzz_tokenizer);
@@ -78,6 +86,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_corpus),
         cmocka_unit_test(safetensors_corpus),
+        cmocka_unit_test(sentencepiece_corpus),
         cmocka_unit_test(tokenizer_corpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
