@@ -1,0 +1,166 @@
+/* config.json of every family: what is read, in both of transformers' spellings, and what is refused by name. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "model/family.h"
+#include "model/linear_select.h"
+#include "small_model.h"
+
+#define GPT2 "\"model_type\":\"gpt2\",\"n_embd\":32,\"n_head\":4,\"n_layer\":2,\"n_positions\":16,\"vocab_size\":50"
+#define OPT                                                                                                            \
+    "\"model_type\":\"opt\",\"hidden_size\":32,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"ffn_dim\":64,"      \
+    "\"max_position_embeddings\":16,\"vocab_size\":50"
+#define SIZES                                                                                                          \
+    "\"hidden_size\":32,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":64,"                   \
+    "\"max_position_embeddings\":16,\"vocab_size\":50"
+#define LLAMA "\"model_type\":\"llama\"," SIZES
+#define QWEN2 "\"model_type\":\"qwen2\"," SIZES
+#define MISTRAL "\"model_type\":\"mistral\"," SIZES
+#define DISTILBERT                                                                                                     \
+    "\"model_type\":\"distilbert\",\"dim\":32,\"n_heads\":4,\"n_layers\":2,\"hidden_dim\":64,"                         \
+    "\"max_position_embeddings\":16,\"vocab_size\":50"
+
+static void test_refusals(void **state) {
+    static const struct {
+        const char *json, *error; /* error NULL: accepted */
+    } cases[] = {
+        {"{" DISTILBERT "}", NULL},
+        {"{" DISTILBERT ",\"activation\":\"relu\"}", "activation relu"},
+        {"{" GPT2 ",\"architectures\":[\"GPT2LMHeadModel\"],\"n_ctx\":16,\"activation_function\":\"gelu_new\"}", NULL},
+        {"{" GPT2 ",\"activation_function\":\"relu\"}", "activation_function relu"},
+        {"{" GPT2 ",\"scale_attn_by_inverse_layer_idx\":true}", "scale_attn_by_inverse_layer_idx true"},
+        {"{" GPT2 ",\"scale_attn_weights\":false}", "scale_attn_weights false"},
+        {"{" GPT2 ",\"reorder_and_upcast_attn\":true}", "reorder_and_upcast_attn true"},
+        {"{" GPT2 ",\"add_cross_attention\":true}", "add_cross_attention true"},
+        {"{" GPT2 ",\"architectures\":[\"GPT2DoubleHeadsModel\"]}", "GPT2DoubleHeadsModel"},
+        {"{" GPT2 ",\"n_inner\":\"many\"}", "n_inner"},
+        {"{" OPT ",\"do_layer_norm_before\":false,\"word_embed_proj_dim\":16}", NULL},
+        {"{" OPT ",\"activation_function\":\"gelu\"}", "activation_function gelu"},
+        {"{" OPT ",\"enable_bias\":false}", "enable_bias false"},
+        {"{" OPT ",\"layer_norm_elementwise_affine\":false}", "layer_norm_elementwise_affine false"},
+        {"{" OPT ",\"do_layer_norm_before\":1}", "do_layer_norm_before"},
+        {"{" LLAMA ",\"rope_theta\":10000.0,\"rope_scaling\":null,\"pretraining_tp\":1}", NULL},
+        {"{" LLAMA ",\"rope_parameters\":{\"rope_theta\":5e5,\"rope_type\":\"default\"},\"head_dim\":null}", NULL},
+        {"{" LLAMA ",\"rope_parameters\":{\"rope_theta\":5e5,\"rope_type\":\"llama3\",\"factor\":8}}",
+         "rope_parameters.rope_type llama3"},
+        {"{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\",\"factor\":8}}", "rope_parameters.factor"},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}", "rope_scaling.type linear"},
+        {"{" LLAMA ",\"rope_theta\":10000.0,\"rope_parameters\":{\"rope_theta\":5e5}}", "rope_theta is 10000"},
+        {"{" LLAMA ",\"rope_theta\":0.5}", "rotary_base"},
+        {"{" LLAMA ",\"attention_bias\":true}", "attention_bias true"},
+        {"{" LLAMA ",\"mlp_bias\":true}", "mlp_bias true"},
+        {"{" LLAMA ",\"hidden_act\":\"gelu\"}", "hidden_act gelu"},
+        {"{" LLAMA ",\"pretraining_tp\":2}", "pretraining_tp 2"},
+        {"{" LLAMA ",\"num_key_value_heads\":3}", "heads 4 is not a multiple of key_value_heads 3"},
+        {"{" LLAMA ",\"head_dim\":7}", "head_width 7 is odd"},
+        {"{" LLAMA ",\"quantization_config\":{}}", "\"quantization_config\""},
+        {"{" LLAMA ",\"sliding_window\":4}", "\"sliding_window\""},
+        {"{" LLAMA ",\"layer_types\":[\"full_attention\"]}", "layer_types has 1 entries"},
+        {"{" QWEN2 ",\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28}", NULL},
+        {"{" QWEN2 ",\"use_sliding_window\":true}", "use_sliding_window true"},
+        {"{" QWEN2 ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "layer_types"},
+        {"{" QWEN2 ",\"layer_types\":[\"full_attention\",\"linear_attention\"]}", "linear_attention"},
+        {"{" MISTRAL ",\"sliding_window\":4,\"layer_types\":[\"sliding_attention\",\"sliding_attention\"]}", NULL},
+        {"{" MISTRAL ",\"sliding_window\":4,\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+         "layer_types"},
+        {"{" MISTRAL ",\"sliding_window\":9999999}", "window"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct model_config config;
+        int status = model_config_parse(&config, cases[i].json, strlen(cases[i].json));
+        if (!cases[i].error && status < 0) fail_msg("%s: %s", cases[i].json, error_text());
+        if (cases[i].error && status == 0) fail_msg("accepted: %s", cases[i].json);
+        if (cases[i].error && !strstr(error_text(), cases[i].error)) fail_msg("%s: %s", cases[i].json, error_text());
+    }
+}
+
+static struct model_config parsed(const char *json) {
+    struct model_config config;
+    if (model_config_parse(&config, json, strlen(json)) < 0) fail_msg("%s", error_text());
+    return config;
+}
+
+static void test_values(void **state) {
+    struct model_config config = parsed("{" GPT2 ",\"n_inner\":null}");
+    (void)state;
+    assert_int_equal(config.feed_forward, 128);
+    assert_true(config.tied && config.causal && config.norm_first && config.final_norm);
+    config = parsed("{" OPT ",\"do_layer_norm_before\":false,\"word_embed_proj_dim\":16}");
+    assert_int_equal(config.embedding_width, 16);
+    assert_int_equal(config.position_offset, 2);
+    assert_false(config.norm_first || config.final_norm);
+    assert_int_equal(parsed("{" OPT ",\"word_embed_proj_dim\":32}").embedding_width, 0);
+    config = parsed("{" LLAMA ",\"num_key_value_heads\":2,\"head_dim\":10,\"rope_theta\":5e5}");
+    assert_int_equal(config.key_value_heads, 2);
+    assert_int_equal(config.head_width, 10);
+    assert_true(config.rotary_base == 5e5f && !config.tied && !config.query_bias);
+    assert_true(parsed("{" QWEN2 ",\"tie_word_embeddings\":true}").query_bias);
+    /* transformers' MistralConfig: 4096 unless said otherwise. */
+    assert_int_equal(parsed("{" MISTRAL "}").window, 4096);
+    assert_int_equal(parsed("{" MISTRAL ",\"sliding_window\":null}").window, 0);
+}
+
+/* The roles that techniques name, and that heads are not taken unless asked for. */
+static void test_roles(void **state) {
+    struct model model;
+    struct model_config config = parsed("{" LLAMA ",\"architectures\":[\"LlamaForCausalLM\"]}");
+    struct option_names none = {0};
+    (void)state;
+    assert_int_equal(model_create(&model, &config, 1, 0.02), 0);
+    assert_int_equal(model.linear_count, 7 * config.layers + 1);
+    const struct linear *head = model_linear_find(&model, "lm_head"),
+                        *gate = model_linear_find(&model, "model.layers.1.mlp.gate_proj");
+    assert_true(head && head->role == ROLE_HEAD && head->block == -1 && !linear_selected(head, &none, &none));
+    assert_true(gate && gate->role == ROLE_GATE && gate->block == 1 && linear_selected(gate, &none, &none));
+    assert_null(gate->bias);
+    model_close(&model);
+
+    config = parsed("{" GPT2 "}");
+    assert_int_equal(model_create(&model, &config, 1, 0.02), 0);
+    assert_non_null(model_linear_find(&model, "transformer.h.0.attn.c_attn.query"));
+    assert_non_null(model_parameter(&model, "transformer.h.1.attn.c_attn.value.bias"));
+    model_close(&model);
+}
+
+static int count_stored(void *context, const struct layout_entry *entry) {
+    struct stored_tensor stored;
+    size_t *seen = context;
+    layout_stored(entry, &stored);
+    if (strcmp(stored.name, "transformer.h.1.attn.c_attn.weight") == 0) {
+        assert_true(stored.transposed);
+        assert_int_equal(stored.total, 96);
+        assert_int_equal(stored.first, 32 * *seen);
+        (*seen)++;
+    } else if (strcmp(entry->name, "transformer.wte.weight") == 0) {
+        assert_string_equal(stored.name, entry->name);
+        assert_int_equal(stored.total, 50);
+    }
+    return 0;
+}
+
+static void test_stored(void **state) {
+    struct model_config config = parsed("{" GPT2 "}");
+    size_t seen = 0;
+    (void)state;
+    assert_int_equal(layout_walk(&config, count_stored, &seen), 0);
+    assert_int_equal(seen, 3);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_stored),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
