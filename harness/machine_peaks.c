@@ -33,12 +33,12 @@ int peak_matmul(const char *format_name, enum gemm_backend backend, size_t side,
         ((float *)w)[i] = (float)random_uniform_at(1, 2, i) - 0.5f;
     }
     struct weight_grid grid = {.groups = weight_grid_groups(format, &shape)};
-    if (format->bits < 32) {
+    if (grid.groups) {
         TRY(memory_take(&scale, side * grid.groups, sizeof(float)));
         grid.scale = scale;
         TRY(weight_grid_minmax(format, &shape, w, &grid));
     }
-    TRY(weight_pack(&weight, format, &shape, w, format->bits < 32 ? &grid : NULL));
+    TRY(weight_pack(&weight, format, &shape, w, grid.groups ? &grid : NULL));
     TRY(weight_prepare(&weight, backend));
     double begin = clock_s(), best = 1e9;
     for (int i = 0; i < 3 || clock_s() - begin < seconds; i++) {

@@ -17,14 +17,16 @@ struct weight_prepared {
 
 /* A block of activations as the kernels take it; the integer side is NULL for formats that do not ask. */
 struct weight_input {
-    const float *x;      /* (T,N) */
-    const int8_t *q;     /* (T,n_padded) */
-    const float *scale;  /* [T] */
-    const int32_t *sums; /* (T,n_padded/G) */
+    const float *x;       /* (T,N) */
+    const int8_t *q;      /* (T,n_padded) */
+    const float *scale;   /* [T] */
+    const int32_t *sums;  /* (T,n_padded/G) */
+    const uint16_t *bf16; /* (T,n_padded), for formats that ask for n_padded without groups */
 };
 
 struct weight_execution {
-    /* n_padded and G of the quantized input; NULL when the format takes f32. */
+    /* n_padded and G of the quantized input; G 0: the input as bf16, padded with zeros. NULL when the format takes f32.
+     */
     void (*input)(const struct weight_shape *shape, size_t *n_padded, size_t *group);
     /* Fill the fields of `prepared` that multiply reads; *bytes: what they take. NULL when there is nothing. */
     int (*prepare)(const struct weight *weight, struct weight_prepared *prepared, size_t *bytes);
@@ -33,7 +35,7 @@ struct weight_execution {
                      size_t p_begin, size_t p_end, const float *bias, float *y);
 };
 
-extern const struct weight_format format_f32, format_int8, format_int4;
+extern const struct weight_format format_f32, format_f16, format_bf16, format_int8, format_int4;
 
 /* Rows and columns must be positive and their product small enough that sizes in bytes cannot overflow. */
 int weight_shape_check(const struct weight_format *format, const struct weight_shape *shape);

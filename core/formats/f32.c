@@ -3,6 +3,7 @@
  * weight_prepare counts them in prepared_bytes. */
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "formats/execution.h"
 #include "formats/onednn.h"
 #include "kernels/gemm.h"
@@ -45,6 +46,24 @@ out:
     return status;
 }
 
+struct panelling {
+    size_t R, N;
+    const float *w;
+    float *panels;
+};
+
+/* 16 columns at a time, so that whole lines are read and written. */
+static void make_panels(void *context, size_t begin, size_t end, int worker) {
+    const struct panelling *panelling = context;
+    size_t R = panelling->R, N = panelling->N;
+    (void)worker;
+    for (size_t p = begin; p < end; p++)
+        for (size_t first = 0; first < N; first += 16)
+            for (size_t r = 0; r < 16 && p * 16 + r < R; r++)
+                for (size_t n = first; n < first + 16 && n < N; n++)
+                    panelling->panels[(p * N + n) * 16 + r] = panelling->w[(p * 16 + r) * N + n];
+}
+
 static int f32_prepare(const struct weight *weight, struct weight_prepared *prepared, size_t *bytes) {
     int status = 0;
     size_t R = weight->shape.rows, N = weight->shape.columns;
@@ -52,10 +71,8 @@ static int f32_prepare(const struct weight *weight, struct weight_prepared *prep
     if (prepared->backend == GEMM_ONEDNN) TRY(onednn_open(&prepared->onednn, R, N, w, bytes));
     if (prepared->backend != GEMM_BUILTIN) goto out;
     TRY(memory_take((void **)&prepared->panels, panels_of(R) * 16 * N, sizeof(float)));
-    for (size_t p = 0; p < panels_of(R); p++)
-        for (size_t n = 0; n < N; n++)
-            for (size_t r = 0; r < 16 && p * 16 + r < R; r++)
-                prepared->panels[(p * N + n) * 16 + r] = w[(p * 16 + r) * N + n];
+    struct panelling panelling = {R, N, w, prepared->panels};
+    parallel_for(panels_of(R), 8, make_panels, &panelling);
     *bytes = panels_of(R) * 16 * N * sizeof(float);
 out:
     return status;

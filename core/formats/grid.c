@@ -11,7 +11,7 @@
 #include <math.h>
 
 size_t weight_grid_groups(const struct weight_format *format, const struct weight_shape *shape) {
-    if (format == &format_f32) return 0;
+    if (!format->code_high) return 0; /* floating point */
     return format->has_groups && shape->group ? (shape->columns + shape->group - 1) / shape->group : 1;
 }
 

@@ -6,6 +6,8 @@
  * depend on the instruction set.
  *
  *   f32   row-major (R,N); executed from panels made once when the matrix is prepared
+ *   f16   panels u16 [Rp/16][N][16]; f32 activations
+ *   bf16  panels u16 [Rp/16][Np/2][16][2], Np: N to 2; activations are rounded to bf16 as they enter
  *   int8  panels s8 [Rp/16][Np/4][16][4], then f32 scale[Rp]; symmetric per row; Rp, Np: R to 16, N to 64
  *   int4  panels of groups as KERNEL_MATMUL_U4 describes; G = 32, 64, 128; symmetric or asymmetric
  *
@@ -50,7 +52,7 @@ struct weight_format {
     bool has_asymmetric;
     /* Bytes of a packed matrix; 0 and E_SHAPE/E_LIMIT through *bytes. */
     int (*size_bytes)(const struct weight_shape *shape, size_t *bytes);
-    /* Pack w (R,N) f32 by rounding each value to the grid (nearest even, clamped). f32 ignores grid. */
+    /* Pack w (R,N) f32 by rounding each value to the grid (nearest even, clamped). f32, f16 and bf16 ignore grid. */
     int (*pack)(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed);
     /* Back to f32 (R,N). */
     int (*unpack)(const struct weight_shape *shape, const void *packed, float *w);
@@ -62,6 +64,13 @@ struct weight_format {
 /* The registry: a NULL-terminated array; weight_format_find returns NULL when absent. */
 extern const struct weight_format *const weight_formats[];
 const struct weight_format *weight_format_find(const char *name);
+
+/* Write rows first..first+count-1, given as w (count,N) f32, into packed bytes of f32, f16 or bf16 that were zeroed and
+ * are size_bytes long. For loaders that decode a matrix piece by piece: calls for different rows may run on several
+ * threads, and no f32 copy of the whole is needed. The bytes then belong to weight_view, or to a weight as its owned
+ * `packed`. E_ARGUMENT; E_UNSUPPORTED for formats with a grid. */
+int weight_fill_rows(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
+                     const float *w, void *packed);
 
 /* Bits per weight including scales and zeros. */
 double weight_bits(const struct weight_format *format, const struct weight_shape *shape);
@@ -115,6 +124,29 @@ void weight_scratch_close(struct weight_scratch *scratch);
  * at any number of them for the builtin backend and the integer formats. The weight must be prepared. E_MEMORY. */
 int weight_matmul(const struct weight *weight, size_t T, const float *x, const float *bias, float *y,
                   struct weight_scratch *scratch);
+
+/* What is done to a product while its tiles are still in a cache. */
+enum weight_activation {
+    WEIGHT_PLAIN,
+    WEIGHT_GELU,
+    WEIGHT_GELU_TANH,
+    WEIGHT_RELU,
+    WEIGHT_SILU_GATE, /* of exactly two matrices of one shape, gate and up: y[1] = silu(y[0]) * y[1]; y[0] stays */
+};
+struct weight_epilogue {
+    enum weight_activation activation; /* on every output (after the bias) */
+    /* NULL, or called once for every block of tokens, when all outputs of tokens begin..end-1 are complete and
+     * activated, by one of the working threads: residual sums, norms, whatever needs whole rows. It must not depend on
+     * where blocks begin. */
+    void (*rows)(void *context, size_t begin, size_t end);
+    void *context;
+};
+
+/* weight_matmul and weight_matmul_shared with an epilogue (NULL: none). Same results as the epilogue applied
+ * afterwards, bit for bit. */
+int weight_matmul_then(const struct weight *const *weights, const float *const *biases, float *const *y, size_t count,
+                       size_t T, const float *x, const struct weight_epilogue *epilogue,
+                       struct weight_scratch *scratch);
 
 /* Several matrices with the same input (query, key, value): the input is quantized once and one parallel
  * region runs over all of them. y[i] is (T, R_i). All weights have the same columns. */

@@ -36,7 +36,7 @@ static void grid_new(struct weight_grid *grid, const struct weight_format *forma
     *grid = (struct weight_grid){0};
     assert_int_equal(memory_take((void **)&grid->scale, count, sizeof(float)), 0);
     if (format->has_asymmetric && !shape->symmetric) assert_int_equal(memory_take((void **)&grid->zero, count, 1), 0);
-    if (format->bits < 32) assert_int_equal(weight_grid_minmax(format, shape, w, grid), 0);
+    if (count) assert_int_equal(weight_grid_minmax(format, shape, w, grid), 0);
 }
 
 static void grid_free(struct weight_grid *grid) {

@@ -1,0 +1,308 @@
+/* Multiplication of weights on all threads.
+ *
+ * A product is cut into tiles, a block of tokens by a few panels of 16 rows, over all matrices that share the input,
+ * handed to parallel_for block by block. Blocks are chosen so that their activations stay in a second-level cache
+ * while panels stream past; panels per tile so that a tile is worth handing out and the threads end together. Since
+ * the kernels sum every output in an order that depends on N alone, neither tiles nor threads can be seen in the
+ * result. Integer formats quantize the input once, before the tiles; bf16 rounds it.
+ *
+ * An epilogue follows while data is hot: activations on each tile, whole rows by the thread that finishes a block's
+ * last tile, so that a norm needs no parallel region of its own. */
+#include "formats/weight.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "formats/execution.h"
+#include "formats/onednn.h"
+#include "kernels/kernels.h"
+
+#include <string.h>
+
+#define INPUT_BYTES (256u << 10) /* activations of a token block; a second-level cache holds 512 KiB and up */
+#define BLOCK_TOKENS 96          /* a block is no larger, so that threads share the whole-row work at its end */
+#define TILE_LEAST (64u << 10)   /* multiply-adds: about a microsecond, ten times the cost of handing out a tile */
+#define TILE_MOST (1u << 20)     /* some 20 microseconds: what a thread may wait for the last one */
+#define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
+#define SHARED_MOST 8                     /* matrices per product */
+
+const float *panel_bias(const float *bias, size_t rows, size_t panel, float buffer[16], size_t *valid) {
+    *valid = rows - panel * 16 < 16 ? rows - panel * 16 : 16;
+    if (!bias || *valid == 16) return bias ? bias + panel * 16 : NULL;
+    memset(buffer, 0, 16 * sizeof *buffer);
+    memcpy(buffer, bias + panel * 16, *valid * sizeof *buffer);
+    return buffer;
+}
+
+/* One matrix's part of a product: its input, and how its panels are cut. */
+struct part {
+    const struct weight *weight;
+    const float *bias;
+    float *y;
+    struct weight_input input;
+    size_t n_padded, group;                      /* of the converted input; n_padded 0: none, group 0: bf16 */
+    size_t panels, tile_panels, tiles, tile_end; /* tiles per block of tokens; where they end in the block */
+};
+
+struct product {
+    struct part parts[SHARED_MOST];
+    size_t count, T, N;
+    const float *x;
+    size_t block_tokens, blocks, block_tiles;
+    const struct weight_epilogue *epilogue; /* NULL: none */
+    bool gated;                             /* the tiles of part 0 cover part 1 as well */
+    int32_t *left;                          /* [blocks] tiles not done yet; NULL: no whole-row work */
+};
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+static size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
+
+/* ---- cutting ---- */
+
+static void cut_tokens(struct product *product) {
+    size_t token_bytes = product->N * sizeof(float), most = INPUT_BYTES / token_bytes;
+    most = smaller(most < 12 ? 12 : most, BLOCK_TOKENS);
+    product->blocks = divide_up(product->T, most);
+    /* A multiple of 6, the tokens of a register tile. */
+    product->block_tokens = size_round_up(divide_up(product->T, product->blocks), 6);
+    product->blocks = divide_up(product->T, product->block_tokens);
+}
+
+/* Panels per tile: among the multiples of 2 or 4 that kernels like, the one whose tiles end soonest on the threads at
+ * hand, the larger of equals. */
+static void cut_panels(const struct product *product, struct part *part) {
+    size_t tokens = smaller(product->T, product->block_tokens), threads = (size_t)threads_get();
+    size_t panel_adds = tokens * 16 * product->N, step = tokens > 2 ? 4 : 2, best = SIZE_MAX;
+    size_t least = smaller(size_round_up(divide_up(TILE_LEAST, panel_adds), step), size_round_up(part->panels, step));
+    size_t most = TILE_MOST / panel_adds / step * step;
+    /* OpenBLAS packs its operands in every call, so its tiles are larger: 128 rows. */
+    if (part->weight->backend == GEMM_OPENBLAS && part->weight->format == &format_f32 && least < 8) least = 8;
+    for (size_t width = least; width == least || width <= smaller(most, part->panels); width += step) {
+        size_t rounds = divide_up(divide_up(part->panels, width) * product->blocks, threads);
+        if (rounds * width > best) continue;
+        best = rounds * width;
+        part->tile_panels = width;
+    }
+    part->tiles = divide_up(part->panels, part->tile_panels);
+}
+
+/* ---- one tile ---- */
+
+static void activate(enum weight_activation activation, float *y, size_t count) {
+    switch (activation) {
+    case WEIGHT_GELU: kernels.gelu(count, y, y); break;
+    case WEIGHT_GELU_TANH: kernels.gelu_tanh(count, y, y); break;
+    case WEIGHT_RELU:
+        for (size_t i = 0; i < count; i++) y[i] = y[i] > 0 ? y[i] : 0;
+        break;
+    case WEIGHT_PLAIN:
+    case WEIGHT_SILU_GATE: break;
+    }
+}
+
+/* Tokens and rows of a product's result get their activation. */
+static void activate_tile(const struct product *product, const struct part *part, size_t t_begin, size_t t_end,
+                          size_t r_begin, size_t r_end) {
+    enum weight_activation activation = product->epilogue->activation;
+    size_t R = part->weight->shape.rows;
+    if (activation == WEIGHT_PLAIN) return;
+    for (size_t t = t_begin; t < t_end; t++) {
+        float *y = part->y + t * R + r_begin;
+        if (product->gated)
+            kernels.silu_gate(r_end - r_begin, y, product->parts[1].y + t * R + r_begin,
+                              product->parts[1].y + t * R + r_begin);
+        else activate(activation, y, r_end - r_begin);
+    }
+}
+
+static void multiply_tile(const struct product *product, size_t block, size_t tile) {
+    const struct part *part = product->parts;
+    while (tile >= part->tile_end) part++;
+    size_t slice = tile - (part->tile_end - part->tiles), R = part->weight->shape.rows;
+    size_t t_begin = block * product->block_tokens, t_end = smaller(t_begin + product->block_tokens, product->T);
+    size_t p_begin = slice * part->tile_panels, p_end = smaller(p_begin + part->tile_panels, part->panels);
+    for (const struct part *each = part; each <= part + product->gated; each++)
+        each->weight->format->execution->multiply(each->weight, &each->input, t_begin, t_end, p_begin, p_end,
+                                                  each->bias, each->y);
+    if (product->epilogue) activate_tile(product, part, t_begin, t_end, p_begin * 16, smaller(p_end * 16, R));
+}
+
+static void multiply_tiles(void *context, size_t begin, size_t end, int worker) {
+    const struct product *product = context;
+    (void)worker;
+    for (size_t i = begin; i < end; i++) {
+        size_t block = i / product->block_tiles, t_begin = block * product->block_tokens;
+        multiply_tile(product, block, i % product->block_tiles);
+        if (product->left && __atomic_sub_fetch(&product->left[block], 1, __ATOMIC_ACQ_REL) == 0)
+            product->epilogue->rows(product->epilogue->context, t_begin,
+                                    smaller(t_begin + product->block_tokens, product->T));
+    }
+}
+
+/* The whole epilogue of some tokens, for products that a library computed. */
+static void finish_tokens(void *context, size_t begin, size_t end, int worker) {
+    const struct product *product = context;
+    (void)worker;
+    for (size_t i = 0; i < (product->gated ? 1 : product->count); i++)
+        activate_tile(product, &product->parts[i], begin, end, 0, product->parts[i].weight->shape.rows);
+    if (product->epilogue->rows) product->epilogue->rows(product->epilogue->context, begin, end);
+}
+
+static void run(size_t count, size_t grain, bool serial, parallel_body *body, void *context) {
+    if (serial) body(context, 0, count, 0);
+    else parallel_for(count, grain, body, context);
+}
+
+/* ---- the input ---- */
+
+struct conversion {
+    const float *x;
+    size_t N, n_padded, group;
+    int8_t *q;
+    float *scale;
+    int32_t *sums;
+    uint16_t *bf16;
+};
+
+static void convert_tokens(void *context, size_t begin, size_t end, int worker) {
+    const struct conversion *c = context;
+    (void)worker;
+    if (c->group) {
+        kernels.quantize_s8(end - begin, c->N, c->x + begin * c->N, c->N, c->n_padded, c->group,
+                            c->q + begin * c->n_padded, c->scale + begin, c->sums + begin * (c->n_padded / c->group));
+        return;
+    }
+    for (size_t t = begin; t < end; t++) {
+        kernels.narrow_bf16(c->N, c->x + t * c->N, c->bf16 + t * c->n_padded);
+        memset(c->bf16 + t * c->n_padded + c->N, 0, (c->n_padded - c->N) * sizeof *c->bf16);
+    }
+}
+
+static size_t input_bytes(const struct part *part, size_t T) {
+    if (!part->n_padded) return 0;
+    if (!part->group) return size_round_up(T * part->n_padded * sizeof(uint16_t), 64);
+    return size_round_up(T * part->n_padded, 64) + size_round_up(T * 4, 64) +
+           size_round_up(T * (part->n_padded / part->group) * 4, 64);
+}
+
+/* Convert the input for every part that asks; parts with the same padding and groups share one copy. Also takes the
+ * counters of blocks, which lie first in the scratch. */
+static int convert_inputs(struct product *product, struct weight_scratch *scratch) {
+    int status = 0;
+    size_t T = product->T, used = 0, bytes = 0;
+    bool rows = product->epilogue && product->epilogue->rows;
+    if (rows) used = bytes = size_round_up(product->blocks * sizeof(int32_t), 64);
+    for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i], T);
+    if (bytes > scratch->bytes) {
+        TRY(memory_resize(&scratch->block, bytes, 1));
+        scratch->bytes = bytes;
+    }
+    if (rows) product->left = scratch->block;
+    for (size_t i = 0; i < product->count; i++) {
+        struct part *part = &product->parts[i];
+        if (!part->n_padded) continue;
+        size_t same = 0;
+        while (product->parts[same].n_padded != part->n_padded || product->parts[same].group != part->group) same++;
+        if (same < i) {
+            part->input = product->parts[same].input;
+            continue;
+        }
+        struct conversion c = {.x = product->x, .N = product->N, .n_padded = part->n_padded, .group = part->group};
+        uint8_t *place = (uint8_t *)scratch->block + used;
+        used += input_bytes(part, T);
+        c.bf16 = (uint16_t *)(void *)place;
+        c.q = (int8_t *)place;
+        c.scale = (float *)(void *)(place + size_round_up(T * part->n_padded, 64));
+        c.sums = (int32_t *)(void *)((uint8_t *)c.scale + size_round_up(T * 4, 64));
+        run(T, 16, T * product->N < SERIAL_MULTIPLY_ADDS, convert_tokens, &c);
+        if (part->group) part->input.q = c.q, part->input.scale = c.scale, part->input.sums = c.sums;
+        else part->input.bf16 = c.bf16;
+    }
+out:
+    return status;
+}
+
+/* ---- the product ---- */
+
+static int check_product(const struct weight *const *weights, size_t count, const struct weight_epilogue *epilogue) {
+    int status = 0;
+    if (count < 1 || count > SHARED_MOST)
+        FAIL(E_ARGUMENT, "1 to %d matrices share an input (got %zu)", SHARED_MOST, count);
+    for (size_t i = 0; i < count; i++) {
+        if (!weights[i]->prepared) FAIL(E_STATE, "weight_prepare must come before weight_matmul");
+        if (weights[i]->shape.columns != weights[0]->shape.columns)
+            FAIL(E_SHAPE, "matrices that share an input have %zu and %zu columns", weights[0]->shape.columns,
+                 weights[i]->shape.columns);
+    }
+    if (epilogue && epilogue->activation == WEIGHT_SILU_GATE &&
+        (count != 2 || weights[0]->shape.rows != weights[1]->shape.rows))
+        FAIL(E_SHAPE, "a gated product takes two matrices of one shape");
+out:
+    return status;
+}
+
+/* Multiply what has tiles: parts of formats and of backends that work tile by tile. */
+static int run_tiles(struct product *product, struct weight_scratch *scratch, size_t multiply_adds) {
+    int status = 0;
+    size_t end = 0;
+    cut_tokens(product);
+    for (size_t i = 0; i < product->count; i++) {
+        struct part *part = &product->parts[i];
+        cut_panels(product, part);
+        if (!(product->gated && i == 1)) end += part->tiles;
+        part->tile_end = end;
+    }
+    product->block_tiles = end;
+    TRY(convert_inputs(product, scratch));
+    for (size_t b = 0; product->left && b < product->blocks; b++) product->left[b] = (int32_t)end;
+    run(end * product->blocks, 1, multiply_adds < SERIAL_MULTIPLY_ADDS, multiply_tiles, product);
+out:
+    return status;
+}
+
+int weight_matmul_then(const struct weight *const *weights, const float *const *biases, float *const *y, size_t count,
+                       size_t T, const float *x, const struct weight_epilogue *epilogue,
+                       struct weight_scratch *scratch) {
+    int status = 0;
+    struct product tiled = {.T = T, .x = x, .epilogue = epilogue}, all = tiled;
+    size_t multiply_adds = 0, weight_bytes = 0, library = 0;
+    TRY(check_product(weights, count, epilogue));
+    if (T == 0) goto out;
+    tiled.N = weights[0]->shape.columns;
+    for (size_t i = 0; i < count; i++) {
+        const struct weight *weight = weights[i];
+        const struct weight_prepared *prepared = weight->prepared;
+        struct part part = {.weight = weight, .bias = biases ? biases[i] : NULL, .y = y[i], .input.x = x};
+        part.panels = panels_of(weight->shape.rows);
+        if (weight->format->execution->input)
+            weight->format->execution->input(&weight->shape, &part.n_padded, &part.group);
+        multiply_adds += T * weight->shape.rows * tiled.N;
+        weight_bytes += weight->packed_bytes;
+        all.parts[all.count++] = part;
+        if (!prepared->onednn) tiled.parts[tiled.count++] = part;
+        else {
+            TRY(onednn_matmul(prepared->onednn, T, x, part.bias, part.y));
+            library++;
+        }
+    }
+    all.gated = epilogue && epilogue->activation == WEIGHT_SILU_GATE;
+    if (library) tiled.epilogue = NULL;
+    else tiled.gated = all.gated;
+    if (tiled.count) TRY(run_tiles(&tiled, scratch, multiply_adds));
+    if (library && epilogue) run(T, 16, multiply_adds < SERIAL_MULTIPLY_ADDS, finish_tokens, &all);
+    __atomic_fetch_add(&kernel_counters.multiply_adds, multiply_adds, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&kernel_counters.weight_bytes, weight_bytes, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&kernel_counters.tokens, T, __ATOMIC_RELAXED);
+out:
+    return status;
+}
+
+int weight_matmul_shared(const struct weight *const *weights, const float *const *biases, float *const *y, size_t count,
+                         size_t T, const float *x, struct weight_scratch *scratch) {
+    return weight_matmul_then(weights, biases, y, count, T, x, NULL, scratch);
+}
+
+int weight_matmul(const struct weight *weight, size_t T, const float *x, const float *bias, float *y,
+                  struct weight_scratch *scratch) {
+    return weight_matmul_then(&weight, &bias, &y, 1, T, x, NULL, scratch);
+}
