@@ -76,13 +76,14 @@ void threads_set(int threads) {
     if (openblas_set_num_threads) openblas_set_num_threads(threads);
 }
 
+/* The end of the region is barrier enough. */
 static void run_parallel(struct loop *loop, int threads) {
     (void)threads; /* read by the pragma alone, which a build without OpenMP ignores */
 #pragma omp parallel num_threads(threads)
     {
         int worker = omp_get_thread_num();
         inside_worker = worker;
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait
         for (size_t chunk = 0; chunk < loop->chunks; chunk++) run_chunk(loop, chunk, worker);
         inside_worker = -1;
     }
