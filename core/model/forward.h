@@ -43,8 +43,8 @@ int forward_block(struct forward *forward);                              /* forw
 int forward_heads(struct forward *forward, struct model_output *output); /* forward_heads.c */
 /* Norm of T rows in the model's kind; y may be x. */
 void forward_norm(const struct model_config *config, const struct part_view *norm, size_t T, const float *x, float *y);
-/* x += y, then the norm of `norm`: into y in a pre-norm model, into x in a post-norm one. `add` false: the norm alone.
- */
-void forward_residual(struct forward *forward, const struct part_view *norm, bool add);
+/* y = linear(input), x += y, then `norm` (NULL: none): into y in a pre-norm model, into x in a post-norm one. */
+int forward_residual(struct forward *forward, const struct linear *linear, const float *input,
+                     const struct part_view *norm);
 
 #endif

@@ -2,11 +2,12 @@
  *
  *   post-norm   x = norm(x + attention(x));  x = norm(x + feed(x))
  *   pre-norm    x = x + attention(norm(x));  x = x + feed(norm(x)), where y holds the norm already
+ *
+ * Activations, sums and norms are done by the products, on blocks of tokens that are still in a cache.
  */
 #include "model/forward.h"
 
 #include "base/error.h"
-#include "kernels/kernels.h"
 
 /* ---- attention ---------------------------------------------------------------------------------------- */
 
@@ -38,48 +39,36 @@ static int forward_attention(struct forward *forward, const float *input) {
     }
     TRY(weight_matmul_shared(weights, biases, outputs, 3, T, input, &forward->workspace->scratch));
     attention_run(&attention);
-    TRY(forward_multiply(forward, block_part(model, forward->block, PART_ATTENTION_OUTPUT)->linear, T, forward->context,
-                         forward->y));
 out:
     return status;
 }
 
 /* ---- feed-forward layers ------------------------------------------------------------------------------- */
 
-static void activate_rows(void *context, size_t begin, size_t end, int worker) {
-    struct forward *forward = context;
-    size_t F = forward->model->config.feed_forward, count = (end - begin) * F;
-    float *up = forward->up + begin * F;
-    (void)worker;
-    switch (forward->model->config.activation) {
-    case ACTIVATION_GELU_ERF: kernels.gelu(count, up, up); break;
-    case ACTIVATION_GELU_TANH: kernels.gelu_tanh(count, up, up); break;
-    case ACTIVATION_RELU:
-        for (size_t i = 0; i < count; i++) up[i] = up[i] > 0 ? up[i] : 0;
-        break;
-    case ACTIVATION_SILU_GATED: kernels.silu_gate(count, forward->gate + begin * F, up, up); break;
-    }
-}
+static const enum weight_activation activations[] = {
+    [ACTIVATION_GELU_ERF] = WEIGHT_GELU,
+    [ACTIVATION_GELU_TANH] = WEIGHT_GELU_TANH,
+    [ACTIVATION_RELU] = WEIGHT_RELU,
+    [ACTIVATION_SILU_GATED] = WEIGHT_SILU_GATE,
+};
 
 static int forward_feed(struct forward *forward, const float *input) {
     int status = 0;
     const struct linear *up = block_part(forward->model, forward->block, PART_UP)->linear,
-                        *gate = block_part(forward->model, forward->block, PART_GATE)->linear,
-                        *down = block_part(forward->model, forward->block, PART_DOWN)->linear;
-    size_t T = forward->batch->tokens;
+                        *gate = block_part(forward->model, forward->block, PART_GATE)->linear;
+    struct weight_epilogue epilogue = {.activation = activations[forward->model->config.activation]};
+    const struct weight *weights[2];
+    const float *biases[2];
+    float *outputs[2];
+    size_t T = forward->batch->tokens, count = 0;
 
     if (gate) {
-        const struct weight *weights[] = {&gate->weight, &up->weight};
-        const float *biases[] = {gate->bias, up->bias};
-        float *outputs[] = {forward->gate, forward->up};
         if (forward->tap) forward->tap->input(forward->tap->context, gate, input, T);
-        if (forward->tap) forward->tap->input(forward->tap->context, up, input, T);
-        TRY(weight_matmul_shared(weights, biases, outputs, 2, T, input, &forward->workspace->scratch));
-    } else {
-        TRY(forward_multiply(forward, up, T, input, forward->up));
+        weights[count] = &gate->weight, biases[count] = gate->bias, outputs[count++] = forward->gate;
     }
-    forward_run_items(forward, T, forward->model->config.feed_forward, activate_rows);
-    TRY(forward_multiply(forward, down, T, forward->up, forward->y));
+    if (forward->tap) forward->tap->input(forward->tap->context, up, input, T);
+    weights[count] = &up->weight, biases[count] = up->bias, outputs[count++] = forward->up;
+    TRY(weight_matmul_then(weights, biases, outputs, count, T, input, &epilogue, &forward->workspace->scratch));
 out:
     return status;
 }
@@ -95,15 +84,18 @@ static const struct part_view *norm_after(const struct forward *forward) {
 
 int forward_block(struct forward *forward) {
     int status = 0;
-    const struct part_view *attention = block_part(forward->model, forward->block, PART_ATTENTION_NORM),
-                           *feed = block_part(forward->model, forward->block, PART_FEED_FORWARD_NORM);
-    bool first = forward->model->config.norm_first;
+    const struct model *model = forward->model;
+    const struct part_view *attention = block_part(model, forward->block, PART_ATTENTION_NORM),
+                           *feed = block_part(model, forward->block, PART_FEED_FORWARD_NORM);
+    const struct linear *output = block_part(model, forward->block, PART_ATTENTION_OUTPUT)->linear,
+                        *down = block_part(model, forward->block, PART_DOWN)->linear;
+    bool first = model->config.norm_first;
     const float *input = first ? forward->y : forward->x;
 
     TRY(forward_attention(forward, input));
-    forward_residual(forward, first ? feed : attention, true);
+    TRY(forward_residual(forward, output, forward->context, first ? feed : attention));
     TRY(forward_feed(forward, input));
-    forward_residual(forward, first ? norm_after(forward) : feed, true);
+    TRY(forward_residual(forward, down, forward->up, first ? norm_after(forward) : feed));
 out:
     return status;
 }

@@ -1,8 +1,8 @@
 /* Inference: one packed batch through embeddings, blocks and heads, over weights in their storage formats.
  *
- * Per block there are four multiplications (query, key and value share one, as do up and gate) and, at batch 1, little
- * else that leaves the calling thread. In a pre-norm model every residual sum is followed at once by the norm of what
- * comes next, so that a row is touched while it is in the cache.
+ * Per block there are four multiplications (query, key and value share one, as do up and gate) and the attention
+ * between them. A residual sum is followed at once by the norm of what comes next, by the product that made it, while
+ * its rows are in a cache.
  */
 #include "model/forward.h"
 
@@ -168,28 +168,35 @@ void forward_norm(const struct model_config *config, const struct part_view *nor
                            NULL);
 }
 
-static void sum_rows(void *context, size_t begin, size_t end, int worker) {
-    struct forward *forward = context;
+static void norm_rows(void *context, size_t begin, size_t end) {
+    const struct forward *forward = context;
+    const struct model_config *config = &forward->model->config;
+    float *x = forward->x + begin * config->width, *y = forward->y + begin * config->width;
+    if (forward->norm) forward_norm(config, forward->norm, end - begin, x, config->norm_first ? y : x);
+}
+
+static void sum_rows(void *context, size_t begin, size_t end) {
+    const struct forward *forward = context;
     size_t C = forward->model->config.width;
-    (void)worker;
     kernels.add((end - begin) * C, forward->y + begin * C, forward->x + begin * C);
-    if (!forward->norm) return;
-    forward_norm(&forward->model->config, forward->norm, end - begin, forward->x + begin * C,
-                 (forward->model->config.norm_first ? forward->y : forward->x) + begin * C);
+    norm_rows(context, begin, end);
 }
 
-static void norm_rows(void *context, size_t begin, size_t end, int worker) {
-    struct forward *forward = context;
-    size_t C = forward->model->config.width;
-    (void)worker;
-    forward_norm(&forward->model->config, forward->norm, end - begin, forward->x + begin * C,
-                 (forward->model->config.norm_first ? forward->y : forward->x) + begin * C);
-}
-
-void forward_residual(struct forward *forward, const struct part_view *norm, bool add) {
+int forward_residual(struct forward *forward, const struct linear *linear, const float *x,
+                     const struct part_view *norm) {
+    struct weight_epilogue epilogue = {.rows = sum_rows, .context = forward};
+    const struct weight *weight = &linear->weight;
+    const float *bias = linear->bias;
+    float *y = forward->y;
     forward->norm = norm;
-    if (!add && !norm) return;
-    forward_run_items(forward, forward->batch->tokens, 2 * forward->model->config.width, add ? sum_rows : norm_rows);
+    if (forward->tap) forward->tap->input(forward->tap->context, linear, x, forward->batch->tokens);
+    return weight_matmul_then(&weight, &bias, &y, 1, forward->batch->tokens, x, &epilogue,
+                              &forward->workspace->scratch);
+}
+
+static void first_norm(void *context, size_t begin, size_t end, int worker) {
+    (void)worker;
+    norm_rows(context, begin, end);
 }
 
 static void keep_hidden(struct forward *forward, size_t state) {
@@ -235,7 +242,8 @@ static int forward_pass(const struct model *model, const struct batch *batch, co
     place_tokens(&forward);
     TRY(forward_embed(&forward));
     keep_hidden(&forward, 0);
-    if (config->norm_first) forward_residual(&forward, block_part(model, 0, PART_ATTENTION_NORM), false);
+    forward.norm = block_part(model, 0, PART_ATTENTION_NORM);
+    if (config->norm_first) forward_run_items(&forward, batch->tokens, 2 * config->width, first_norm);
     for (forward.block = 0; forward.block < config->layers; forward.block++) {
         TRY(forward_block(&forward));
         keep_hidden(&forward, forward.block + 1);
