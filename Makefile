@@ -78,7 +78,7 @@ TECHNIQUE_SRC := $(foreach n,$(TECHNIQUE_NAMES),$(sort $(wildcard techniques/$(n
 METER_NAMES := $(sort $(notdir $(patsubst %/,%,$(wildcard harness/meters/*/))))
 HARNESS_SRC := $(filter-out harness/main.c,$(sort $(wildcard harness/*.c harness/*/*.c harness/*/*/*.c)))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
-CORE_OBJ := $(call obj,$(CORE_SRC))
+CORE_OBJ := $(call obj,$(CORE_SRC)) $(BUILD)/obj/unicode_tables.generated.o
 TECHNIQUE_OBJ := $(call obj,$(TECHNIQUE_SRC)) $(BUILD)/obj/techniques.generated.o
 HARNESS_OBJ := $(call obj,$(HARNESS_SRC)) $(BUILD)/obj/meters.generated.o $(BUILD)/obj/schema.generated.o $(BUILD)/obj/code_hash.generated.o
 TEST_DIRS := unit kernels golden $(if $(NONE),,techniques cli faults)
@@ -122,6 +122,10 @@ $(GEN)/meters.c: $(wildcard harness/meters) Makefile | $(BUILD)/stamp
 	@tools/registry.sh meter meters/meter.h meters $(METER_NAMES) > $@
 $(GEN)/schema.c: harness/store/schema.sql tools/embed.sh | $(BUILD)/stamp
 	@tools/embed.sh store_schema $< > $@
+# The Unicode Character Database of the machine that builds (Debian: unicode-data).
+UNICODE_DATA ?= /usr/share/unicode
+$(GEN)/unicode_tables.c: tools/unicode_tables.sh | $(BUILD)/stamp
+	@tools/unicode_tables.sh $(UNICODE_DATA) > $@
 $(GEN)/code_hash.c: $(shell find core techniques harness/task -name '*.[ch]') tools/code_hash.sh | $(BUILD)/stamp
 	@tools/code_hash.sh $(TECHNIQUE_NAMES) > $@
 $(BUILD)/obj/%.generated.o: $(GEN)/%.c $(BUILD)/stamp
@@ -197,7 +201,7 @@ bench: $(BENCH_BIN) $(RUNEXP) ## micro-benchmarks against the named peers (run o
 
 # libFuzzer comes with clang; the targets need only these parts of core, without OpenMP.
 FUZZ_TARGETS := $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
-FUZZ_SRC := $(sort $(wildcard core/base/*.c core/io/*.c core/text/*.c))
+FUZZ_SRC := $(sort $(wildcard core/base/*.c core/io/*.c core/text/*.c)) $(GEN)/unicode_tables.c
 FUZZ_SECONDS ?= 60
 build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_SRC)
 	@mkdir -p $(dir $@)

@@ -1,4 +1,4 @@
-/* Byte-level BPE (Radford et al. 2019): splitting, merging, decoding.
+/* Byte-level BPE (Radford et al. 2019): merging and decoding.
  *
  * A word is merged by rank: of all neighbouring pairs the one learned first is joined, leftmost first, until
  * none is known. Short words scan an array of ranks (a word of a gloss has about 6 bytes, one cache line);
@@ -14,40 +14,6 @@
 #define SHORT_WORD 64
 
 const char *const special_names[SPECIAL_COUNT] = {"[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"};
-
-/* ---- splitting ------------------------------------------------------------------------------------ */
-enum byte_class { CLASS_SPACE, CLASS_LETTER, CLASS_DIGIT, CLASS_OTHER };
-
-static enum byte_class byte_class(uint8_t byte) {
-    uint8_t lower = byte_lower(byte);
-    if (byte == ' ' || (byte >= '\t' && byte <= '\r')) return CLASS_SPACE;
-    if (byte >= 0x80 || (lower >= 'a' && lower <= 'z')) return CLASS_LETTER;
-    return byte >= '0' && byte <= '9' ? CLASS_DIGIT : CLASS_OTHER;
-}
-
-/* Length of 's 't 'm 'd 're 've 'll at the start of text, or 0. */
-static size_t contraction_length(const uint8_t *text, size_t bytes, bool lower_case) {
-    if (bytes < 2 || text[0] != '\'') return 0;
-    char a = (char)(lower_case ? byte_lower(text[1]) : text[1]);
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    if (bytes < 3) return 0;
-    char b = (char)(lower_case ? byte_lower(text[2]) : text[2]);
-    return ((a == 'r' || a == 'v') && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
-}
-
-size_t word_length(const uint8_t *text, size_t bytes, bool lower_case) {
-    size_t length = contraction_length(text, bytes, lower_case);
-    if (length) return length;
-    size_t start = text[0] == ' ' && bytes > 1;
-    enum byte_class class = byte_class(text[start]);
-    if (class != CLASS_SPACE) {
-        for (length = start + 1; length < bytes && byte_class(text[length]) == class;) length++;
-        return length;
-    }
-    /* Blanks: the last one before a word belongs to that word or stands alone. */
-    for (length = 0; length < bytes && byte_class(text[length]) == CLASS_SPACE;) length++;
-    return length < bytes && length > 1 ? length - 1 : length;
-}
 
 /* ---- merging one word ----------------------------------------------------------------------------- */
 /* ids starts as one id a byte; returns how many are left. count <= SHORT_WORD. */
@@ -151,28 +117,69 @@ out:
 }
 
 /* ---- the kind ------------------------------------------------------------------------------------- */
+/* The token that a whole word is, or MAP_NONE. Most words of a text are: one look-up in place of merging. */
+static inline uint32_t whole_word(const struct tokenizer *tokenizer, const uint8_t *word, size_t length) {
+    if (length == 1) return tokenizer->first[word[0]];
+    uint32_t id = text_pool_find(&tokenizer->tokens, (const char *)word, length);
+    return id != MAP_NONE && tokenizer->whole[id] ? id : MAP_NONE;
+}
+
+/* Append the tokens of one word; bytes that have no token are left out, as the reference does. `begin` is its place in
+ * the whole text. */
+static int append_word(const struct tokenizer *tokenizer, const uint8_t *text, size_t length, size_t begin,
+                       void **block, struct encoding *encoding) {
+    int status = 0;
+    uint8_t lowered[SHORT_WORD];
+    uint32_t short_word[SHORT_WORD], *word = short_word;
+    size_t left = 1;
+    if (length > SHORT_WORD) {
+        TRY(memory_resize(block, length, sizeof *word));
+        word = *block;
+        uint32_t id =
+            tokenizer->ignore_merges ? text_pool_find(&tokenizer->tokens, (const char *)text, length) : MAP_NONE;
+        if (id != MAP_NONE && !tokenizer->added[id]) return encoding_add(encoding, (int32_t)id, begin, begin + length);
+    } else {
+        if (tokenizer->lower_case) {
+            for (size_t i = 0; i < length; i++) lowered[i] = byte_lower(text[i]);
+            text = lowered;
+        }
+        word[0] = whole_word(tokenizer, text, length);
+        if (word[0] != MAP_NONE) return encoding_add(encoding, (int32_t)word[0], begin, begin + length);
+    }
+    size_t known = 0;
+    for (size_t i = 0; i < length; i++) {
+        word[known] = tokenizer->first[text[i]];
+        known += word[known] != MAP_NONE;
+    }
+    if (known > SHORT_WORD) TRY(merge_long(tokenizer, word, known, &left));
+    else left = merge_short(tokenizer, word, known);
+    for (size_t i = 0, from = 0, to; i < left; i++, from = to) {
+        size_t bytes = text_pool_length(&tokenizer->tokens, word[i]);
+        to = from + bytes;
+        if (known < length) {
+            while (tokenizer->first[text[from]] == MAP_NONE) from++;
+            for (to = from; bytes; to++) bytes -= tokenizer->first[text[to]] != MAP_NONE;
+        }
+        TRY(encoding_add(encoding, (int32_t)word[i], begin + from, begin + to));
+    }
+out:
+    return status;
+}
+
 static int byte_bpe_encode(const struct tokenizer *tokenizer, const struct segment *segment,
                            struct encoding *encoding) {
     int status = 0;
     const uint8_t *text = (const uint8_t *)segment->text;
-    uint32_t short_word[SHORT_WORD];
     void *block = NULL;
-    for (size_t at = 0, length; at < segment->bytes; at += length) {
-        uint32_t *word = short_word;
-        size_t left = 0, begin = segment->origin + at;
-        length = word_length(text + at, segment->bytes - at, tokenizer->lower_case);
-        if (length > SHORT_WORD) {
-            TRY(memory_resize(&block, length, sizeof *word));
-            word = block;
+    for (size_t at = 0; at < segment->bytes;) {
+        size_t number = 0, end = segment->bytes;
+        if (tokenizer->digits_alone) end = at + number_find(text + at, segment->bytes - at, &number);
+        for (size_t length; at < end; at += length) {
+            length = word_length(text + at, end - at, tokenizer->pattern, tokenizer->lower_case);
+            TRY(append_word(tokenizer, text + at, length, segment->origin + at, &block, encoding));
         }
-        for (size_t i = 0; i < length; i++) word[i] = tokenizer->first[text[at + i]];
-        if (length > SHORT_WORD) TRY(merge_long(tokenizer, word, length, &left));
-        else left = merge_short(tokenizer, word, length);
-        for (size_t i = 0; i < left; i++) {
-            size_t end = begin + text_pool_length(&tokenizer->tokens, word[i]);
-            TRY(encoding_add(encoding, (int32_t)word[i], begin, end));
-            begin = end;
-        }
+        if (number) TRY(append_word(tokenizer, text + at, number, segment->origin + at, &block, encoding));
+        at += number;
     }
 out:
     memory_release(block);
@@ -199,6 +206,26 @@ out:
 
 const struct tokenizer_traits byte_bpe_traits = {.encode = byte_bpe_encode, .decode = byte_bpe_decode};
 
+/* whole[id]: the bytes of token id, as a word, become that token alone. */
+static int find_whole_words(struct tokenizer *tokenizer) {
+    int status = 0;
+    void *block = NULL;
+    uint32_t word[SHORT_WORD];
+    TRY(memory_take(&block, tokenizer->tokens.count, 1));
+    tokenizer->whole = block;
+    for (size_t id = 0; id < tokenizer->tokens.count; id++) {
+        size_t length = text_pool_length(&tokenizer->tokens, id);
+        const uint8_t *text = (const uint8_t *)text_pool_text(&tokenizer->tokens, id);
+        if (tokenizer->added[id] || length > SHORT_WORD) continue;
+        bool known = true;
+        for (size_t i = 0; i < length; i++) known &= (word[i] = tokenizer->first[text[i]]) != MAP_NONE;
+        if (!known && !tokenizer->ignore_merges) continue;
+        tokenizer->whole[id] = tokenizer->ignore_merges || merge_short(tokenizer, word, length) == 1;
+    }
+out:
+    return status;
+}
+
 int tokenizer_finish(struct tokenizer *tokenizer) {
     int status = 0;
     for (size_t i = 0; i < tokenizer->merge_count; i++) {
@@ -207,21 +234,18 @@ int tokenizer_finish(struct tokenizer *tokenizer) {
         TRY(pair_map_add(&tokenizer->ranks, merge->left, merge->right, (uint32_t)i, &found));
         if (found != i) FAIL(E_FORMAT, "merge %zu repeats merge %u", i, found);
     }
+    unsigned known = 0;
     for (unsigned byte = 0; byte < 256; byte++) {
         char text = (char)(tokenizer->lower_case ? byte_lower((uint8_t)byte) : byte);
         tokenizer->first[byte] = text_pool_find(&tokenizer->tokens, &text, 1);
-        if (tokenizer->first[byte] == MAP_NONE || tokenizer->special[tokenizer->first[byte]])
-            FAIL(E_UNSUPPORTED, "the vocabulary has no token for byte 0x%02x", byte);
+        if (tokenizer->first[byte] != MAP_NONE && tokenizer->special[tokenizer->first[byte]])
+            tokenizer->first[byte] = MAP_NONE;
+        known += tokenizer->first[byte] != MAP_NONE;
     }
-    tokenizer->names = (struct tokenizer_special){
-        .pad = tokenizer_special_id(tokenizer, special_names[0]),
-        .cls = tokenizer_special_id(tokenizer, special_names[1]),
-        .sep = tokenizer_special_id(tokenizer, special_names[2]),
-        .mask = tokenizer_special_id(tokenizer, special_names[3]),
-        .unknown = tokenizer_special_id(tokenizer, special_names[4]),
-        .begin = -1,
-        .end = -1,
-    };
+    if (!known) FAIL(E_FORMAT, "the vocabulary has a token for no byte at all");
+    TRY(find_whole_words(tokenizer));
+    tokenizer_name_special(tokenizer);
+    TRY(added_index_build(tokenizer));
 out:
     return status;
 }

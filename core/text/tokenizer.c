@@ -34,6 +34,8 @@ void tokenizer_free(struct tokenizer *tokenizer) {
     memory_release(tokenizer->special);
     memory_release(tokenizer->added);
     memory_release(tokenizer->merges);
+    memory_release(tokenizer->whole);
+    memory_release(tokenizer->added_index.lengths);
     memory_release(tokenizer);
 }
 
@@ -54,6 +56,40 @@ bool template_add(struct token_template *template, enum template_part part, int3
     template->items[template->count].id = id;
     template->items[template->count++].type = type;
     return true;
+}
+
+void tokenizer_frame(struct tokenizer *tokenizer, int32_t cls, int32_t sep, int32_t between, int32_t type) {
+    struct token_template *single = &tokenizer->single, *pair = &tokenizer->pair;
+    single->count = pair->count = 0;
+    template_add(single, TEMPLATE_ID, cls, 0);
+    template_add(single, TEMPLATE_FIRST, -1, 0);
+    template_add(single, TEMPLATE_ID, sep, 0);
+    *pair = *single;
+    if (between >= 0) template_add(pair, TEMPLATE_ID, between, 0);
+    template_add(pair, TEMPLATE_SECOND, -1, type);
+    template_add(pair, TEMPLATE_ID, sep, type);
+}
+
+static int32_t first_special(const struct tokenizer *tokenizer, const char *const *names) {
+    for (; *names; names++) {
+        int32_t id = tokenizer_special_id(tokenizer, *names);
+        if (id >= 0) return id;
+    }
+    return -1;
+}
+
+void tokenizer_name_special(struct tokenizer *tokenizer) {
+#define NAMES(...) first_special(tokenizer, (const char *const[]){__VA_ARGS__, NULL})
+    tokenizer->names = (struct tokenizer_special){
+        .pad = NAMES("[PAD]", "<pad>", "<|pad|>"),
+        .cls = NAMES("[CLS]"),
+        .sep = NAMES("[SEP]"),
+        .mask = NAMES("[MASK]", "<mask>"),
+        .unknown = NAMES("[UNK]", "<unk>"),
+        .begin = NAMES("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>"),
+        .end = NAMES("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"),
+    };
+#undef NAMES
 }
 
 /* ---- growing encodings ---------------------------------------------------------------------------- */
@@ -85,9 +121,22 @@ void encoding_close(struct encoding *encoding) {
 }
 
 /* ---- encoding ------------------------------------------------------------------------------------- */
-static int append_text(const struct tokenizer *tokenizer, const char *text, size_t bytes, struct encoding *encoding) {
-    struct segment segment = {.text = text, .bytes = bytes};
-    return bytes ? tokenizer->traits->encode(tokenizer, &segment, encoding) : 0;
+static int append_text(const struct tokenizer *tokenizer, const char *text, size_t bytes, bool literal,
+                       struct encoding *encoding) {
+    int status = 0;
+    size_t from = 0, end;
+    while (from < bytes) {
+        struct segment segment = {.text = text + from, .origin = from};
+        int32_t id = -1;
+        size_t begin = end = bytes;
+        if (!literal) added_index_find(tokenizer, text, bytes, from, &id, &begin, &end);
+        segment.bytes = begin - from;
+        if (segment.bytes) TRY(tokenizer->traits->encode(tokenizer, &segment, encoding));
+        if (id >= 0) TRY(encoding_add(encoding, id, begin, end));
+        from = end;
+    }
+out:
+    return status;
 }
 
 int tokenizer_append(const struct tokenizer *tokenizer, const char *text, size_t bytes, bool special, bool literal,
@@ -95,11 +144,10 @@ int tokenizer_append(const struct tokenizer *tokenizer, const char *text, size_t
     int status = 0;
     const struct token_template *template = &tokenizer->single;
     if (bytes > UINT32_MAX) FAIL(E_LIMIT, "a text of %zu bytes is too long", bytes);
-    (void)literal;
-    if (!special || !template->count) TRY(append_text(tokenizer, text, bytes, encoding));
+    if (!special || !template->count) TRY(append_text(tokenizer, text, bytes, literal, encoding));
     for (size_t i = 0; special && i < template->count; i++) {
         if (template->items[i].part == TEMPLATE_ID) TRY(encoding_add(encoding, template->items[i].id, 0, 0));
-        else TRY(append_text(tokenizer, text, bytes, encoding));
+        else TRY(append_text(tokenizer, text, bytes, literal, encoding));
     }
 out:
     return status;

@@ -8,6 +8,7 @@
 #ifndef TOKENIZER_PARTS_H
 #define TOKENIZER_PARTS_H
 
+#include "text/split_words.h"
 #include "text/token_map.h"
 #include "text/tokenizer.h"
 
@@ -16,6 +17,9 @@
 #define TEMPLATE_MAX 16
 
 extern const char *const special_names[SPECIAL_COUNT]; /* [PAD] [CLS] [SEP] [MASK] [UNK] */
+
+/* Flags of an added token: it is one, and takes the white space on its left or right with it. */
+enum { ADDED = 1, ADDED_STRIP_LEFT = 2, ADDED_STRIP_RIGHT = 4 };
 
 /* A part of the text that one call of a kind encodes: no special token is spelled out in it. */
 struct segment {
@@ -50,9 +54,13 @@ struct tokenizer {
     const struct tokenizer_traits *traits;
     struct text_pool tokens; /* the bytes of each id */
     uint8_t *special;        /* [tokens.count] 1: dropped when decoding, no part of merges */
-    uint8_t *added;          /* [tokens.count] 1: written as it is, not by the byte alphabet */
+    uint8_t *added;          /* [tokens.count] ADDED: found in the text before all else; ADDED_STRIP_… */
     struct tokenizer_special names;
     struct token_template single, pair;
+    struct {
+        uint32_t *lengths;   /* the distinct lengths of added tokens, longest first, by first byte */
+        uint32_t begin[257]; /* lengths[begin[b] .. begin[b+1]) of those that begin with byte b */
+    } added_index;
     void *state; /* of the kind, released by its close */
 
     /* byte-level BPE */
@@ -61,8 +69,12 @@ struct tokenizer {
     } * merges; /* by rank: the lowest is applied first */
     size_t merge_count;
     struct pair_map ranks;
-    uint32_t first[256]; /* the id a byte starts as, after lower-casing */
-    bool lower_case;
+    uint32_t first[256]; /* the id a byte starts as, after lower-casing; MAP_NONE: left out */
+    uint8_t *whole;      /* [tokens.count] 1: its bytes, as a word, become this token alone */
+    enum word_pattern pattern;
+    bool lower_case;    /* ASCII, before everything else */
+    bool digits_alone;  /* every numeric character is a word, whatever the pattern says */
+    bool ignore_merges; /* a word that is a token is that token */
 };
 
 /* A zeroed tokenizer of a kind; tokenizer_free releases it in any state. */
@@ -87,17 +99,25 @@ static inline int encoding_add(struct encoding *encoding, int32_t id, size_t beg
 /* Append to a template; false when it is full. */
 bool template_add(struct token_template *template, enum template_part part, int32_t id, int32_t type);
 
+/* The templates cls A sep and cls A sep [between] B sep, the second text and its sep of `type`; between -1: none. */
+void tokenizer_frame(struct tokenizer *tokenizer, int32_t cls, int32_t sep, int32_t between, int32_t type);
+
+/* Fill in names from the texts that special tokens usually have. */
+void tokenizer_name_special(struct tokenizer *tokenizer);
+
+/* The index by which added tokens are found in texts, once tokens and added are complete. */
+int added_index_build(struct tokenizer *tokenizer);
+/* The next added token at or after `from` in the text, leftmost, then longest; *id is -1 and *begin the text's end when
+ * there is none. begin .. end-1 holds the token with the white space that it takes with it. */
+void added_index_find(const struct tokenizer *tokenizer, const char *text, size_t bytes, size_t from, int32_t *id,
+                      size_t *begin, size_t *end);
+
 /* The id of a special token by its text, or -1. */
 int32_t tokenizer_special_id(const struct tokenizer *tokenizer, const char *name);
 
-/* Byte-level BPE: fill in what follows from tokens, special and merges: ranks, first, names. E_UNSUPPORTED when a byte
- * has no token, E_FORMAT when a merge is listed twice. */
+/* Byte-level BPE: fill in what follows from tokens, special and merges: ranks, first, names. E_FORMAT when a merge is
+ * listed twice, or no byte has a token. */
 int tokenizer_finish(struct tokenizer *tokenizer);
-
-/* Length of the first word of a text of bytes > 0 by GPT-2's pattern
- *   's|'t|'re|'ve|'m|'ll|'d| ?L+| ?N+| ?[^\sLN]+|\s+(?!\S)|\s+
- * with L the ASCII letters and all bytes from 0x80, N the ASCII digits. */
-size_t word_length(const uint8_t *text, size_t bytes, bool lower_case);
 
 static inline uint8_t byte_lower(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte + 32) : byte; }
 

@@ -97,7 +97,7 @@ static int count_words(struct trainer *t, const char *const *texts, size_t count
     for (size_t i = 0; i < count; i++) {
         const char *text = texts[i];
         for (size_t left = strlen(text); left;) {
-            size_t length = word_length((const uint8_t *)text, left, lower_case);
+            size_t length = word_length((const uint8_t *)text, left, WORD_GPT2, lower_case);
             TRY(count_word(t, text, length, lower_case));
             text += length;
             left -= length;

@@ -1,0 +1,52 @@
+/* Tokenizers out of GGUF metadata: the kind by tokenizer.ggml.model. */
+#include "text/tokenizer_gguf.h"
+
+#include "base/error.h"
+#include "io/gguf.h"
+
+#include <string.h>
+
+/* A special token's id, left alone when the file does not name it. */
+static int read_id(const struct tokenizer *tokenizer, const struct gguf *file, const char *key, int32_t *id) {
+    int status = 0;
+    uint64_t value;
+    if (!gguf_find(file, key)) return 0;
+    TRY(gguf_u64(file, key, &value));
+    if (value >= tokenizer->tokens.count) FAIL(E_FORMAT, "%s %zu is outside the vocabulary", key, (size_t)value);
+    *id = (int32_t)value;
+out:
+    return status;
+}
+
+static int read_flag(const struct gguf *file, const char *key, bool *flag) {
+    return gguf_find(file, key) ? gguf_bool(file, key, flag) : 0;
+}
+
+int tokenizer_gguf_frame(struct tokenizer *tokenizer, const struct gguf *file, bool begin) {
+    int status = 0;
+    bool end = false;
+    struct tokenizer_special *names = &tokenizer->names;
+    TRY(read_id(tokenizer, file, "tokenizer.ggml.bos_token_id", &names->begin));
+    TRY(read_id(tokenizer, file, "tokenizer.ggml.eos_token_id", &names->end));
+    TRY(read_id(tokenizer, file, "tokenizer.ggml.unknown_token_id", &names->unknown));
+    TRY(read_id(tokenizer, file, "tokenizer.ggml.padding_token_id", &names->pad));
+    TRY(read_flag(file, "tokenizer.ggml.add_bos_token", &begin));
+    TRY(read_flag(file, "tokenizer.ggml.add_eos_token", &end));
+    if (begin && names->begin >= 0) template_add(&tokenizer->single, TEMPLATE_ID, names->begin, 0);
+    template_add(&tokenizer->single, TEMPLATE_FIRST, -1, 0);
+    if (end && names->end >= 0) template_add(&tokenizer->single, TEMPLATE_ID, names->end, 0);
+out:
+    return status;
+}
+
+int tokenizer_from_gguf(struct tokenizer **tokenizer, const struct gguf *file) {
+    int status = 0;
+    const char *model;
+    size_t bytes;
+    *tokenizer = NULL;
+    TRY(gguf_text(file, "tokenizer.ggml.model", &model, &bytes));
+    if (bytes == 4 && memcmp(model, "gpt2", 4) == 0) return byte_bpe_read_gguf(tokenizer, file);
+    FAIL(E_UNSUPPORTED, "tokenizer.ggml.model '%.*s' is not supported", (int)(bytes < 100 ? bytes : 100), model);
+out:
+    return status;
+}

@@ -1,0 +1,15 @@
+/* Tokenizers out of GGUF metadata: what the kinds share, and their readers. Private to core/text. */
+#ifndef TOKENIZER_GGUF_H
+#define TOKENIZER_GGUF_H
+
+#include "text/tokenizer_parts.h"
+
+struct gguf;
+
+/* names from tokenizer.ggml.*_token_id, and the single template from add_bos_token (`begin` when absent),
+ * add_eos_token. E_FORMAT: an id outside the vocabulary. */
+int tokenizer_gguf_frame(struct tokenizer *tokenizer, const struct gguf *file, bool begin);
+
+int byte_bpe_read_gguf(struct tokenizer **tokenizer, const struct gguf *file);
+
+#endif

@@ -1,0 +1,171 @@
+/* Opening tokenizer files by their content, and folders as Hugging Face's libraries write them.
+ *
+ * A folder's tokenizer_config.json and special_tokens_map.json say which tokens begin and end a text, which pad, and
+ * for vocab.txt whether text is lower-cased. tokenizer.json says the rest by itself.
+ */
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "io/gguf.h"
+#include "io/json.h"
+#include "text/tokenizer_parts.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_BYTES_MAX (256u << 20)
+#define PATH_BYTES 4096
+
+/* FOLDER/name into path; false when there is no such file. */
+static bool find_file(const char *folder, const char *name, char path[PATH_BYTES]) {
+    int length = snprintf(path, PATH_BYTES, "%s/%s", folder, name);
+    return length > 0 && length < PATH_BYTES && access(path, R_OK) == 0;
+}
+
+/* ---- one file ------------------------------------------------------------------------------------- */
+static int open_gguf(struct tokenizer **tokenizer, const char *path) {
+    int status = 0;
+    struct gguf file = {0};
+    TRY(gguf_open(&file, path));
+    status = tokenizer_from_gguf(tokenizer, &file);
+    if (status < 0) error_prefix(status, "%s", path);
+out:
+    gguf_close(&file);
+    return status;
+}
+
+/* A .model file begins with its first piece: field 1, of length kind. No vocab.txt begins with an empty line. */
+static int parse_content(struct tokenizer **tokenizer, const char *bytes, size_t count, bool lower_case) {
+    size_t at = strspn(bytes, " \t\r\n");
+    if (at < count && bytes[at] == '{') return tokenizer_parse(tokenizer, bytes, count);
+    if (count && bytes[0] == '\n') return tokenizer_parse_sentencepiece(tokenizer, bytes, count);
+    return tokenizer_parse_vocab(tokenizer, bytes, count, lower_case);
+}
+
+static int open_file(struct tokenizer **tokenizer, const char *path, bool lower_case) {
+    int status = 0;
+    char magic[4] = "", *bytes = NULL;
+    size_t count;
+    FILE *file = fopen(path, "rb");
+    if (file && fread(magic, 1, 4, file) != 4) magic[0] = 0;
+    if (file) fclose(file);
+    if (memcmp(magic, "GGUF", 4) == 0) return open_gguf(tokenizer, path);
+    TRY(file_read(path, FILE_BYTES_MAX, &bytes, &count));
+    status = parse_content(tokenizer, bytes, count, lower_case);
+    if (status < 0) error_prefix(status, "%s", path);
+out:
+    memory_release(bytes);
+    return status;
+}
+
+static int open_merges(struct tokenizer **tokenizer, const char *vocabulary_path, const char *merges_path) {
+    int status = 0;
+    char *vocabulary = NULL, *merges = NULL;
+    size_t vocabulary_bytes, merges_bytes;
+    TRY(file_read(vocabulary_path, FILE_BYTES_MAX, &vocabulary, &vocabulary_bytes));
+    TRY(file_read(merges_path, FILE_BYTES_MAX, &merges, &merges_bytes));
+    status = tokenizer_parse_merges(tokenizer, vocabulary, vocabulary_bytes, merges, merges_bytes);
+    if (status < 0) error_prefix(status, "%s", merges_path);
+out:
+    memory_release(vocabulary);
+    memory_release(merges);
+    return status;
+}
+
+/* ---- a folder's settings -------------------------------------------------------------------------- */
+struct settings {
+    struct json_document config, map;
+    char *config_text, *map_text;
+};
+
+static int read_json(const char *folder, const char *name, struct json_document *document, char **text) {
+    int status = 0;
+    char path[PATH_BYTES];
+    size_t bytes;
+    if (!find_file(folder, name, path)) return 0;
+    TRY(file_read(path, FILE_BYTES_MAX, text, &bytes));
+    status = json_open(document, *text, bytes);
+    if (status < 0) error_prefix(status, "%s", path);
+out:
+    return status;
+}
+
+static void settings_close(struct settings *settings) {
+    json_close(&settings->config);
+    json_close(&settings->map);
+    memory_release(settings->config_text);
+    memory_release(settings->map_text);
+}
+
+/* The text of a token in the settings, written as a string or as an object with content; NULL when absent. */
+static const char *token_text(const struct settings *settings, const char *key) {
+    const struct json_document *documents[2] = {&settings->config, &settings->map};
+    for (int i = 0; i < 2; i++) {
+        const struct json *node = documents[i]->nodes ? json_member(json_root(documents[i]), key) : NULL;
+        if (node && node->type == JSON_OBJECT) node = json_member(node, "content");
+        if (node && node->type == JSON_STRING) return node->text;
+    }
+    return NULL;
+}
+
+static bool is_set(const struct settings *settings, const char *key, bool otherwise) {
+    const struct json *node = settings->config.nodes ? json_member(json_root(&settings->config), key) : NULL;
+    return !node || node->type == JSON_NULL ? otherwise : node->type == JSON_TRUE;
+}
+
+/* Tokens that the settings name and the vocabulary has. */
+static void apply_names(struct tokenizer *tokenizer, const struct settings *settings) {
+    struct tokenizer_special *names = &tokenizer->names;
+    const struct {
+        const char *key;
+        int32_t *id;
+    } row[] = {{"bos_token", &names->begin},   {"eos_token", &names->end}, {"pad_token", &names->pad},
+               {"unk_token", &names->unknown}, {"cls_token", &names->cls}, {"sep_token", &names->sep},
+               {"mask_token", &names->mask}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        const char *text = token_text(settings, row[i].key);
+        uint32_t id = text ? text_pool_find(&tokenizer->tokens, text, strlen(text)) : MAP_NONE;
+        if (id != MAP_NONE) *row[i].id = (int32_t)id;
+    }
+}
+
+/* vocab.json with merges.txt says nothing of what stands around a text: add_bos_token and add_eos_token do. */
+static void apply_frame(struct tokenizer *tokenizer, const struct settings *settings) {
+    bool begin = is_set(settings, "add_bos_token", false) && tokenizer->names.begin >= 0;
+    bool end = is_set(settings, "add_eos_token", false) && tokenizer->names.end >= 0;
+    if (begin) template_add(&tokenizer->single, TEMPLATE_ID, tokenizer->names.begin, 0);
+    template_add(&tokenizer->single, TEMPLATE_FIRST, -1, 0);
+    if (end) template_add(&tokenizer->single, TEMPLATE_ID, tokenizer->names.end, 0);
+}
+
+static int open_folder(struct tokenizer **tokenizer, const char *folder) {
+    int status = 0;
+    struct settings settings = {0};
+    char path[PATH_BYTES], merges[PATH_BYTES];
+    TRY(read_json(folder, "tokenizer_config.json", &settings.config, &settings.config_text));
+    TRY(read_json(folder, "special_tokens_map.json", &settings.map, &settings.map_text));
+    if (find_file(folder, "tokenizer.json", path) || find_file(folder, "tokenizer.model", path)) {
+        TRY(open_file(tokenizer, path, true));
+    } else if (find_file(folder, "vocab.json", path) && find_file(folder, "merges.txt", merges)) {
+        TRY(open_merges(tokenizer, path, merges));
+        apply_names(*tokenizer, &settings);
+        apply_frame(*tokenizer, &settings);
+    } else if (find_file(folder, "vocab.txt", path)) {
+        TRY(open_file(tokenizer, path, is_set(&settings, "do_lower_case", true)));
+    } else {
+        FAIL(E_IO, "%s holds no tokenizer.json, tokenizer.model, vocab.json with merges.txt, or vocab.txt", folder);
+    }
+    apply_names(*tokenizer, &settings);
+out:
+    settings_close(&settings);
+    return status;
+}
+
+int tokenizer_open(struct tokenizer **tokenizer, const char *path) {
+    struct stat entry;
+    *tokenizer = NULL;
+    if (stat(path, &entry) == 0 && S_ISDIR(entry.st_mode)) return open_folder(tokenizer, path);
+    return open_file(tokenizer, path, true);
+}
