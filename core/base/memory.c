@@ -11,6 +11,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define PAGE 4096u
+#define HUGE_FROM (4u << 20)
 
 static atomic_long taken;
 static atomic_long fail_from;
@@ -55,6 +59,12 @@ out:
     return status;
 }
 
+/* A wish, not a need: where the system has no huge pages nothing changes. */
+static void advise_huge(void *block, size_t bytes) {
+    uintptr_t begin = ((uintptr_t)block + PAGE - 1) / PAGE * PAGE, end = ((uintptr_t)block + bytes) / PAGE * PAGE;
+    if (end > begin) madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+}
+
 static size_t *block_header(void *block) { return (size_t *)(void *)((uint8_t *)block - MEMORY_ALIGN); }
 
 int memory_take(void **block, size_t count, size_t size) {
@@ -65,6 +75,18 @@ int memory_take(void **block, size_t count, size_t size) {
     if (bytes == 0) bytes = MEMORY_ALIGN;
     TRY(block_new(block, bytes));
     memset(*block, 0, bytes);
+out:
+    return status;
+}
+
+int memory_take_raw(void **block, size_t count, size_t size) {
+    int status = 0;
+    size_t bytes;
+    *block = NULL;
+    TRY(size_multiply(count, size, &bytes));
+    if (bytes == 0) bytes = MEMORY_ALIGN;
+    TRY(block_new(block, bytes));
+    if (bytes >= HUGE_FROM) advise_huge(*block, bytes);
 out:
     return status;
 }
@@ -110,6 +132,17 @@ int arena_open(struct arena *arena, size_t bytes) {
     void *block = NULL;
     *arena = (struct arena){0};
     TRY(memory_take(&block, bytes, 1));
+    arena->base = block;
+    arena->capacity_bytes = bytes;
+out:
+    return status;
+}
+
+int arena_open_raw(struct arena *arena, size_t bytes) {
+    int status = 0;
+    void *block = NULL;
+    *arena = (struct arena){0};
+    TRY(memory_take_raw(&block, bytes, 1));
     arena->base = block;
     arena->capacity_bytes = bytes;
 out:

@@ -23,6 +23,10 @@ static inline size_t size_round_up(size_t bytes, size_t align) { return (bytes +
  * count*size == 0 gives a valid block of 64 bytes. Release with memory_release. */
 int memory_take(void **block, size_t count, size_t size);
 
+/* As memory_take with contents undefined: for large blocks that threads fill at once. Blocks of 4 MiB and more ask the
+ * system for huge pages. */
+int memory_take_raw(void **block, size_t count, size_t size);
+
 /* Grow or shrink a block from memory_take, keeping its contents (new bytes are not zeroed). On error
  * *block is untouched. *block may be NULL. */
 int memory_resize(void **block, size_t count, size_t size);
@@ -44,6 +48,8 @@ struct arena {
     size_t capacity_bytes, used_bytes;
 };
 int arena_open(struct arena *arena, size_t bytes);
+/* As arena_open, but with contents undefined (so are its views'): for values that threads fill at once. */
+int arena_open_raw(struct arena *arena, size_t bytes);
 /* count*size bytes, zeroed, 64-byte aligned; E_MEMORY when the arena is full. */
 int arena_take(struct arena *arena, void **view, size_t count, size_t size);
 void arena_close(struct arena *arena); /* accepts a zeroed arena */

@@ -113,6 +113,16 @@ int weight_pack(struct weight *weight, const struct weight_format *format, const
 int weight_prepare(struct weight *weight, enum gemm_backend backend);
 void weight_close(struct weight *weight);
 
+/* Rows of a matrix on demand: out (end-begin, N) f32. Called from several threads at once. */
+struct weight_rows {
+    void (*read)(const void *context, size_t begin, size_t end, float *out);
+    const void *context;
+};
+/* Make `weight`, which is replaced, a prepared matrix in f32, f16 or bf16 from such rows, on all threads. f32 for the
+ * builtin backend has panels alone: its `packed` is NULL. E_NUMERIC: a value is not finite; E_UNSUPPORTED; E_MEMORY. */
+int weight_load(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
+                const struct weight_rows *rows, enum gemm_backend backend);
+
 /* Scratch for activations quantized on the way in; grown on demand, reused; close with _close. */
 struct weight_scratch {
     void *block;

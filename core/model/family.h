@@ -9,6 +9,7 @@
 #define FAMILY_H
 
 #include "io/json.h"
+#include "io/tensor.h"
 #include "model/model.h"
 
 #define MODEL_NAME_BYTES 160
@@ -219,6 +220,7 @@ struct value_place {
     const struct tensor *tensor;
     size_t first, total;
     bool transposed;
+    size_t interleaved; /* D: rows of every head of width D are in interleaved pairs (row 2i+h for h·D/2+i); 0: none */
 };
 /* Finds the place of an entry; E_NOT_FOUND names what is missing. */
 struct value_source {
@@ -226,7 +228,11 @@ struct value_source {
     void *context;
 };
 /* Fill every parameter of a laid-out model from `source` (model_values.c): views where a tensor holds just these f32
- * values and nobody will write them, copies elsewhere. Shapes, types and finiteness are checked. */
+ * values and nobody will write them; places alone (parameter->place) where rows can be decoded when they are needed;
+ * copies elsewhere. Shapes, types and finiteness are checked, of places when they are read. */
 int model_read_values(struct model *model, const struct value_source *source, bool editable);
+/* Rows begin..end-1 of a matrix from its place, not transposed: out (end-begin, columns). */
+void place_rows(const struct value_place *place, size_t begin, size_t end, float *out);
+bool values_finite(const float *value, size_t count);
 
 #endif

@@ -12,14 +12,15 @@
 #include "kernels/kernels.h"
 
 static void read_token(const struct forward *forward, size_t t, size_t width, float *out) {
-    const float *row = model_part(forward->model, PART_TOKENS)->weight->value + (size_t)forward->batch->ids[t] * width;
+    size_t row = (size_t)forward->batch->ids[t];
+    parameter_rows(model_part(forward->model, PART_TOKENS)->weight, row, row + 1, out);
     switch (forward->model->storage) {
-    case STORAGE_F32: memcpy(out, row, width * sizeof *out); break;
+    case STORAGE_F32: break;
     case STORAGE_F16:
-        for (size_t c = 0; c < width; c++) out[c] = half_to_float(half_from_float(row[c]));
+        for (size_t c = 0; c < width; c++) out[c] = half_to_float(half_from_float(out[c]));
         break;
     case STORAGE_BF16:
-        for (size_t c = 0; c < width; c++) out[c] = bf16_to_float(bf16_from_float(row[c]));
+        for (size_t c = 0; c < width; c++) out[c] = bf16_to_float(bf16_from_float(out[c]));
         break;
     }
 }

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "model/model_source.h"
 
 #define RANDOM_TILE 4096
 
@@ -250,11 +251,19 @@ void model_close(struct model *model) {
     arena_close(&model->arena);
     arena_close(&model->names);
     arena_close(&model->gradients);
-    safetensors_close(&model->file);
+    if (model->source) model_source_close(model->source);
+    memory_release(model->source);
+    memory_release(model->places);
     memset(model, 0, sizeof *model);
 }
 
 /* ---- by name --------------------------------------------------------------------------------------- */
+
+void parameter_rows(const struct parameter *parameter, size_t begin, size_t end, float *out) {
+    size_t columns = parameter->columns;
+    if (parameter->value) memcpy(out, parameter->value + begin * columns, (end - begin) * columns * sizeof *out);
+    else place_rows(parameter->place, begin, end, out);
+}
 
 const struct parameter *model_parameter(const struct model *model, const char *name) {
     for (size_t i = 0; i < model->parameter_count; i++)
@@ -331,7 +340,9 @@ int linear_pack(struct model *model, struct linear *linear, const struct weight_
     struct weight packed = {0};
     struct weight_shape shape = {linear->rows, linear->columns, group, symmetric};
 
-    if (!linear->value) FAIL(E_STATE, "layer '%s' is packed already", linear->name);
+    if (!linear->value)
+        FAIL(E_STATE, "layer '%s' %s", linear->name,
+             linear->parameter ? "is in its file's own format: open the model editable" : "is packed already");
     if (format->bits == 32) FAIL(E_UNSUPPORTED, "layer '%s': %s is not a packed format", linear->name, format->name);
     status = weight_pack(&packed, format, &shape, linear->value, grid);
     if (status < 0) {

@@ -18,7 +18,6 @@
 
 #include "base/memory.h"
 #include "formats/weight.h"
-#include "io/safetensors.h"
 
 enum model_norm { NORM_LAYER, NORM_RMS };
 enum model_activation { ACTIVATION_GELU_ERF, ACTIVATION_GELU_TANH, ACTIVATION_RELU, ACTIVATION_SILU_GATED };
@@ -62,15 +61,18 @@ int model_config_check(
 int model_config_parse(struct model_config *config, const char *json, size_t bytes);
 int model_config_print(const struct model_config *config, char **json);
 
+struct value_place; /* model/family.h */
 enum parameter_kind { PARAMETER_MATRIX, PARAMETER_VECTOR, PARAMETER_EMBEDDING };
 
 /* One named parameter that is not packed. */
 struct parameter {
     const char *name;
     enum parameter_kind kind;
-    size_t rows, columns; /* a vector has rows 1 */
-    float *value;         /* (rows, columns); in the model's arena, or read-only in the mapped file */
-    float *gradient;      /* NULL unless training */
+    size_t rows, columns;            /* a vector has rows 1 */
+    float *value;                    /* (rows, columns); in the model's arena, or read-only in the mapped file */
+    const struct value_place *place; /* where rows are decoded from when value is NULL: in a model that is not editable,
+                                      * matrices of a file in 16 bits or blocks; see parameter_rows */
+    float *gradient;                 /* NULL unless training */
 };
 
 enum linear_role {
@@ -98,8 +100,8 @@ struct linear {
     unsigned heads;   /* enum model_head bits of which one must be present; 0: part of the body */
     enum linear_role role;
     size_t rows, columns;
-    float *value;                                 /* f32 (R,N), editable; NULL once packed */
-    float *bias;                                  /* f32 [R] or NULL */
+    float *value; /* f32 (R,N), editable; NULL once packed, or when parameter->place stands for it */
+    float *bias;  /* f32 [R] or NULL */
     struct parameter *parameter, *bias_parameter; /* NULL when packed from a file */
     struct weight weight; /* what the forward pass multiplies; format f32 views `value` until packed */
     bool simulated;       /* its values promise a saving that its format does not execute (pruned f32) */
@@ -118,8 +120,9 @@ struct model {
     struct linear *linears; /* blocks in order, roles in order of execution inside a block, heads last (first of all:
                              * a projection of the embedding) */
     size_t linear_count;
-    struct arena arena;      /* every f32 parameter; absent for a mapped model */
-    struct safetensors file; /* the mapped artifact, if any */
+    struct arena arena;          /* every f32 parameter; absent for a mapped model */
+    struct model_source *source; /* the mapped files it was opened from, or NULL (model/model_source.h) */
+    struct value_place *places;  /* of its parameters, in those files */
     struct arena names;
     struct arena gradients; /* while parameter->gradient is set */
     bool editable;
@@ -137,9 +140,10 @@ struct model {
  * gains, zeros for biases; a function of (config, seed) alone. */
 int model_create(struct model *model, const struct model_config *config, uint64_t seed, double deviation);
 
-/* Open a file that model_save wrote (artifact or checkpoint), or a Hugging Face directory (config.json +
- * model.safetensors). editable: parameters are copied into the model's arena and may change (packed
- * layers stay packed); otherwise they are views of the mapped file. E_IO, E_FORMAT, E_SHAPE, E_UNSUPPORTED. */
+/* Open, by content: a file that model_save wrote (artifact or checkpoint), a Hugging Face directory (config.json +
+ * model.safetensors, whole or in shards), a GGUF file (llama, qwen2, gpt2, bert) or a llama2.c file. editable:
+ * parameters are copied into the model's arena and may change (packed layers stay packed); otherwise they are views of
+ * the mapped file. E_IO, E_FORMAT, E_SHAPE, E_UNSUPPORTED. */
 int model_open(struct model *model, const char *path, bool editable);
 void model_close(struct model *model); /* accepts a zeroed model */
 
@@ -151,6 +155,8 @@ int model_save(const struct model *model, const char *path, unsigned heads);
 int model_set_metadata(struct model *model, const char *key, const char *value);
 const char *model_metadata(const struct model *model, const char *key); /* NULL when absent */
 
+/* Rows begin..end-1 of a parameter as f32, wherever they are: out (end-begin, columns). */
+void parameter_rows(const struct parameter *parameter, size_t begin, size_t end, float *out);
 const struct parameter *model_parameter(const struct model *model, const char *name); /* NULL when absent */
 struct linear *model_linear_find(struct model *model, const char *name);
 

@@ -1,5 +1,5 @@
-/* Models on disk: our artifact (one safetensors file with its config in the metadata) and Hugging Face
- * directories (config.json + model.safetensors).
+/* Models on disk: opening whatever model_source.c tells apart, and our own artifact, one safetensors file with its
+ * config in the metadata.
  *
  * Every tensor that the config asks for is found and its shape checked before memory is taken, and every
  * tensor of the file must be asked for, so a config that does not belong to its tensors is named from either
@@ -7,64 +7,17 @@
  */
 #include "model/family.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/error.h"
-#include "base/file.h"
+#include "model/model_source.h"
 
-#define CONFIG_BYTES_MAX (16u << 20)
 #define FORMAT_VERSION "shrinklab-1"
 
 /* ---- open ------------------------------------------------------------------------------------------- */
 
-struct source {
-    struct safetensors *file;
-    const struct family *family;
-    bool *used;    /* [file->count] */
-    bool artifact; /* our own file: every layer has its own tensor */
-};
-
-/* A tensor by its name, without the body's prefix, or with the old names of a norm's gain and bias. */
-static const struct tensor *source_find(const struct source *source, const char *name) {
-    char other[MODEL_NAME_BYTES + 8];
-    const char *prefix = source->family->prefix, *ending = strrchr(name, '.');
-    size_t length = prefix ? strlen(prefix) : 0;
-    const struct tensor *tensor = safetensors_find(source->file, name);
-    if (!tensor && length && strncmp(name, prefix, length) == 0) tensor = safetensors_find(source->file, name + length);
-    if (!tensor && ending && ending - name > 9 && strncmp(ending - 9, "LayerNorm", 9) == 0) {
-        snprintf(other, sizeof other, "%.*s%s", (int)(ending - name), name,
-                 strcmp(ending, ".weight") == 0 ? ".gamma" : ".beta");
-        tensor = safetensors_find(source->file, other);
-        if (!tensor && length && strncmp(other, prefix, length) == 0)
-            tensor = safetensors_find(source->file, other + length);
-    }
-    if (tensor) source->used[tensor - source->file->tensors] = true;
-    return tensor;
-}
-
-/* An entry's tensor: in our own files each has one, in Hugging Face's some are stored together or turned. */
-static int source_place(void *context, const struct layout_entry *entry, struct value_place *place) {
-    int status = 0;
-    const struct source *source = context;
-    struct stored_tensor stored;
-
-    layout_stored(entry, &stored);
-    if (source->artifact) {
-        snprintf(stored.name, sizeof stored.name, "%s", entry->name);
-        stored.first = 0;
-        stored.total = entry->kind == PARAMETER_VECTOR ? entry->columns : entry->rows;
-        stored.transposed = false;
-    }
-    *place = (struct value_place){source_find(source, stored.name), stored.first, stored.total, stored.transposed};
-    if (!place->tensor) FAIL(E_NOT_FOUND, "tensor '%s' is missing", stored.name);
-out:
-    return status;
-}
-
-static int read_packed(struct model *model, const struct source *source, const struct packed_entry *packed,
+static int read_packed(struct model *model, const struct model_source *source, const struct packed_entry *packed,
                        size_t packed_count) {
     int status = 0;
     for (size_t i = 0; i < packed_count; i++) {
@@ -73,7 +26,7 @@ static int read_packed(struct model *model, const struct source *source, const s
         char name[MODEL_NAME_BYTES + 8];
         const struct tensor *tensor;
         snprintf(name, sizeof name, "%s.packed", linear->name);
-        tensor = source_find(source, name);
+        tensor = source_tensor(source, name);
         if (!tensor) FAIL(E_NOT_FOUND, "tensor '%s' is missing", name);
         if (tensor->dtype != DTYPE_U8 || tensor->dimensions != 1)
             FAIL(E_SHAPE, "tensor '%s' must be a U8 vector", name);
@@ -83,26 +36,6 @@ static int read_packed(struct model *model, const struct source *source, const s
             goto out;
         }
         linear->weight.simulated = linear->simulated;
-    }
-out:
-    return status;
-}
-
-static bool ends_with(const char *text, const char *ending) {
-    size_t length = strlen(text), ending_length = strlen(ending);
-    return length >= ending_length && strcmp(text + length - ending_length, ending) == 0;
-}
-
-static int check_all_used(const struct model *model, const struct source *source) {
-    int status = 0;
-    for (size_t i = 0; i < source->file->count; i++) {
-        const char *name = source->file->tensors[i].name;
-        bool fine = source->used[i];
-        for (size_t j = 0; !source->artifact && !fine && source->family->ignored[j]; j++)
-            fine = ends_with(name, source->family->ignored[j]);
-        if (!fine)
-            FAIL(E_SHAPE, "tensor '%.120s' is not part of the model that the config describes (%s, %zu layers)", name,
-                 model->config.family, model->config.layers);
     }
 out:
     return status;
@@ -147,93 +80,52 @@ out:
     return status;
 }
 
-/* BertModel saved without its pooler has nothing that says so but the missing tensor. */
-static void drop_absent_pooler(struct model_config *config, const struct safetensors *file) {
-    if (config->model_heads & HEAD_POOLER && !safetensors_find(file, "pooler.dense.weight") &&
-        !safetensors_find(file, "bert.pooler.dense.weight"))
-        config->model_heads &= ~(unsigned)HEAD_POOLER;
-}
-
-/* The config: from config.json of a folder, or from the file's own metadata. */
-static int open_config(struct model *model, const char *path, bool folder) {
+/* What our own files hold beside the config: the formats of packed layers, and whatever the model carries. */
+static int read_artifact(struct model *model, struct json_document *document, struct packed_entry **packed,
+                         size_t *packed_count) {
     int status = 0;
-    char *file_path = NULL, *text = NULL;
-    size_t length = strlen(path), bytes = 0;
-    void *block;
-
-    if (!folder) {
-        const char *config;
-        TRY(safetensors_open(&model->file, path));
-        config = safetensors_metadata(&model->file, "config");
-        if (!config)
-            FAIL(E_FORMAT,
-                 "%s: no \"config\" in its metadata: not a model file of runexp (a Hugging Face model is "
-                 "opened by its folder)",
-                 path);
-        status = model_config_parse(&model->config, config, strlen(config));
-        if (status < 0) error_prefix(status, "%s: config", path);
-        goto out;
+    const struct safetensors *file = &model->source->artifact;
+    const char *weights = safetensors_metadata(file, "weights");
+    for (size_t i = 0; i < file->metadata_count; i++) {
+        const struct safetensors_meta *meta = &file->metadata[i];
+        if (strcmp(meta->key, "config") == 0 || strcmp(meta->key, "weights") == 0 || strcmp(meta->key, "format") == 0)
+            continue;
+        TRY(model_set_metadata(model, meta->key, meta->value));
     }
-    TRY(memory_take(&block, length + 32, 1));
-    file_path = block;
-    snprintf(file_path, length + 32, "%s/config.json", path);
-    TRY(file_read(file_path, CONFIG_BYTES_MAX, &text, &bytes));
-    status = model_config_parse(&model->config, text, bytes);
-    if (status < 0) {
-        error_prefix(status, "%s", file_path);
-        goto out;
-    }
-    snprintf(file_path, length + 32, "%s/model.safetensors", path);
-    TRY(safetensors_open(&model->file, file_path));
-    drop_absent_pooler(&model->config, &model->file);
+    if (!weights) goto out;
+    TRY(json_open(document, weights, strlen(weights)));
+    TRY(parse_weights(json_root(document), packed, packed_count));
 out:
-    memory_release(file_path);
-    memory_release(text);
     return status;
 }
 
 int model_open(struct model *model, const char *path, bool editable) {
     int status = 0;
-    struct stat info;
     struct json_document document = {0};
     struct packed_entry *packed = NULL;
-    struct source source = {0};
     struct value_source values;
     size_t packed_count = 0;
-    const char *weights = NULL;
-    bool folder, opened = false;
+    bool opened = false;
     void *block;
 
     memset(model, 0, sizeof *model);
-    if (stat(path, &info) < 0) FAIL(E_IO, "%s: cannot be opened (%s)", path, strerror(errno));
-    folder = S_ISDIR(info.st_mode);
-    TRY(open_config(model, path, folder));
+    TRY(memory_take(&block, 1, sizeof *model->source));
+    model->source = block;
+    TRY(model_source_open(model->source, path, &model->config));
     opened = true;
     model->editable = editable;
-    if (!folder) weights = safetensors_metadata(&model->file, "weights");
-    if (weights) {
-        TRY(json_open(&document, weights, strlen(weights)));
-        TRY(parse_weights(json_root(&document), &packed, &packed_count));
-    }
+    if (model->source->kind == SOURCE_ARTIFACT) TRY(read_artifact(model, &document, &packed, &packed_count));
     TRY(model_layout(model, packed, packed_count));
-    TRY(memory_take(&block, model->file.count, sizeof(bool)));
-    source = (struct source){&model->file, family_find(model->config.family), block, !folder};
-    values = (struct value_source){source_place, &source};
+    values = (struct value_source){source_place, model->source};
     TRY(model_read_values(model, &values, editable));
-    TRY(read_packed(model, &source, packed, packed_count));
-    TRY(check_all_used(model, &source));
+    TRY(read_packed(model, model->source, packed, packed_count));
+    TRY(source_check_used(model->source));
     model_bind(model);
-    for (size_t i = 0; !folder && i < model->file.metadata_count; i++) {
-        const struct safetensors_meta *meta = &model->file.metadata[i];
-        if (strcmp(meta->key, "config") == 0 || strcmp(meta->key, "weights") == 0 || strcmp(meta->key, "format") == 0)
-            continue;
-        TRY(model_set_metadata(model, meta->key, meta->value));
-    }
+    model->source->config = NULL; /* the caller may move the model */
 out:
     if (status < 0 && opened) error_prefix(status, "%s", path);
     json_close(&document);
     memory_release(packed);
-    memory_release(source.used);
     if (status < 0) model_close(model);
     return status;
 }
@@ -256,6 +148,8 @@ static int save_visit(void *context, const struct layout_entry *entry) {
     size_t length = strlen(entry->name) - strlen(".weight");
     void *view;
 
+    if (parameter && !parameter->value)
+        FAIL(E_STATE, "'%s' is in its file's own format: open the model editable to save it", parameter->name);
     if (parameter) {
         bool vector = parameter->kind == PARAMETER_VECTOR;
         tensor->name = parameter->name;

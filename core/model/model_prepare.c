@@ -56,12 +56,41 @@ out:
     return status;
 }
 
+static void read_place(const void *context, size_t begin, size_t end, float *out) {
+    place_rows(context, begin, end, out);
+}
+
+/* Make `weight` what multiplies a matrix that was left in its file. */
+static int weight_take(struct weight *weight, const struct parameter *parameter, bool simulated,
+                       enum weight_storage storage, enum gemm_backend backend) {
+    int status = 0;
+    const struct weight_format *format = weight_format_find(weight_storage_name(storage));
+    struct weight_shape shape = {.rows = parameter->rows, .columns = parameter->columns, .symmetric = true};
+    struct weight_rows rows = {read_place, parameter->place};
+
+    if (!format) FAIL(E_UNSUPPORTED, "weights in %s are not in this build", weight_storage_name(storage));
+    if (weight->format == format && weight->prepared) goto out;
+    TRY(weight_load(weight, format, &shape, &rows, backend));
+    weight->simulated = simulated;
+out:
+    return status;
+}
+
+static int prepare_linear(struct linear *linear, enum gemm_backend backend, enum weight_storage storage) {
+    if (linear->value)
+        return weight_hold(&linear->weight, linear->value, linear->rows, linear->columns, linear->simulated, storage,
+                           backend);
+    if (linear->parameter) return weight_take(&linear->weight, linear->parameter, linear->simulated, storage, backend);
+    return weight_prepare(&linear->weight, backend);
+}
+
 static int prepare_head(struct model *model, enum gemm_backend backend, enum weight_storage storage) {
     int status = 0;
     struct parts *parts = model->family_state;
     const struct parameter *tokens = model_part(model, PART_TOKENS)->weight;
     if (!has_tied_head(&model->config)) goto out;
-    TRY(weight_hold(&parts->tied_head, tokens->value, tokens->rows, tokens->columns, false, storage, backend));
+    if (!tokens->value) TRY(weight_take(&parts->tied_head, tokens, false, storage, backend));
+    else TRY(weight_hold(&parts->tied_head, tokens->value, tokens->rows, tokens->columns, false, storage, backend));
 out:
     if (status < 0) error_prefix(status, "the head over '%s'", tokens->name);
     return status;
@@ -73,9 +102,7 @@ int model_prepare_as(struct model *model, enum gemm_backend backend, enum weight
     if (model->backend != backend || model->storage != storage) model_unprepare(model);
     for (size_t i = 0; i < model->linear_count; i++) {
         struct linear *linear = &model->linears[i];
-        status = linear->value ? weight_hold(&linear->weight, linear->value, linear->rows, linear->columns,
-                                             linear->simulated, storage, backend)
-                               : weight_prepare(&linear->weight, backend);
+        status = prepare_linear(linear, backend, storage);
         if (status < 0) {
             error_prefix(status, "layer '%s'", linear->name);
             goto out;
@@ -96,7 +123,7 @@ int model_prepare(struct model *model, enum gemm_backend backend) {
 void model_unprepare(struct model *model) {
     struct parts *parts = model->family_state;
     for (size_t i = 0; i < model->linear_count; i++)
-        if (model->linears[i].value) linear_view_values(&model->linears[i]);
+        if (model->linears[i].parameter) linear_view_values(&model->linears[i]);
     weight_close(&parts->tied_head);
     model->prepared = false;
 }

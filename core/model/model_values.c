@@ -1,6 +1,7 @@
 /* Parameter values from tensors: mapped views, copies, slices of fused tensors, transposed matrices.
  *
- * Every tensor is found and its shape and type checked before memory is taken. A value that is not finite is
+ * Every tensor is found and its shape and type checked before memory is taken. Matrices of a model that nobody edits
+ * stay in the file when they are not f32: their rows are decoded where they are needed. A value that is not finite is
  * refused by the tensor's name: it would spread through every result without a trace of where it came from.
  */
 #include "model/family.h"
@@ -9,6 +10,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/threads.h"
+
+#define TILE_VALUES (64u << 10) /* f32 values of a tile: a quarter of a megabyte, for a second-level cache */
 
 static int shape_wrong(const struct tensor *tensor, const char *expected) {
     char shape[128] = "";
@@ -22,12 +26,18 @@ static int shape_wrong(const struct tensor *tensor, const char *expected) {
 static int place_check(const struct value_place *place, const struct parameter *parameter) {
     int status = 0;
     const struct tensor *tensor = place->tensor;
+    bool vector = parameter->kind == PARAMETER_VECTOR;
     char expected[64];
 
-    if (tensor->dtype != DTYPE_F32 && tensor->dtype != DTYPE_F16 && tensor->dtype != DTYPE_BF16)
-        FAIL(E_UNSUPPORTED, "tensor '%s' is %s (F32, F16 and BF16 are supported)", tensor->name,
+    if (!dtype_is_real(tensor->dtype))
+        FAIL(E_UNSUPPORTED, "tensor '%s' is %s, not a floating point or ggml block type", tensor->name,
              dtype_name(tensor->dtype));
-    if (parameter->kind == PARAMETER_VECTOR) {
+    if ((vector || place->transposed) && !dtype_bytes(tensor->dtype))
+        FAIL(E_UNSUPPORTED, "tensor '%s' is %s; only matrices may be in blocks", tensor->name,
+             dtype_name(tensor->dtype));
+    if (place->interleaved && (vector || place->transposed || place->interleaved % 2))
+        FAIL(E_UNSUPPORTED, "tensor '%s': interleaved rotary pairs are not supported here", tensor->name);
+    if (vector) {
         snprintf(expected, sizeof expected, "%zu", place->total);
         if (tensor->dimensions != 1 || tensor->shape[0] != place->total) status = shape_wrong(tensor, expected);
         goto out;
@@ -43,11 +53,29 @@ out:
 
 /* Whether a mapped tensor can serve as the values themselves. */
 static bool place_is_view(const struct value_place *place) {
-    return place->tensor->dtype == DTYPE_F32 && !place->transposed &&
+    return place->tensor->dtype == DTYPE_F32 && !place->transposed && !place->interleaved &&
            (uintptr_t)place->tensor->data % sizeof(float) == 0;
 }
 
-/* The part of a tensor that holds `count` elements from element `first` on. */
+/* Whether the values can be read from the mapped tensor row by row whenever they are needed. */
+static bool place_is_rows(const struct value_place *place, const struct parameter *parameter) {
+    return !place->transposed && !strstr(parameter->name, "position") && parameter->kind != PARAMETER_VECTOR;
+}
+
+void place_rows(const struct value_place *place, size_t begin, size_t end, float *out) {
+    size_t columns = place->tensor->shape[1], D = place->interleaved;
+    if (!D) {
+        tensor_rows_to_f32(place->tensor, place->first + begin, place->first + end, out);
+        return;
+    }
+    for (size_t row = begin; row < end; row++, out += columns) {
+        size_t half = row % D / (D / 2), pair = row % D % (D / 2);
+        size_t stored = place->first + row / D * D + 2 * pair + half;
+        tensor_rows_to_f32(place->tensor, stored, stored + 1, out);
+    }
+}
+
+/* The part of a plain tensor that holds `count` elements from element `first` on. */
 static struct tensor tensor_part(const struct tensor *tensor, size_t first, size_t count) {
     struct tensor part = *tensor;
     size_t element_bytes = dtype_bytes(tensor->dtype);
@@ -59,39 +87,65 @@ static struct tensor tensor_part(const struct tensor *tensor, size_t first, size
     return part;
 }
 
-static int copy_values(const struct value_place *place, const struct parameter *parameter, float *value) {
+bool values_finite(const float *value, size_t count) {
+    uint32_t bad = 0;
+    for (size_t i = 0; i < count; i++) { /* finite: an exponent that is not all ones */
+        uint32_t bits;
+        memcpy(&bits, &value[i], sizeof bits);
+        bad |= (uint32_t)((bits & 0x7f800000u) == 0x7f800000u);
+    }
+    return !bad;
+}
+
+/* One matrix copied in tiles of rows, or looked through where it is there already. */
+struct copying {
+    const struct value_place *place;
+    size_t columns;
+    float *value;
+    bool fill;
+    int bad; /* some value is not finite */
+};
+
+static void copy_tile(void *context, size_t begin, size_t end, int worker) {
+    struct copying *copying = context;
+    float *out = copying->value + begin * copying->columns;
+    (void)worker;
+    if (copying->fill) place_rows(copying->place, begin, end, out);
+    if (!values_finite(out, (end - begin) * copying->columns)) __atomic_store_n(&copying->bad, 1, __ATOMIC_RELAXED);
+}
+
+static int copy_transposed(const struct value_place *place, const struct parameter *parameter, float *value) {
     int status = 0;
     size_t rows = parameter->rows, columns = parameter->columns;
-    float *line = NULL;
-    void *block;
-
-    if (!place->transposed) {
-        size_t row = parameter->kind == PARAMETER_VECTOR ? 1 : columns;
-        struct tensor part = tensor_part(place->tensor, place->first * row, rows * columns);
-        TRY(tensor_to_f32(&part, value));
-        goto out;
-    }
-    TRY(memory_take(&block, rows, sizeof(float)));
-    line = block;
+    void *line = NULL;
+    TRY(memory_take(&line, rows, sizeof(float)));
     for (size_t n = 0; n < columns; n++) {
         struct tensor part = tensor_part(place->tensor, n * place->total + place->first, rows);
         TRY(tensor_to_f32(&part, line));
-        for (size_t r = 0; r < rows; r++) value[r * columns + n] = line[r];
+        for (size_t r = 0; r < rows; r++) value[r * columns + n] = ((float *)line)[r];
     }
 out:
     memory_release(line);
     return status;
 }
 
-/* Finite means an exponent that is not all ones. */
-static bool all_finite(const float *value, size_t count) {
-    uint32_t bad = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &value[i], sizeof bits);
-        bad |= (uint32_t)((bits & 0x7f800000u) == 0x7f800000u);
+/* Values that are copied (`fill`) or mapped, checked to be finite. */
+static int take_values(const struct value_place *place, const struct parameter *parameter, bool fill) {
+    int status = 0;
+    size_t rows = parameter->rows, columns = parameter->columns;
+    struct copying copying = {place, columns, parameter->value, fill, 0};
+    if (fill && parameter->kind == PARAMETER_VECTOR) {
+        struct tensor part = tensor_part(place->tensor, place->first, columns);
+        TRY(tensor_to_f32(&part, parameter->value));
+        copying.fill = false;
+    } else if (fill && place->transposed) {
+        TRY(copy_transposed(place, parameter, parameter->value));
+        copying.fill = false;
     }
-    return !bad;
+    parallel_for(rows, TILE_VALUES / columns + 1, copy_tile, &copying);
+    if (copying.bad) FAIL(E_NUMERIC, "tensor '%s' holds a value that is not finite", place->tensor->name);
+out:
+    return status;
 }
 
 /* The places of all parameters, in their order. */
@@ -122,7 +176,7 @@ int model_read_values(struct model *model, const struct value_source *source, bo
     void *block;
 
     TRY(memory_take(&block, model->parameter_count, sizeof *places.place));
-    places.place = block;
+    places.place = model->places = block;
     TRY(layout_walk(&model->config, place_visit, &places));
     for (size_t i = 0; i < model->parameter_count; i++) {
         struct parameter *parameter = &model->parameters[i];
@@ -130,21 +184,20 @@ int model_read_values(struct model *model, const struct value_source *source, bo
         size_t row = parameter->kind == PARAMETER_VECTOR ? 1 : parameter->columns;
         if (!editable && place_is_view(place)) /* read-only: editable is false */
             parameter->value = (float *)(uintptr_t)place->tensor->data + place->first * row;
+        else if (!editable && place_is_rows(place, parameter)) parameter->place = place;
         else bytes += size_round_up(parameter->rows * parameter->columns * sizeof(float), MEMORY_ALIGN);
     }
-    TRY(arena_open(&model->arena, bytes));
+    TRY(arena_open_raw(&model->arena, bytes));
     for (size_t i = 0; i < model->parameter_count; i++) {
         struct parameter *parameter = &model->parameters[i];
-        size_t count = parameter->rows * parameter->columns;
-        if (!parameter->value) {
-            TRY(arena_take(&model->arena, &block, count, sizeof(float)));
+        bool fill = !parameter->value;
+        if (parameter->place) continue; /* looked at when it is prepared */
+        if (fill) {
+            TRY(arena_take(&model->arena, &block, parameter->rows * parameter->columns, sizeof(float)));
             parameter->value = block;
-            TRY(copy_values(&places.place[i], parameter, block));
         }
-        if (!all_finite(parameter->value, count))
-            FAIL(E_NUMERIC, "tensor '%s' holds a value that is not finite", places.place[i].tensor->name);
+        TRY(take_values(&places.place[i], parameter, fill));
     }
 out:
-    memory_release(places.place);
     return status;
 }

@@ -1,0 +1,208 @@
+/* GGUF metadata as a configuration, and GGUF's tensor names for a model's parameters (ggml's docs/gguf.md; llama.cpp's
+ * gguf-py constants and convert_hf_to_gguf.py).
+ *
+ * Every key that starts with the architecture's name is read, known to change nothing here, or refused by name. Rows
+ * of the llama architecture's queries and keys are stored for interleaved rotary pairs: within a head of width D, row
+ * 2i+h of the file is row h·D/2+i of Hugging Face's half-rotated layout.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "model/model_source.h"
+
+static const struct architecture_row {
+    const char *name, *family;
+    bool interleaved; /* rows of queries and keys */
+    unsigned heads;
+} architectures[] = {
+    {"llama", "llama", true, HEAD_CAUSAL_LM},
+    {"qwen2", "qwen2", false, HEAD_CAUSAL_LM},
+    {"gpt2", "gpt2", false, HEAD_CAUSAL_LM},
+    {"bert", "bert", false, HEAD_NONE},
+};
+
+/* Keys behind the architecture's name. */
+enum key_kind { KEY_SIZE, KEY_REAL, KEY_ZERO, KEY_TEXT, KEY_IGNORED };
+static const struct {
+    const char *name;
+    enum key_kind kind;
+    size_t offset;    /* in struct model_config */
+    const char *text; /* KEY_TEXT: the one value that is built */
+} keys[] = {
+    {"block_count", KEY_SIZE, offsetof(struct model_config, layers), NULL},
+    {"context_length", KEY_SIZE, offsetof(struct model_config, positions), NULL},
+    {"embedding_length", KEY_SIZE, offsetof(struct model_config, width), NULL},
+    {"feed_forward_length", KEY_SIZE, offsetof(struct model_config, feed_forward), NULL},
+    {"attention.head_count", KEY_SIZE, offsetof(struct model_config, heads), NULL},
+    {"attention.head_count_kv", KEY_SIZE, offsetof(struct model_config, key_value_heads), NULL},
+    {"attention.key_length", KEY_SIZE, offsetof(struct model_config, head_width), NULL},
+    {"attention.value_length", KEY_IGNORED, 0, NULL}, /* checked by the shapes of its tensors */
+    {"rope.dimension_count", KEY_IGNORED, 0, NULL},   /* checked below */
+    {"attention.layer_norm_rms_epsilon", KEY_REAL, offsetof(struct model_config, norm_epsilon), NULL},
+    {"attention.layer_norm_epsilon", KEY_REAL, offsetof(struct model_config, norm_epsilon), NULL},
+    {"rope.freq_base", KEY_REAL, offsetof(struct model_config, rotary_base), NULL},
+    {"rope.scaling.type", KEY_TEXT, 0, "none"},
+    {"expert_count", KEY_ZERO, 0, NULL},
+    {"expert_used_count", KEY_ZERO, 0, NULL},
+    {"attention.causal", KEY_IGNORED, 0, NULL}, /* false in bert, which is never causal here */
+    {"pooling_type", KEY_IGNORED, 0, NULL},     /* what is done with the hidden states is the caller's choice */
+    {"tensor_data_layout", KEY_IGNORED, 0, NULL},
+    {"vocab_size", KEY_IGNORED, 0, NULL}, /* the token embedding has as many rows */
+};
+#define KEYS (sizeof keys / sizeof keys[0])
+
+static int find_architecture(const struct gguf *file, const struct architecture_row **found) {
+    int status = 0;
+    const char *text;
+    size_t bytes;
+    *found = NULL;
+    TRY(gguf_text(file, "general.architecture", &text, &bytes));
+    for (size_t i = 0; i < sizeof architectures / sizeof architectures[0]; i++)
+        if (strlen(architectures[i].name) == bytes && memcmp(architectures[i].name, text, bytes) == 0)
+            *found = &architectures[i];
+    if (!*found)
+        FAIL(E_UNSUPPORTED, "general.architecture '%.*s' is not supported (llama, qwen2, gpt2 and bert are)",
+             (int)(bytes < 40 ? bytes : 40), text);
+out:
+    return status;
+}
+
+static int read_key(const struct gguf *file, const struct gguf_entry *entry, size_t i, struct model_config *config) {
+    int status = 0;
+    void *field = (char *)config + keys[i].offset;
+    uint64_t whole;
+    double number;
+    const char *text;
+    size_t bytes;
+    switch (keys[i].kind) {
+    case KEY_SIZE:
+        TRY(gguf_u64(file, entry->key, &whole));
+        if (whole > UINT32_MAX) FAIL(E_FORMAT, "key '%s': %llu is too large", entry->key, (unsigned long long)whole);
+        *(size_t *)field = (size_t)whole;
+        break;
+    case KEY_REAL:
+        TRY(gguf_number(file, entry->key, &number));
+        if (!isfinite(number) || number <= 0) FAIL(E_FORMAT, "key '%s' must be positive", entry->key);
+        *(float *)field = (float)number;
+        break;
+    case KEY_ZERO:
+        TRY(gguf_u64(file, entry->key, &whole));
+        if (whole)
+            FAIL(E_UNSUPPORTED, "key '%s': %llu is not supported (only 0)", entry->key, (unsigned long long)whole);
+        break;
+    case KEY_TEXT:
+        TRY(gguf_text(file, entry->key, &text, &bytes));
+        if (bytes != strlen(keys[i].text) || memcmp(text, keys[i].text, bytes) != 0)
+            FAIL(E_UNSUPPORTED, "key '%s': '%.*s' is not supported (only %s)", entry->key,
+                 (int)(bytes < 40 ? bytes : 40), text, keys[i].text);
+        break;
+    case KEY_IGNORED: break;
+    }
+out:
+    return status;
+}
+
+static int read_keys(const struct gguf *file, const char *architecture, struct model_config *config) {
+    int status = 0;
+    size_t length = strlen(architecture);
+    for (size_t e = 0; e < file->entry_count; e++) {
+        const struct gguf_entry *entry = &file->entries[e];
+        size_t i = 0;
+        if (strncmp(entry->key, architecture, length) != 0 || entry->key[length] != '.') continue;
+        while (i < KEYS && strcmp(entry->key + length + 1, keys[i].name) != 0) i++;
+        if (i == KEYS) FAIL(E_UNSUPPORTED, "key '%.100s' is not supported", entry->key);
+        TRY(read_key(file, entry, i, config));
+    }
+out:
+    return status;
+}
+
+/* Rows of a matrix, or 0 when it is absent or none. */
+static size_t tensor_row_count(const struct gguf *file, const char *name) {
+    const struct tensor *tensor = gguf_tensor(file, name);
+    return tensor && tensor->dimensions == 2 ? tensor->shape[0] : 0;
+}
+
+static int check_rotary(const struct gguf *file, const char *architecture, const struct model_config *config) {
+    int status = 0;
+    char key[64];
+    uint64_t dimensions;
+    snprintf(key, sizeof key, "%s.rope.dimension_count", architecture);
+    if (!gguf_find(file, key)) goto out;
+    TRY(gguf_u64(file, key, &dimensions));
+    if (dimensions != config->head_width)
+        FAIL(E_UNSUPPORTED, "key '%s': turning %llu of %zu values per head is not supported", key,
+             (unsigned long long)dimensions, config->head_width);
+out:
+    return status;
+}
+
+int gguf_config(const struct gguf *file, struct model_config *config, size_t *interleaved) {
+    int status = 0;
+    const struct architecture_row *architecture;
+    uint64_t pad;
+    TRY(find_architecture(file, &architecture));
+    TRY(model_config_family(config, architecture->family));
+    TRY(read_keys(file, architecture->name, config));
+    config->model_heads = architecture->heads;
+    config->vocabulary = tensor_row_count(file, "token_embd.weight");
+    if (config->token_types) config->token_types = tensor_row_count(file, "token_types.weight");
+    if (!config->vocabulary) FAIL(E_NOT_FOUND, "tensor 'token_embd.weight' is missing or no matrix");
+    if (!config->heads || config->heads > config->width || config->width % config->heads)
+        FAIL(E_SHAPE, "%s.embedding_length %zu is not a multiple of attention.head_count %zu", architecture->name,
+             config->width, config->heads);
+    if (!config->head_width) config->head_width = config->width / config->heads;
+    if (!config->key_value_heads) config->key_value_heads = config->heads;
+    if (architecture->heads) config->tied = !gguf_tensor(file, "output.weight");
+    if (gguf_find(file, "tokenizer.ggml.padding_token_id")) {
+        TRY(gguf_u64(file, "tokenizer.ggml.padding_token_id", &pad));
+        if (pad < config->vocabulary) config->pad_id = (int32_t)pad;
+    }
+    TRY(check_rotary(file, architecture->name, config));
+    TRY(model_config_check(config));
+    *interleaved = architecture->interleaved ? config->head_width : 0;
+out:
+    return status;
+}
+
+/* GGUF's names by part; those of a block follow "blk.N.". A norm's place decides its name. */
+static const char *part_name(enum part part, bool norm_first) {
+    switch (part) {
+    case PART_TOKENS: return "token_embd";
+    case PART_POSITIONS: return "position_embd";
+    case PART_TYPES: return "token_types";
+    case PART_EMBEDDING_NORM: return "token_embd_norm";
+    case PART_QUERY: return "attn_q";
+    case PART_KEY: return "attn_k";
+    case PART_VALUE: return "attn_v";
+    case PART_ATTENTION_OUTPUT: return "attn_output";
+    case PART_ATTENTION_NORM: return norm_first ? "attn_norm" : "attn_output_norm";
+    case PART_UP: return "ffn_up";
+    case PART_GATE: return "ffn_gate";
+    case PART_DOWN: return "ffn_down";
+    case PART_FEED_FORWARD_NORM: return norm_first ? "ffn_norm" : "layer_output_norm";
+    case PART_FINAL_NORM: return "output_norm";
+    case PART_HEAD: return "output";
+    default: return NULL;
+    }
+}
+
+int gguf_place(const struct layout_entry *entry, const struct model_config *config, char name[MODEL_NAME_BYTES],
+               struct value_place *place) {
+    int status = 0;
+    enum part part = entry->row->part;
+    const char *ending = entry->bias ? "bias" : "weight", *stem = part_name(part, config->norm_first);
+
+    if (!stem) FAIL(E_UNSUPPORTED, "GGUF has no name for '%s'", entry->name);
+    if (part >= PART_QUERY && part <= PART_VALUE && strcmp(config->family, "gpt2") == 0) {
+        stem = "attn_qkv";
+        place->first = (size_t)(part - PART_QUERY) * place->total;
+        place->total *= 3;
+    }
+    if (entry->block >= 0) snprintf(name, MODEL_NAME_BYTES, "blk.%d.%s.%s", entry->block, stem, ending);
+    else snprintf(name, MODEL_NAME_BYTES, "%s.%s", stem, ending);
+out:
+    return status;
+}
