@@ -70,9 +70,9 @@ struct parameter {
     enum parameter_kind kind;
     size_t rows, columns;            /* a vector has rows 1 */
     float *value;                    /* (rows, columns); in the model's arena, or read-only in the mapped file */
+    float *gradient;                 /* NULL unless training */
     const struct value_place *place; /* where rows are decoded from when value is NULL: in a model that is not editable,
                                       * matrices of a file in 16 bits or blocks; see parameter_rows */
-    float *gradient;                 /* NULL unless training */
 };
 
 enum linear_role {

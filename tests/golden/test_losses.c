@@ -80,7 +80,7 @@ static void check_trace(const char *name) {
     const struct tensor *grads = golden_tensor(&file, "grads");
     size_t steps = grads->shape[0], n = grads->shape[1];
     float *value = calloc(2 * n, sizeof(float)), *gradient = value + n;
-    struct parameter parameter = {"p", PARAMETER_MATRIX, 1, n, value, gradient};
+    struct parameter parameter = {"p", PARAMETER_MATRIX, 1, n, value, gradient, NULL};
     struct model model = {.parameters = &parameter, .parameter_count = 1};
 
     memcpy(value, golden_tensor(&file, "start")->data, n * sizeof(float));

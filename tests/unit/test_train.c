@@ -330,7 +330,7 @@ static void test_errors(void **state) {
 
 static void test_clipping(void **state) {
     float value[3] = {1, 2, 3}, gradient[3] = {30, 0, 40};
-    struct parameter parameter = {"p", PARAMETER_VECTOR, 1, 3, value, gradient};
+    struct parameter parameter = {"p", PARAMETER_VECTOR, 1, 3, value, gradient, NULL};
     struct model model = {.parameters = &parameter, .parameter_count = 1};
     struct optimizer optimizer;
     double norm;
