@@ -57,9 +57,12 @@ static bool place_is_view(const struct value_place *place) {
            (uintptr_t)place->tensor->data % sizeof(float) == 0;
 }
 
-/* Whether the values can be read from the mapped tensor row by row whenever they are needed. */
-static bool place_is_rows(const struct value_place *place, const struct parameter *parameter) {
-    return !place->transposed && !strstr(parameter->name, "position") && parameter->kind != PARAMETER_VECTOR;
+/* Whether the values can stay in the mapped tensor until they are needed: matrices that are multiplied, and the token
+ * embedding, which is read by rows. */
+static bool place_is_rows(const struct model *model, const struct value_place *place,
+                          const struct parameter *parameter) {
+    return !place->transposed &&
+           (parameter->kind == PARAMETER_MATRIX || parameter == model_part(model, PART_TOKENS)->weight);
 }
 
 void place_rows(const struct value_place *place, size_t begin, size_t end, float *out) {
@@ -184,7 +187,7 @@ int model_read_values(struct model *model, const struct value_source *source, bo
         size_t row = parameter->kind == PARAMETER_VECTOR ? 1 : parameter->columns;
         if (!editable && place_is_view(place)) /* read-only: editable is false */
             parameter->value = (float *)(uintptr_t)place->tensor->data + place->first * row;
-        else if (!editable && place_is_rows(place, parameter)) parameter->place = place;
+        else if (!editable && place_is_rows(model, place, parameter)) parameter->place = place;
         else bytes += size_round_up(parameter->rows * parameter->columns * sizeof(float), MEMORY_ALIGN);
     }
     TRY(arena_open_raw(&model->arena, bytes));
