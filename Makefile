@@ -228,6 +228,14 @@ models: ## fetch MiniLM-L6 and SmolLM2-135M into models/ (176 MB; see DEVELOPERS
 peers: ## the Python environment that comparisons with peers use (PEERS_VENV=DIR: one that exists)
 	@PEERS_VENV='$(PEERS_VENV)' tools/peers.sh
 
+PEERS_PYTHON = $(or $(PEERS_VENV),build/peers)/bin/python
+BENCH_PEERS ?=
+bench-peers: $(BUILD)/tests/bench/bench_model ## ours beside ONNX Runtime, torch and llama.cpp (idle machine; BENCH_PEERS="--check", "--only prefill")
+	@tools/models.sh
+	@PEERS_VENV='$(PEERS_VENV)' tools/peers.sh
+	@$(PEERS_PYTHON) tests/peers/prepare.py models $(or $(DATA),../shared/data) build/bench_peers >build/bench_peers.log 2>&1 || { tail -n 20 build/bench_peers.log; exit 1; }
+	@$(PEERS_PYTHON) tests/peers/bench_peers.py $(BENCH_PEERS) $(BUILD)/tests/bench/bench_model models build/bench_peers
+
 install: $(RUNEXP) ## install runexp, configs, plots and headers under DESTDIR/PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/shrinklab/configs $(DESTDIR)$(PREFIX)/share/shrinklab/plots $(DESTDIR)$(PREFIX)/include/shrinklab
 	install -m 755 $(RUNEXP) $(DESTDIR)$(PREFIX)/bin/runexp
@@ -243,4 +251,4 @@ clean: ## remove build/
 	rm -rf build
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
-.PHONY: all help deps test test-kernels test-none test-long test-only test-golden test-san bench lint fuzz demo models peers install uninstall clean plugin tests-build FORCE
+.PHONY: all help deps test test-kernels test-none test-long test-only test-golden test-san bench lint fuzz demo models peers bench-peers install uninstall clean plugin tests-build FORCE
