@@ -1,5 +1,6 @@
-/* CPU features by CPUID and XGETBV: a flag is set when the CPU has the instructions and the operating
- * system saves their registers. Leaves and bits: Intel SDM volume 2A, CPUID. No flags off x86-64.
+/* x86-64: CPU features by CPUID and XGETBV: a flag is set when the CPU has the instructions and the operating
+ * system saves their registers. Leaves and bits: Intel SDM volume 2A, CPUID. aarch64: what the kernel tells every
+ * process (getauxval). No flags elsewhere.
  */
 #include "base/cpu.h"
 
@@ -18,6 +19,8 @@ static const struct {
     {CPU_AMX_INT8, "amx_int8"},
     {CPU_AMX_BF16, "amx_bf16"},
     {CPU_AVXVNNI, "avxvnni"},
+    {CPU_NEON, "neon"},
+    {CPU_DOTPROD, "dotprod"},
 };
 
 static char model[64] = "unknown";
@@ -79,6 +82,18 @@ static void model_read(void) {
     model[length] = 0;
     if (!length) strcpy(model, "unknown");
 }
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+uint32_t cpu_detect(void) {
+    unsigned long offered = getauxval(AT_HWCAP);
+    uint32_t flags = 0;
+    if (offered & HWCAP_ASIMD) flags |= CPU_NEON;
+    if (offered & HWCAP_ASIMDDP) flags |= CPU_DOTPROD;
+    return flags;
+}
+static void model_read(void) {}
 #else
 uint32_t cpu_detect(void) { return 0; }
 static void model_read(void) {}

@@ -1,5 +1,5 @@
 /* Fills the dispatch table: C versions first, then every variant whose flags are all there, in the order
- * of X86_VARIANTS, so that the newest instruction set wins. */
+ * of their list, so that the newest instruction set wins. */
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
 
@@ -13,11 +13,9 @@ struct kernel_counters kernel_counters;
 void kernels_fill(struct kernels *table, uint32_t flags) {
 #define USE_C(name, contract) table->name = name##_c;
     KERNELS(USE_C)
-#if defined(__x86_64__)
-#define USE_X86(name, contract, isa, needs)                                                                            \
+#define USE_VARIANT(name, contract, isa, needs)                                                                        \
     if ((flags & (needs)) == (needs)) table->name = name##_##isa;
-    X86_VARIANTS(USE_X86)
-#endif
+    VARIANTS(USE_VARIANT)
     table->flags = flags;
 }
 
@@ -28,11 +26,9 @@ const char *kernels_variant(const char *kernel, uint32_t flags) {
 #define NAME_C(name, contract)                                                                                         \
     if (strcmp(kernel, #name) == 0) variant = #name "_c";
     KERNELS(NAME_C)
-#if defined(__x86_64__)
-#define NAME_X86(name, contract, isa, needs)                                                                           \
+#define NAME_VARIANT(name, contract, isa, needs)                                                                       \
     if (strcmp(kernel, #name) == 0 && (flags & (needs)) == (needs)) variant = #name "_" #isa;
-    X86_VARIANTS(NAME_X86)
-#endif
+    VARIANTS(NAME_VARIANT)
     (void)flags;
     return variant;
 }

@@ -1,5 +1,5 @@
 /* Every implementation of every kernel, declared through the contract macros (private to kernels/ and
- * its tests). A new variant is one row in X86_VARIANTS; dispatch.c does the rest. Rows of one kernel go
+ * its tests). A new variant is one row in X86_VARIANTS or ARM_VARIANTS; dispatch.c does the rest. Rows of one kernel go
  * from the oldest instruction set to the newest: the last one that the flags allow is used. */
 #ifndef VARIANTS_H
 #define VARIANTS_H
@@ -52,11 +52,41 @@
     X(adamw, KERNEL_ADAMW, avx2, NEEDS_AVX2)                                                                           \
     X(adamw, KERNEL_ADAMW, avx512, NEEDS_AVX512)
 
+#define NEEDS_NEONDOTPROD (CPU_NEON | CPU_DOTPROD)
+
+#define ARM_VARIANTS(X)                                                                                                \
+    X(matmul_f32, KERNEL_MATMUL_F32, neon, CPU_NEON)                                                                   \
+    X(matmul_f16, KERNEL_MATMUL_F16, neon, CPU_NEON)                                                                   \
+    X(widen_f16, KERNEL_WIDEN_F16, neon, CPU_NEON)                                                                     \
+    X(quantize_s8, KERNEL_QUANTIZE_S8, neon, CPU_NEON)                                                                 \
+    X(matmul_s8, KERNEL_MATMUL_S8, neon, CPU_NEON)                                                                     \
+    X(matmul_s8, KERNEL_MATMUL_S8, neondotprod, NEEDS_NEONDOTPROD)                                                     \
+    X(matmul_u4, KERNEL_MATMUL_U4, neon, CPU_NEON)                                                                     \
+    X(matmul_u4, KERNEL_MATMUL_U4, neondotprod, NEEDS_NEONDOTPROD)                                                     \
+    X(gelu, KERNEL_GELU, neon, CPU_NEON)                                                                               \
+    X(gelu_tanh, KERNEL_GELU_TANH, neon, CPU_NEON)                                                                     \
+    X(silu_gate, KERNEL_SILU_GATE, neon, CPU_NEON)                                                                     \
+    X(gelu_backward, KERNEL_GELU_BACKWARD, neon, CPU_NEON)                                                             \
+    X(softmax, KERNEL_SOFTMAX, neon, CPU_NEON)                                                                         \
+    X(layer_norm, KERNEL_LAYER_NORM, neon, CPU_NEON)                                                                   \
+    X(rms_norm, KERNEL_RMS_NORM, neon, CPU_NEON)                                                                       \
+    X(add, KERNEL_ADD, neon, CPU_NEON)                                                                                 \
+    X(adamw, KERNEL_ADAMW, neon, CPU_NEON)
+
+/* Those of the machine that is compiled for. */
+#if defined(__x86_64__)
+#define VARIANTS X86_VARIANTS
+#elif defined(__aarch64__)
+#define VARIANTS ARM_VARIANTS
+#else
+#define VARIANTS(X)
+#endif
+
 #define VARIANT_DECLARE_C(name, contract) contract(name##_c);
 KERNELS(VARIANT_DECLARE_C)
 #undef VARIANT_DECLARE_C
-#define VARIANT_DECLARE_X86(name, contract, isa, needs) contract(name##_##isa);
-X86_VARIANTS(VARIANT_DECLARE_X86)
-#undef VARIANT_DECLARE_X86
+#define VARIANT_DECLARE(name, contract, isa, needs) contract(name##_##isa);
+VARIANTS(VARIANT_DECLARE)
+#undef VARIANT_DECLARE
 
 #endif

@@ -17,7 +17,8 @@
 #define CASES 120
 
 /* From nothing upward: each set adds what the next generation of CPUs has. */
-static const uint32_t levels[] = {0, NEEDS_AVX2, NEEDS_AVX512, NEEDS_AVX512VNNI, NEEDS_AVX512BF16};
+static const uint32_t levels[] = {0,        NEEDS_AVX2,       NEEDS_AVX512, NEEDS_AVX512VNNI, NEEDS_AVX512BF16,
+                                  CPU_NEON, NEEDS_NEONDOTPROD};
 
 static void check_level(size_t level) {
     struct kernels table;
@@ -44,6 +45,8 @@ static void avx2_versions_keep_the_contract(void **state) { (void)state, check_l
 static void avx512_versions_keep_the_contract(void **state) { (void)state, check_level(2); }
 static void vnni_versions_keep_the_contract(void **state) { (void)state, check_level(3); }
 static void bf16_versions_keep_the_contract(void **state) { (void)state, check_level(4); }
+static void neon_versions_keep_the_contract(void **state) { (void)state, check_level(5); }
+static void dotprod_versions_keep_the_contract(void **state) { (void)state, check_level(6); }
 
 static void table_starts_with_c(void **state) {
     (void)state;
@@ -64,6 +67,11 @@ static void variant_names_follow_the_flags(void **state) {
     assert_string_equal(kernels_variant("matmul_s8", NEEDS_AVX512VNNI), "matmul_s8_avx512vnni");
     assert_string_equal(kernels_variant("matmul_s8", CPU_AVX512VNNI), "matmul_s8_c");
     assert_string_equal(kernels_variant("softmax", NEEDS_AVX512), "softmax_avx512");
+#elif defined(__aarch64__)
+    assert_string_equal(kernels_variant("matmul_s8", CPU_NEON), "matmul_s8_neon");
+    assert_string_equal(kernels_variant("matmul_s8", NEEDS_NEONDOTPROD), "matmul_s8_neondotprod");
+    assert_string_equal(kernels_variant("matmul_s8", CPU_DOTPROD), "matmul_s8_c");
+    assert_string_equal(kernels_variant("softmax", NEEDS_NEONDOTPROD), "softmax_neon");
 #endif
 }
 
@@ -122,6 +130,8 @@ int main(void) {
         cmocka_unit_test(avx512_versions_keep_the_contract),
         cmocka_unit_test(vnni_versions_keep_the_contract),
         cmocka_unit_test(bf16_versions_keep_the_contract),
+        cmocka_unit_test(neon_versions_keep_the_contract),
+        cmocka_unit_test(dotprod_versions_keep_the_contract),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

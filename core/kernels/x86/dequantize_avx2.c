@@ -1,4 +1,5 @@
 /* dequantize.inc in vectors of 8, with F16C for the scales. */
+#if defined(__x86_64__)
 #include "kernels/dequantize.h"
 
 #include <immintrin.h>
@@ -21,3 +22,6 @@ static void f16_avx2(size_t blocks, const uint8_t *bytes, float *out) {
 #define VARIANT(name) name##_avx2
 #define HALF half_at
 #include "kernels/dequantize.inc"
+#else
+typedef int empty_translation_unit;
+#endif
