@@ -8,7 +8,7 @@
  * - prefill T: one prompt of T tokens, logits of its last token (value: the largest logit)
  * - decode P N: N greedy tokens after a prompt of P tokens, which is not timed (value: the last id)
  * - perplexity W T: W windows of T tokens (value: mean negative log-likelihood of the first window, nats per token)
- * - load: open and prepare the model once more (value: 0)
+ * - load: open and prepare the model once more, with its tokenizer (value: 0)
  * - top T K: K lines "= id logit" of the last token of a prompt of T, best first, then an answer; not timed
  * - vector T: the mean-pooled unit embedding of T tokens, a line "= value" per component, then an answer; not timed
  * - peaks: value: best multiply-adds*2 per second of f32 products; weight_bytes: bytes per second read
@@ -21,6 +21,7 @@
 #include "machine_peaks.h"
 #include "model/kv_cache.h"
 #include "model/model.h"
+#include "text/tokenizer.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -178,11 +179,14 @@ out:
 static int run_load(struct bench *bench, struct answer *answer) {
     int status = 0;
     struct model model = {0};
+    struct tokenizer *tokenizer = NULL;
     uint64_t start = now_ns();
     TRY(model_open(&model, bench->path, false));
     TRY(model_prepare_as(&model, bench->backend, bench->storage));
+    TRY(tokenizer_open(&tokenizer, bench->path));
     answer->ns = now_ns() - start;
 out:
+    tokenizer_free(tokenizer);
     model_close(&model);
     return status;
 }
