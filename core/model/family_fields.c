@@ -113,7 +113,8 @@ static bool value_matches(const struct json *node, const char *values) {
     const char *text = value_text(node);
     while (*values) {
         size_t length = strcspn(values, "|");
-        if (node->type == JSON_NUMBER && strtod(text, NULL) == strtod(values, NULL)) return true;
+        bool number = node->type == JSON_NUMBER && *values >= '0' && *values <= '9';
+        if (number && strtod(text, NULL) == strtod(values, NULL)) return true;
         if (strlen(text) == length && memcmp(text, values, length) == 0) return true;
         values += length + (values[length] == '|');
     }

@@ -36,6 +36,7 @@ static void test_refusals(void **state) {
         {"{" DISTILBERT ",\"activation\":\"relu\"}", "activation relu"},
         {"{" GPT2 ",\"architectures\":[\"GPT2LMHeadModel\"],\"n_ctx\":16,\"activation_function\":\"gelu_new\"}", NULL},
         {"{" GPT2 ",\"activation_function\":\"relu\"}", "activation_function relu"},
+        {"{" GPT2 ",\"activation_function\":0}", "activation_function 0"},
         {"{" GPT2 ",\"scale_attn_by_inverse_layer_idx\":true}", "scale_attn_by_inverse_layer_idx true"},
         {"{" GPT2 ",\"scale_attn_weights\":false}", "scale_attn_weights false"},
         {"{" GPT2 ",\"reorder_and_upcast_attn\":true}", "reorder_and_upcast_attn true"},
