@@ -46,6 +46,9 @@ int tokenizer_from_gguf(struct tokenizer **tokenizer, const struct gguf *file) {
     *tokenizer = NULL;
     TRY(gguf_text(file, "tokenizer.ggml.model", &model, &bytes));
     if (bytes == 4 && memcmp(model, "gpt2", 4) == 0) return byte_bpe_read_gguf(tokenizer, file);
+    if (bytes == 5 && memcmp(model, "llama", 5) == 0)
+        return sentencepiece_read_gguf(tokenizer, file, TOKENIZER_SENTENCE_BPE);
+    if (bytes == 2 && memcmp(model, "t5", 2) == 0) return sentencepiece_read_gguf(tokenizer, file, TOKENIZER_UNIGRAM);
     FAIL(E_UNSUPPORTED, "tokenizer.ggml.model '%.*s' is not supported", (int)(bytes < 100 ? bytes : 100), model);
 out:
     return status;

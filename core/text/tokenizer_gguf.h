@@ -11,5 +11,6 @@ struct gguf;
 int tokenizer_gguf_frame(struct tokenizer *tokenizer, const struct gguf *file, bool begin);
 
 int byte_bpe_read_gguf(struct tokenizer **tokenizer, const struct gguf *file);
+int sentencepiece_read_gguf(struct tokenizer **tokenizer, const struct gguf *file, enum tokenizer_kind kind);
 
 #endif

@@ -12,20 +12,6 @@
 #include "base/memory.h"
 #include "text/tokenizer.h"
 
-static int open_any(struct tokenizer **tokenizer, const char *path) {
-    int status = 0;
-    char *bytes = NULL;
-    size_t count;
-    const char *dot = strrchr(path, '.');
-    *tokenizer = NULL;
-    if (!dot || strcmp(dot, ".model") != 0) return tokenizer_load(tokenizer, path);
-    TRY(file_read(path, 1u << 28, &bytes, &count));
-    TRY(tokenizer_parse_sentencepiece(tokenizer, bytes, count));
-out:
-    memory_release(bytes);
-    return status;
-}
-
 static int print_text(const struct tokenizer *tokenizer, const char *text, size_t bytes, bool special, bool literal) {
     int status = 0;
     struct encoding encoding = {.with_offsets = true};
@@ -111,7 +97,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "tokenize_main [--special] [--literal] FILE, or --time FILE TEXT\n");
         return 2;
     }
-    int status = open_any(&tokenizer, names[0]);
+    int status = tokenizer_open(&tokenizer, names[0]);
     if (status == 0) status = timed ? print_speed(tokenizer, names[1]) : print_texts(tokenizer, special, literal);
     if (status < 0) fprintf(stderr, "%s: %s\n", names[0], error_text());
     tokenizer_free(tokenizer);

@@ -14,6 +14,8 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "gguf_writer.h"
+#include "scratch_file.h"
 #include "sentencepiece_writer.h"
 #include "text/tokenizer.h"
 
@@ -363,6 +365,65 @@ static void places_in_the_text(void **state) {
     free(blob);
 }
 
+/* The same pieces in a GGUF file; `missing` leaves one of its three arrays out. */
+static void write_gguf(const struct sentencepiece_writer *pieces, const char *path, const char *missing) {
+    static const char *const keys[] = {"tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"};
+    static const enum gguf_type types[] = {GGUF_STRING, GGUF_F32, GGUF_I32};
+    struct gguf_writer writer = {0};
+    put_header(&writer, 3, 0, 5 - (missing != NULL));
+    put_text(&writer, "tokenizer.ggml.model", pieces->model_type == WRITER_BPE ? "llama" : "t5");
+    put_u32(&writer, "tokenizer.ggml.bos_token_id", 1);
+    for (int k = 0; k < 3; k++) {
+        if (missing && strcmp(missing, keys[k]) == 0) continue;
+        put_string(&writer, keys[k]);
+        put_whole(&writer, GGUF_ARRAY, 4);
+        put_whole(&writer, types[k], 4);
+        put_whole(&writer, pieces->count, 8);
+        for (size_t i = 0; i < pieces->count; i++) {
+            if (k == 0) put_string(&writer, pieces->pieces[i].text);
+            if (k == 1) put_bytes(&writer, &pieces->pieces[i].score, 4);
+            if (k == 2) put_whole(&writer, (uint64_t)pieces->pieces[i].type, 4);
+        }
+    }
+    put_padding(&writer, 32);
+    write_whole_file(path, writer.bytes, writer.count);
+    gguf_writer_close(&writer);
+}
+
+static void gguf_says_the_same(void **state) {
+    (void)state;
+    char path[128];
+    scratch_file(path, ".gguf", "");
+    for (int kind = WRITER_UNIGRAM; kind <= WRITER_BPE; kind++) {
+        struct sentencepiece_writer writer = small_bpe(true);
+        struct tokenizer *tokenizer;
+        struct encoding encoding = {0};
+        writer.model_type = kind;
+        writer.keep_spaces = true;
+        static const char *const texts[] = {S, "a", "b", "ab", S "a", "ba"};
+        for (size_t i = 0; i < 6; i++) writer_add(&writer, texts[i], -1.0f - (float)(i % 3), i == 5 ? 4 : 1);
+        struct tokenizer *model = open_model(&writer);
+        write_gguf(&writer, path, NULL);
+        if (tokenizer_open(&tokenizer, path) < 0) fail_msg("%s", error_text());
+        assert_int_equal(tokenizer_kind(tokenizer), tokenizer_kind(model));
+        char expected[1 << 12];
+        strcpy(expected, ids_text(model, " ab  \xC3\xA9 babba"));
+        assert_string_equal(ids_text(tokenizer, " ab  \xC3\xA9 babba"), expected);
+        assert_int_equal(tokenizer_append(tokenizer, "a", 1, true, true, &encoding), 0);
+        assert_true((encoding.ids[0] == 1) ==
+                    (kind == WRITER_BPE)); /* llama's begin with <s> unless the file says no */
+        encoding_close(&encoding);
+        tokenizer_free(tokenizer);
+        tokenizer_free(model);
+        write_gguf(&writer, path, "tokenizer.ggml.scores");
+        assert_int_equal(tokenizer_open(&tokenizer, path), E_FORMAT);
+        assert_non_null(strstr(error_text(), "tokenizer.ggml.scores"));
+        write_gguf(&writer, path, "tokenizer.ggml.token_type"); /* then nothing is the unknown piece */
+        assert_int_equal(tokenizer_open(&tokenizer, path), E_FORMAT);
+    }
+    scratch_remove(path);
+}
+
 /* ---- hostile files -------------------------------------------------------------------------------- */
 static void refusals(void **state) {
     (void)state;
@@ -461,6 +522,7 @@ int main(void) {
         cmocka_unit_test(unused_pieces_are_cut_again),
         cmocka_unit_test(rules_and_spaces),
         cmocka_unit_test(places_in_the_text),
+        cmocka_unit_test(gguf_says_the_same),
         cmocka_unit_test(refusals),
         cmocka_unit_test(truncated_at_every_byte),
         cmocka_unit_test(every_allocation_may_fail),
