@@ -20,6 +20,7 @@ static void close_state(struct tokenizer *tokenizer) {
     merge_table_close(&model->merges);
     memory_release(model->pieces);
     memory_release(model->unknown_surface);
+    memory_release(model->pipeline);
     memory_release(model);
 }
 
@@ -33,7 +34,7 @@ int sentencepiece_new(struct tokenizer **tokenizer, enum tokenizer_kind kind) {
     TRY(memory_take(&block, 1, sizeof(struct sentencepiece)));
     struct sentencepiece *model = block;
     (*tokenizer)->state = model;
-    model->add_dummy_prefix = model->remove_extra_spaces = model->escape_spaces = true;
+    model->add_dummy_prefix = model->remove_extra_spaces = model->escape_spaces = model->fuse_unknown = true;
     model->unknown = -1;
     for (size_t i = 0; i < 256; i++) model->byte_id[i] = -1;
     TRY(memory_string(&model->unknown_surface, " \xE2\x81\x87 "));
@@ -54,7 +55,7 @@ static int spelled_byte(const char *text, size_t bytes) {
     return high && low ? (int)(16 * (high - digits) + (low - digits)) : -1;
 }
 
-int sentencepiece_add(struct tokenizer *tokenizer, const char *text, size_t bytes, float score, uint64_t type) {
+int sentencepiece_add(struct tokenizer *tokenizer, const char *text, size_t bytes, double score, uint64_t type) {
     int status = 0;
     struct sentencepiece *model = sentencepiece_of(tokenizer);
     size_t id = tokenizer->tokens.count;
@@ -116,7 +117,8 @@ int sentencepiece_finish(struct tokenizer *tokenizer) {
     size_t count = tokenizer->tokens.count;
     void *block = NULL;
     if (!count) FAIL(E_FORMAT, "the model has no pieces");
-    if (model->unknown < 0 && !model->byte_fallback) FAIL(E_FORMAT, "the model has no unknown piece");
+    if (model->unknown < 0 && !model->byte_fallback && !model->pipeline)
+        FAIL(E_FORMAT, "the model has no unknown piece");
     for (int byte = 0; byte < 256; byte++) {
         if (model->byte_fallback && model->byte_id[byte] < 0)
             FAIL(E_FORMAT, "byte_fallback is set, but there is no piece <0x%02X>", byte);
@@ -165,7 +167,8 @@ int emit_piece(struct emitter *emitter, size_t begin, size_t end, int32_t id) {
     emitter->after_unknown = id < 0;
     if (id >= 0) return encoding_add(encoding, id, from, to);
     if (model->byte_fallback) return emit_bytes(emitter, begin, end, from, to);
-    if (!after_unknown) return encoding_add(encoding, model->unknown, from, to);
+    if (model->unknown < 0) return 0; /* tokenizer.json may have no unknown token: the character is dropped */
+    if (!after_unknown || !model->fuse_unknown) return encoding_add(encoding, model->unknown, from, to);
     if (encoding->with_offsets) encoding->end[encoding->count - 1] = (uint32_t)to;
     return 0;
 }
@@ -175,10 +178,11 @@ static int encode_segment(const struct tokenizer *tokenizer, const struct segmen
     struct normalized normalized = {.with_origin = encoding->with_offsets};
     struct emitter emitter = {.tokenizer = tokenizer, .normalized = &normalized, .encoding = encoding};
     emitter.origin = segment->origin;
+    if (sentencepiece_of(tokenizer)->pipeline) return pipeline_encode(&emitter, segment);
     TRY(sentencepiece_normalize(sentencepiece_of(tokenizer), segment->text, segment->bytes, &normalized));
     if (!normalized.count) goto out;
-    if (tokenizer->kind == TOKENIZER_SENTENCE_BPE) TRY(sentencepiece_segment_bpe(&emitter));
-    else TRY(sentencepiece_segment_unigram(&emitter));
+    if (tokenizer->kind == TOKENIZER_SENTENCE_BPE) TRY(sentencepiece_segment_bpe(&emitter, 0, normalized.count));
+    else TRY(sentencepiece_segment_unigram(&emitter, 0, normalized.count));
 out:
     normalized_close(&normalized);
     return status;

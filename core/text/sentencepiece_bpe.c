@@ -18,7 +18,7 @@
 
 /* ---- building ------------------------------------------------------------------------------------- */
 struct scored {
-    float score;
+    double score;
     uint32_t id;
 };
 
@@ -101,6 +101,7 @@ int sentencepiece_build_bpe(struct tokenizer *tokenizer) {
     struct sentencepiece *model = sentencepiece_of(tokenizer);
     const struct text_pool *tokens = &tokenizer->tokens;
     void *block = NULL;
+    bool listed = model->pipeline != NULL; /* tokenizer.json lists its merges, and their ranks are their places */
     TRY(memory_take(&block, tokens->count, sizeof(uint32_t)));
     uint32_t *ranks = block;
     TRY(rank_pieces(tokenizer, ranks));
@@ -110,7 +111,7 @@ int sentencepiece_build_bpe(struct tokenizer *tokenizer) {
         TRY(add_characters(tokenizer, text_pool_text(tokens, i), text_pool_length(tokens, i)));
         if (has_inner_space(text_pool_text(tokens, i), text_pool_length(tokens, i))) model->split = SPLIT_NEVER;
     }
-    for (uint32_t i = 0; i < tokens->count; i++)
+    for (uint32_t i = 0; i < tokens->count && !listed; i++)
         if (piece_type_spelled(model->pieces[i].type)) TRY(add_merges(tokenizer, i, ranks[i]));
     for (int byte = 0; byte < 128; byte++) {
         char character = (char)byte;
@@ -171,10 +172,10 @@ out:
 }
 
 /* Where the word ends that starts at `at`: before the next run of space symbols. */
-static size_t word_end(const struct normalized *text, size_t at) {
+static size_t word_end(const struct normalized *text, size_t at, size_t end) {
     bool inside = false;
-    for (; at < text->count; at++) {
-        bool space = (uint8_t)text->text[at] == 0xE2 && text->count - at >= SPACE_BYTES &&
+    for (; at < end; at++) {
+        bool space = (uint8_t)text->text[at] == 0xE2 && end - at >= SPACE_BYTES &&
                      memcmp(text->text + at, SPACE_SYMBOL, SPACE_BYTES) == 0;
         if (space && inside) break;
         if (space) at += SPACE_BYTES - 1;
@@ -189,6 +190,10 @@ static int segment_word(struct bpe_run *run, size_t end) {
     const struct sentencepiece *model = sentencepiece_of(tokenizer);
     const char *text = run->emitter->normalized->text;
     size_t count = 0, left;
+    if (model->ignore_merges) {
+        uint32_t whole = text_pool_find(&tokenizer->tokens, text + run->at, end - run->at);
+        if (whole != MAP_NONE) return emit_symbol(run, whole, 0);
+    }
     if (end - run->at > run->capacity) {
         void *block = run->symbols;
         TRY(memory_resize(&block, end - run->at, sizeof *run->symbols));
@@ -204,11 +209,11 @@ out:
     return status;
 }
 
-int sentencepiece_segment_bpe(struct emitter *emitter) {
+int sentencepiece_segment_bpe(struct emitter *emitter, size_t begin, size_t end) {
     int status = 0;
     const struct sentencepiece *model = sentencepiece_of(emitter->tokenizer);
     const struct normalized *text = emitter->normalized;
-    struct bpe_run run = {.emitter = emitter};
+    struct bpe_run run = {.emitter = emitter, .at = begin};
     void *block = NULL;
     if (model->has_unused) {
         size_t count = emitter->tokenizer->tokens.count;
@@ -216,8 +221,7 @@ int sentencepiece_segment_bpe(struct emitter *emitter) {
         run.origins = block;
         for (size_t i = 0; i < count; i++) run.origins[i].left = MAP_NONE;
     }
-    while (run.at < text->count)
-        TRY(segment_word(&run, model->split == SPLIT_NEVER ? text->count : word_end(text, run.at)));
+    while (run.at < end) TRY(segment_word(&run, model->split == SPLIT_NEVER ? end : word_end(text, run.at, end)));
 out:
     memory_release(run.symbols);
     memory_release(run.origins);

@@ -67,10 +67,51 @@ out:
     return status;
 }
 
-int sentencepiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
+/* As Hugging Face's ByteFallback: a run of byte tokens is text only when all of it is. */
+static int put_bytes_whole(const struct tokenizer *tokenizer, const int32_t *ids, size_t begin, size_t end,
+                           struct output *output) {
+    int status = 0;
+    size_t from = output->count, at;
+    TRY(put_bytes(tokenizer, ids, begin, end, output));
+    if (output->count - from == end - begin) goto out; /* no U+FFFD has taken one byte's place */
+    for (at = begin, output->count = from; at < end; at++) TRY(put(output, REPLACEMENT, REPLACEMENT_BYTES));
+out:
+    return status;
+}
+
+/* Special tokens dropped, space symbols to blanks, and what the decoder drops in front. */
+static int decode_pipeline(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, struct output *output) {
     int status = 0;
     const struct sentencepiece *model = sentencepiece_of(tokenizer);
-    struct output output = {0};
+    bool first = true;
+    for (size_t i = 0, next; i < count; i = next) {
+        const char *piece = text_pool_text(&tokenizer->tokens, (size_t)ids[i]);
+        size_t bytes = text_pool_length(&tokenizer->tokens, (size_t)ids[i]);
+        next = i + 1;
+        if (tokenizer->special[ids[i]]) continue;
+        if (model->pieces[ids[i]].type == PIECE_BYTE && model->pipeline->decode_bytes) {
+            while (next < count && model->pieces[ids[next]].type == PIECE_BYTE) next++;
+            TRY(put_bytes_whole(tokenizer, ids, i, next, output));
+        } else {
+            bool drop = first && model->pipeline->strip == STRIP_FIRST_TOKEN;
+            while (drop && bytes >= SPACE_BYTES && memcmp(piece, SPACE_SYMBOL, SPACE_BYTES) == 0) {
+                piece += SPACE_BYTES;
+                bytes -= SPACE_BYTES;
+            }
+            TRY(put_piece(output, piece, bytes));
+        }
+        first = false;
+    }
+    if (model->pipeline->strip == STRIP_ONE_BLANK && output->count && *output->text == ' ')
+        memmove(output->text, output->text + 1, --output->count);
+out:
+    return status;
+}
+
+/* SentencePiece's own way. */
+static int decode_plain(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, struct output *output) {
+    int status = 0;
+    const struct sentencepiece *model = sentencepiece_of(tokenizer);
     bool at_start = model->add_dummy_prefix || model->remove_extra_spaces; /* a space would be the one in front */
     size_t bytes_from = 0;
     for (size_t i = 0; i < count; i++) {
@@ -78,12 +119,12 @@ int sentencepiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, 
         const char *piece = text_pool_text(&tokenizer->tokens, (size_t)ids[i]);
         size_t bytes = text_pool_length(&tokenizer->tokens, (size_t)ids[i]);
         if (type == PIECE_BYTE) continue;
-        TRY(put_bytes(tokenizer, ids, bytes_from, i, &output));
+        TRY(put_bytes(tokenizer, ids, bytes_from, i, output));
         bytes_from = i + 1;
-        if (output.count) at_start = false;
+        if (output->count) at_start = false;
         if (type == PIECE_CONTROL) continue;
         if (type == PIECE_UNKNOWN) {
-            TRY(put(&output, model->unknown_surface, strlen(model->unknown_surface)));
+            TRY(put(output, model->unknown_surface, strlen(model->unknown_surface)));
             continue;
         }
         if (at_start && bytes >= SPACE_BYTES && memcmp(piece, SPACE_SYMBOL, SPACE_BYTES) == 0) {
@@ -91,9 +132,18 @@ int sentencepiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, 
             bytes -= SPACE_BYTES;
             at_start = model->remove_extra_spaces; /* then all spaces in front go */
         }
-        TRY(put_piece(&output, piece, bytes));
+        TRY(put_piece(output, piece, bytes));
     }
-    TRY(put_bytes(tokenizer, ids, bytes_from, count, &output));
+    TRY(put_bytes(tokenizer, ids, bytes_from, count, output));
+out:
+    return status;
+}
+
+int sentencepiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
+    int status = 0;
+    struct output output = {0};
+    if (sentencepiece_of(tokenizer)->pipeline) TRY(decode_pipeline(tokenizer, ids, count, &output));
+    else TRY(decode_plain(tokenizer, ids, count, &output));
     TRY(put(&output, "", 1));
     *text = output.text;
     output.text = NULL;

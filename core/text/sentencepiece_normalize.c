@@ -14,7 +14,7 @@ void normalized_close(struct normalized *normalized) {
     *normalized = (struct normalized){0};
 }
 
-static int reserve(struct normalized *normalized, size_t more) {
+int normalized_reserve(struct normalized *normalized, size_t more) {
     int status = 0;
     if (normalized->capacity - normalized->count > more) return 0; /* origin has one entry more */
     size_t capacity = normalized->capacity + normalized->capacity / 2 + more + 64;
@@ -33,16 +33,11 @@ out:
 }
 
 /* The callers have reserved the room. */
-static void put_byte(struct normalized *normalized, char byte, size_t from) {
-    if (normalized->with_origin) normalized->origin[normalized->count] = (uint32_t)from;
-    normalized->text[normalized->count++] = byte;
-}
-
 static void put_space(struct normalized *normalized, bool escape, size_t from) {
     if (!escape) {
-        put_byte(normalized, ' ', from);
+        normalized_put(normalized, ' ', from);
     } else {
-        for (size_t i = 0; i < SPACE_BYTES; i++) put_byte(normalized, SPACE_SYMBOL[i], from);
+        for (size_t i = 0; i < SPACE_BYTES; i++) normalized_put(normalized, SPACE_SYMBOL[i], from);
     }
 }
 
@@ -89,22 +84,22 @@ int sentencepiece_normalize(const struct sentencepiece *model, const char *text,
         at += prefix.used;
     }
     if (at == bytes) return 0;
-    TRY(reserve(normalized, bytes - at + bytes / 2));
+    TRY(normalized_reserve(normalized, bytes - at + bytes / 2));
     if (model->add_dummy_prefix && !model->space_as_suffix) put_space(normalized, model->escape_spaces, at);
     bool after_space = model->remove_extra_spaces;
     while (at < bytes) {
         struct prefix prefix = normalize_prefix(model, text + at, bytes - at);
-        TRY(reserve(normalized, SPACE_BYTES * (prefix.bytes + 1)));
+        TRY(normalized_reserve(normalized, SPACE_BYTES * (prefix.bytes + 1)));
         for (; after_space && prefix.bytes && *prefix.text == ' '; prefix.text++) prefix.bytes--;
         for (size_t i = 0; i < prefix.bytes; i++) {
             if (prefix.text[i] == ' ') put_space(normalized, model->escape_spaces, at);
-            else put_byte(normalized, prefix.text[i], at);
+            else normalized_put(normalized, prefix.text[i], at);
         }
         if (prefix.bytes) after_space = model->remove_extra_spaces && prefix.text[prefix.bytes - 1] == ' ';
         at += prefix.used;
     }
     if (model->remove_extra_spaces) drop_trailing_spaces(model, normalized, &at);
-    TRY(reserve(normalized, SPACE_BYTES));
+    TRY(normalized_reserve(normalized, SPACE_BYTES));
     if (model->add_dummy_prefix && model->space_as_suffix) put_space(normalized, model->escape_spaces, at);
     if (normalized->with_origin) normalized->origin[normalized->count] = (uint32_t)at;
 out:

@@ -211,8 +211,12 @@ int tokenizer_parse(struct tokenizer **tokenizer, const char *json, size_t bytes
     const struct json *root = json_root(&document), *model = json_member(root, "model");
     if (root->type != JSON_OBJECT || !model) FAIL(E_FORMAT, "needs an object with a member 'model'");
     if (json_has_type(model, "WordPiece")) status = wordpiece_read_json(tokenizer, root, bytes);
+    else if (json_has_type(model, "Unigram"))
+        status = sentencepiece_read_json(tokenizer, root, bytes, TOKENIZER_UNIGRAM);
+    else if (json_has_type(model, "BPE") && json_says_yes(json_member(model, "byte_fallback")))
+        status = sentencepiece_read_json(tokenizer, root, bytes, TOKENIZER_SENTENCE_BPE);
     else if (json_has_type(model, "BPE")) status = byte_bpe_read_json(tokenizer, root, bytes);
-    else FAIL(E_UNSUPPORTED, "model.type must be \"BPE\" or \"WordPiece\"");
+    else FAIL(E_UNSUPPORTED, "model.type must be \"BPE\", \"Unigram\" or \"WordPiece\"");
 out:
     json_close(&document);
     return status;

@@ -47,5 +47,7 @@ bool merge_split(const char *text, size_t length, const char *side[2], size_t by
 /* The kinds. `bytes`: of the file, no string is longer. */
 int byte_bpe_read_json(struct tokenizer **tokenizer, const struct json *root, size_t bytes);
 int wordpiece_read_json(struct tokenizer **tokenizer, const struct json *root, size_t bytes);
+int sentencepiece_read_json(struct tokenizer **tokenizer, const struct json *root, size_t bytes,
+                            enum tokenizer_kind kind);
 
 #endif

@@ -90,9 +90,9 @@ def make_texts(data, goldens, generator):
     return [text for text in texts if b"\0" not in text]
 
 
-def ours(helper, path, texts):
+def ours(helper, path, texts, options=("--literal",)):
     request = b"".join(b"%d\n%s" % (len(text), text) for text in texts)
-    answer = subprocess.run([helper, "--literal", path], input=request, stdout=subprocess.PIPE, check=True).stdout
+    answer = subprocess.run([helper, *options, path], input=request, stdout=subprocess.PIPE, check=True).stdout
     for line in answer.decode("ascii").splitlines():
         ids, places, decoded = line.split("|")
         yield ([int(i) for i in ids.split()], [tuple(map(int, p.split("-"))) for p in places.split()],
