@@ -267,7 +267,7 @@ static void a_trie_knows_only_its_pieces(void **state) {
 static void ties_go_left_and_users_win(void **state) {
     (void)state;
     struct sentencepiece_writer writer = small_bpe(false);
-    static const char *const texts[] = {S, "a", "b", "aa", "ab", S "a", "b" S}; /* 3 .. 9 */
+    static const char *const texts[] = {S, "a", "b", "aa", "ab", (S "a"), ("b" S)}; /* 3 .. 9 */
     static const float scores[] = {-1, -2, -3, -4, -4, -5, -4};
     for (size_t i = 0; i < 7; i++) writer_add(&writer, texts[i], scores[i], 1);
     struct tokenizer *tokenizer = open_model(&writer);

@@ -349,7 +349,7 @@ static void hostile_files_are_refused(void **state) {
         {"\"type\":\"BPE\"", "\"type\":\"WordLevel\"", "model.type must be", E_UNSUPPORTED},
         {"\"type\":\"BPE\"", "\"type\":\"WordPiece\"", "normalizer of a WordPiece model", E_UNSUPPORTED},
         {"\"dropout\":null", "\"dropout\":0.1", "model.dropout is not supported", E_UNSUPPORTED},
-        {"\"byte_fallback\":false", "\"byte_fallback\":true", "model.byte_fallback is not supported", E_UNSUPPORTED},
+        {"\"byte_fallback\":false", "\"byte_fallback\":true", "pre_tokenizer must be Metaspace", E_UNSUPPORTED},
         {"\"end_of_word_suffix\":null", "\"end_of_word_suffix\":\"</w>\"", "model.end_of_word_suffix is not supported",
          E_UNSUPPORTED},
         {"\"normalizer\":null", "\"normalizer\":{\"type\":\"NFC\"}", "normalizer must be null or of type \"Lowercase\"",
