@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "model/family.h"
+#include "model/kv_cache.h"
 #include "model/linear_select.h"
 #include "small_model.h"
 
@@ -156,12 +157,62 @@ static void test_stored(void **state) {
     assert_int_equal(seen, 3);
 }
 
+/* Every layer's weights times its tokens, and two products per query and key that it sees. */
+static void test_work(void **state) {
+    struct model model;
+    struct model_config config = parsed("{" MISTRAL ",\"sliding_window\":3,\"num_key_value_heads\":2}");
+    int32_t ids[7] = {1, 2, 3, 4, 5, 6, 7};
+    uint32_t offset[3] = {0, 5, 7};
+    struct batch batch = {.sequences = 2, .tokens = 7, .ids = ids, .offset = offset};
+    uint64_t block = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32, pairs = (1 + 2 + 3 + 3 + 3) + (1 + 2);
+    (void)state;
+    assert_int_equal(model_create(&model, &config, 1, 0.02), 0);
+    assert_int_equal(model_attention_pairs(&config, &batch), pairs);
+    assert_int_equal(model_multiply_adds(&model, &batch), 2 * block * 7 + 2 * pairs * 2 * 32);
+    model_close(&model);
+}
+
+/* The n-th allocation fails, for every n: an error each time, nothing leaked (under ASan), nothing used. */
+static void failing_allocations(const char *json) {
+    struct model_config config = parsed(json);
+    int32_t ids[3] = {1, 2, 3}, target[3] = {2, 3, -1};
+    uint32_t offset[2] = {0, 3};
+    float nll[3];
+    bool done = false;
+    for (long n = 1; !done; n++) {
+        struct model model;
+        struct workspace workspace = {0};
+        struct model_output output;
+        struct kv_cache cache = {0};
+        struct batch batch = {.sequences = 1, .tokens = 3, .ids = ids, .offset = offset};
+        memory_fail_after(n);
+        int status = model_create(&model, &config, 1, 0.02);
+        if (status == 0) status = model_prepare_as(&model, GEMM_BUILTIN, STORAGE_F16);
+        if (status == 0) status = kv_cache_open(&cache, &model, 1, 8, CACHE_F16);
+        batch.cache = &cache;
+        if (status == 0) status = model_forward(&model, &batch, NULL, &workspace, &output);
+        if (status == 0) status = model_token_nll(&model, output.hidden, NULL, target, 3, &workspace, nll, NULL);
+        memory_fail_after(0);
+        done = status == 0;
+        if (!done) assert_int_equal(status, E_MEMORY);
+        assert_true(n < 400);
+        kv_cache_close(&cache);
+        workspace_close(&workspace);
+        model_close(&model);
+    }
+}
+
+static void test_failing_allocations(void **state) {
+    (void)state;
+    failing_allocations("{" GPT2 ",\"architectures\":[\"GPT2LMHeadModel\"]}");
+    failing_allocations("{" OPT ",\"architectures\":[\"OPTForCausalLM\"],\"word_embed_proj_dim\":16}");
+    failing_allocations("{" LLAMA ",\"architectures\":[\"LlamaForCausalLM\"]}");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_roles),
-        cmocka_unit_test(test_stored),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_values), cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_stored),   cmocka_unit_test(test_work),   cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
