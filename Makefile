@@ -181,7 +181,9 @@ QEMU_CPUS ?= cortex-a72 max
 RUNNERS := $(if $(CROSS),$(foreach c,$(QEMU_CPUS),qemu-$(MACHINE)~-cpu~$(c)),)
 run_tests = $(if $(RUNNERS),set -e; for r in $(RUNNERS); do echo "== $${r//\~/ }"; RUNNER="$${r//\~/ }" tools/run_tests.sh $(BUILD) $(1); done,tools/run_tests.sh $(BUILD) $(1))
 
-GOLDEN_BIN := $(filter $(BUILD)/tests/golden/%,$(TEST_BIN))
+# The real models are too slow to emulate every time: SLOW=1 runs them too.
+EMULATED_SLOW := $(if $(CROSS),$(if $(SLOW),,%/test_minilm %/test_smollm2 %/test_real_models))
+GOLDEN_BIN := $(filter-out $(EMULATED_SLOW),$(filter $(BUILD)/tests/golden/%,$(TEST_BIN)))
 test-golden: $(GOLDEN_BIN) ## golden tests against GOLDENS=DIR
 	@export GOLDENS=$(or $(GOLDENS),../shared/goldens); $(call run_tests,$(GOLDEN_BIN))
 
