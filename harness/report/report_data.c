@@ -210,7 +210,7 @@ out:
 /* Where a row of `comparison` belongs; NULL when the page does not show it in the table. */
 static struct report_estimate *estimate_of(struct report *report, struct report_cell *cell, const char *name,
                                            int64_t batch) {
-    if (strcmp(name, "accuracy_difference") == 0) return &cell->difference;
+    if (strcmp(name, "metric_difference") == 0) return &cell->difference;
     for (size_t b = 0; b < report->batch_count; b++) {
         if (report->batch[b] != batch) continue;
         if (strcmp(name, "latency_ms") == 0) return &cell->timing[b].latency_ms;
@@ -256,7 +256,7 @@ static int quality_load(struct report *report) {
     TRY(rows_open(
         &rows, report,
         "SELECT m.unit, (SELECT MAX(o.items) FROM outcome o JOIN run q ON q.id = o.run_id WHERE q.session_id = ?1),"
-        " (SELECT MAX(k.n) FROM comparison k WHERE k.session_id = ?1 AND k.name = 'accuracy_difference')"
+        " (SELECT MAX(k.n) FROM comparison k WHERE k.session_id = ?1 AND k.name = 'metric_difference')"
         " FROM metric m JOIN run r ON r.id = m.run_id JOIN experiment e ON e.id = ?2"
         " WHERE r.session_id = ?1 AND m.name = e.primary_metric AND m.stage_id IS NULL LIMIT 1",
         0));

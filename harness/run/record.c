@@ -75,6 +75,7 @@ void record_sample(struct record *record, const struct sample_record *sample) {
         grow(record, (void **)&record->samples, &record->sample_capacity, record->run.sample_count, sizeof *slot);
     if (!slot) return;
     *slot = *sample;
+    slot->phase = record_text(record, sample->phase);
     record->run.sample_count++;
 }
 
@@ -98,12 +99,13 @@ void record_artifact(struct record *record, const struct artifact_record *artifa
     record->run.artifact = &record->artifact;
 }
 
-void record_outcome(struct record *record, size_t items, const uint8_t *correct, const int32_t *predicted,
-                    const float *nll) {
-    record->run.correct = own_copy(record, correct, items);
-    record->run.predicted = own_copy(record, predicted, items * sizeof *predicted);
-    record->run.nll = own_copy(record, nll, items * sizeof *nll);
-    record->run.items = items;
+void record_outcome(struct record *record, const char *name, enum outcome_type type, size_t items, const void *values) {
+    struct outcome_record *slot =
+        grow(record, (void **)&record->outcomes, &record->outcome_capacity, record->run.outcome_count, sizeof *slot);
+    if (!slot) return;
+    *slot = (struct outcome_record){.name = record_text(record, name), .type = type, .items = items};
+    slot->values = own_copy(record, values, items * outcome_type_bytes(type));
+    record->run.outcome_count++;
 }
 
 int record_finish(struct record *record) {
@@ -111,6 +113,7 @@ int record_finish(struct record *record) {
     record->run.metrics = record->metrics;
     record->run.samples = record->samples;
     record->run.counters = record->counters;
+    record->run.outcomes = record->outcomes;
     return record->status;
 }
 
@@ -119,6 +122,7 @@ void record_close(struct record *record) {
     memory_release(record->metrics);
     memory_release(record->samples);
     memory_release(record->counters);
+    memory_release(record->outcomes);
     option_store_close(&record->texts);
     *record = (struct record){0};
 }
@@ -168,6 +172,7 @@ void record_encode(const struct record *record, struct wire_writer *writer) {
         put_i64(writer, s->tokens);
         wire_put_u64(writer, (uint64_t)s->warmup | (uint64_t)s->outlier << 1);
         wire_put_f64(writer, s->latency_ns);
+        wire_put_text(writer, s->phase);
     }
     wire_put_u64(writer, run->counter_count);
     for (size_t i = 0; i < run->counter_count; i++) {
@@ -181,9 +186,13 @@ void record_encode(const struct record *record, struct wire_writer *writer) {
         wire_put_f64(writer, c->enabled_ns);
         wire_put_f64(writer, c->running_ns);
     }
-    wire_put_bytes(writer, run->correct, run->items);
-    wire_put_bytes(writer, run->predicted, run->items * sizeof *run->predicted);
-    wire_put_bytes(writer, run->nll, run->items * sizeof *run->nll);
+    wire_put_u64(writer, run->outcome_count);
+    for (size_t i = 0; i < run->outcome_count; i++) {
+        const struct outcome_record *o = &record->outcomes[i];
+        wire_put_text(writer, o->name);
+        wire_put_u64(writer, o->type);
+        wire_put_bytes(writer, o->values, o->items * outcome_type_bytes(o->type));
+    }
     wire_put_u64(writer, 0x656e64); /* "end": a check that both sides walked the same fields */
 }
 
@@ -234,6 +243,7 @@ int record_decode(struct record *record, struct wire_reader *reader) {
         s.warmup = flags & 1;
         s.outlier = flags & 2;
         s.latency_ns = wire_get_f64(reader);
+        s.phase = wire_get_text(reader);
         record_sample(record, &s);
     }
     count = wire_get_u64(reader);
@@ -249,16 +259,16 @@ int record_decode(struct record *record, struct wire_reader *reader) {
         c.running_ns = wire_get_f64(reader);
         record_counter(record, &c);
     }
-    size_t items, predicted_bytes, nll_bytes;
-    const uint8_t *correct = wire_get_bytes(reader, &items);
-    const void *predicted = wire_get_bytes(reader, &predicted_bytes);
-    const void *nll = wire_get_bytes(reader, &nll_bytes);
-    if (predicted_bytes != items * sizeof(int32_t) || nll_bytes != items * sizeof(float)) reader->bad = true;
-    if (!reader->bad && items) {
-        record->run.correct = own_copy(record, correct, items);
-        record->run.predicted = own_copy(record, predicted, predicted_bytes);
-        record->run.nll = own_copy(record, nll, nll_bytes);
-        record->run.items = items;
+    count = wire_get_u64(reader);
+    for (uint64_t i = 0; i < count && i < LIST_MAX && !reader->bad; i++) {
+        const char *name = wire_get_text(reader);
+        uint64_t type = wire_get_u64(reader);
+        size_t bytes;
+        const void *values = wire_get_bytes(reader, &bytes);
+        if (!name || type > OUTCOME_F32 || bytes % outcome_type_bytes((enum outcome_type)type)) reader->bad = true;
+        if (!reader->bad)
+            record_outcome(record, name, (enum outcome_type)type, bytes / outcome_type_bytes((enum outcome_type)type),
+                           values);
     }
     if (wire_get_u64(reader) != 0x656e64 || reader->bad) FAIL(E_FORMAT, "a worker's result is malformed");
     TRY(record_finish(record));

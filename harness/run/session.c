@@ -140,6 +140,8 @@ static int insert_experiment(struct session *session) {
                                        .data_hash = session->task.data_hash,
                                        .model = model,
                                        .primary_metric = e->task->primary_metric,
+                                       .primary_unit = e->task->primary_unit,
+                                       .estimator = e->task->estimator,
                                        .classes = classes,
                                        .higher_is_better = e->task->higher_is_better};
     TRY(store_experiment(session->store, &record, &session->experiment_id));

@@ -305,7 +305,9 @@ static int finish_artifact(struct builder *builder, const char *path, bool save)
     struct stat info;
     TRY(save_and_score(builder, path, save, SPLIT_TEST, &scores, &size, &simulated));
     record_scores(builder, &scores, -1);
-    record_outcome(&builder->record, scores.count, scores.correct, scores.predicted, scores.nll);
+    record_outcome(&builder->record, "correct", OUTCOME_U8, scores.count, scores.correct);
+    record_outcome(&builder->record, "predicted", OUTCOME_I32, scores.count, scores.predicted);
+    record_outcome(&builder->record, "nll", OUTCOME_F32, scores.count, scores.nll);
     TRY(hash_file(path, hash));
     if (stat(path, &info) < 0) FAIL(E_IO, "%s: %s", path, strerror(errno));
     snprintf(named, sizeof named, "%s/%s.safetensors", builder->job->artifact_dir, hash);

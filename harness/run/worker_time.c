@@ -131,8 +131,8 @@ static int latency_pass(struct timer *timer, const struct meter *meter, void *st
         TRY(forward(timer, input, &output));
         TRY(meter->stop(state));
         if (meter->read(state, &value, 1) != 1) FAIL(E_STATE, "the time meter gave no reading");
-        struct sample_record sample = {(int64_t)batch, (int64_t)i, (int64_t)input->batch.tokens,
-                                       warmup,         false,      value.value};
+        struct sample_record sample = {(int64_t)batch, (int64_t)i, (int64_t)input->batch.tokens, warmup, false,
+                                       value.value,    NULL};
         record_sample(&timer->record, &sample);
         if (!warmup) compare_classes(timer, input, &output);
     }

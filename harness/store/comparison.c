@@ -16,6 +16,7 @@
 #include "measure/statistics.h"
 #include "store/query.h"
 #include "store/rounds.h"
+#include "task/paired.h"
 
 struct cell_row {
     int64_t id, baseline_id, run_id; /* baseline_id 0: not part of this experiment; run_id 0: no ok build */
@@ -29,6 +30,7 @@ struct comparison {
     size_t cell_count, cell_capacity;
     struct round_list rounds;
     struct query insert;
+    const struct paired_estimator *estimator; /* of the primary metric; NULL: one this program does not know */
 };
 
 static int cells_read(struct comparison *c) {
@@ -83,11 +85,18 @@ out:
     return status;
 }
 
-/* The rows of one (cell, batch) whose rounds are own[0..count). */
+/* A comparison's name in a phase: "latency_ms" of the whole, "prefill_ms" of the phase prefill. */
+static void phase_name(char name[64], const char *phase, const char *of_whole, const char *of_phase) {
+    if (*phase) snprintf(name, 64, "%s_%s", phase, of_phase);
+    else snprintf(name, 64, "%s", of_whole);
+}
+
+/* The rows of one (cell, phase, batch) whose rounds are own[0..count). */
 static int timings_compare(struct comparison *c, const struct cell_row *cell, const struct round_record *own,
                            size_t count) {
     int status = 0;
     void *a_block = NULL, *b_block = NULL;
+    char name[64];
     TRY(memory_take(&a_block, count, sizeof(double)));
     TRY(memory_take(&b_block, count, sizeof(double)));
     double *a = a_block, *b = b_block;
@@ -97,21 +106,23 @@ static int timings_compare(struct comparison *c, const struct cell_row *cell, co
         a[i] = own[i].latency_ms;
         b[i] = own[i].tokens_per_s;
     }
-    TRY(comparison_add(c, cell->id, "latency_ms", batch, statistics_median_interval(a, count, c->confidence, seed), NAN,
+    phase_name(name, own->phase, "latency_ms", "ms");
+    TRY(comparison_add(c, cell->id, name, batch, statistics_median_interval(a, count, c->confidence, seed), NAN,
                        "median of round medians, percentile bootstrap"));
-    TRY(comparison_add(c, cell->id, "tokens_per_s", batch, statistics_median_interval(b, count, c->confidence, seed),
-                       NAN, "median of round medians, percentile bootstrap"));
+    phase_name(name, own->phase, "tokens_per_s", "tokens_per_s");
+    TRY(comparison_add(c, cell->id, name, batch, statistics_median_interval(b, count, c->confidence, seed), NAN,
+                       "median of round medians, percentile bootstrap"));
+    phase_name(name, own->phase, "latency_ratio", "ratio");
     if (cell->is_baseline) {
         struct interval one = {.estimate = 1, .lo = 1, .hi = 1, .n = count};
-        TRY(comparison_add(c, cell->id, "latency_ratio", batch, one, NAN, "the baseline itself"));
+        TRY(comparison_add(c, cell->id, name, batch, one, NAN, "the baseline itself"));
         goto out;
     }
     size_t theirs_count;
-    const struct round_record *theirs = rounds_find(&c->rounds, cell->baseline_id, batch, &theirs_count);
+    const struct round_record *theirs = rounds_find(&c->rounds, cell->baseline_id, own->phase, batch, &theirs_count);
     size_t pairs = rounds_pair(own, count, theirs, theirs_count, a, b);
     if (pairs > 0)
-        TRY(comparison_add(c, cell->id, "latency_ratio", batch,
-                           statistics_ratio_interval(a, b, pairs, c->confidence, seed), NAN,
+        TRY(comparison_add(c, cell->id, name, batch, statistics_ratio_interval(a, b, pairs, c->confidence, seed), NAN,
                            "paired by round, log ratio, bootstrap-t"));
 out:
     memory_release(a_block);
@@ -156,25 +167,93 @@ out:
     return status;
 }
 
-static int quality_compare(struct comparison *c, const struct cell_row *cell) {
+static void columns_release(double **columns) {
+    for (size_t i = 0; i < PAIRED_COLUMNS_MAX; i++) memory_release(columns[i]);
+}
+
+/* The columns an estimator needs, of one run; *items 0 where one is missing. */
+static int columns_read(struct comparison *c, int64_t run_id, double **columns, size_t *items) {
+    int status = 0;
+    *items = 0;
+    for (size_t i = 0; i < c->estimator->column_count; i++) {
+        size_t count = 0;
+        TRY(outcome_values(c->store, run_id, c->estimator->columns[i], &columns[i], &count));
+        if (!columns[i] || (i > 0 && count != *items)) {
+            *items = 0;
+            goto out;
+        }
+        *items = count;
+    }
+out:
+    return status;
+}
+
+/* The primary metric against the baseline's, item by item. */
+static int metric_compare(struct comparison *c, const struct cell_row *cell, const struct cell_row *baseline) {
+    int status = 0;
+    double *own[PAIRED_COLUMNS_MAX] = {0}, *other[PAIRED_COLUMNS_MAX] = {0}, p_value;
+    size_t own_items, other_items;
+    struct interval interval;
+    char method[80];
+    TRY(columns_read(c, cell->run_id, own, &own_items));
+    if (own_items == 0) goto out;
+    if (cell->is_baseline) {
+        struct interval zero = {.estimate = 0, .lo = 0, .hi = 0, .n = own_items};
+        TRY(comparison_add(c, cell->id, "metric_difference", 0, zero, 1, "the baseline itself"));
+        goto out;
+    }
+    if (!baseline || !baseline->run_id) goto out;
+    TRY(columns_read(c, baseline->run_id, other, &other_items));
+    if (other_items != own_items) goto out;
+    TRY(paired_difference(c->estimator, (const double *const *)own, (const double *const *)other, own_items,
+                          c->confidence, random_stream("quality", (uint64_t)cell->id, 0), &interval, &p_value));
+    snprintf(method, sizeof method, "%s, paired items, percentile bootstrap", c->estimator->name);
+    TRY(comparison_add(c, cell->id, "metric_difference", 0, interval, p_value, method));
+out:
+    columns_release(own);
+    columns_release(other);
+    return status;
+}
+
+/* Shares of right answers have an exact test. */
+static int accuracy_compare(struct comparison *c, const struct cell_row *cell, const struct cell_row *baseline) {
     int status = 0;
     struct outcome own = {0}, other = {0};
-    const struct cell_row *baseline = cell_find(c, cell->baseline_id);
-    if (cell->run_id == 0) goto out;
     TRY(outcome_read(c->store, cell->run_id, &own));
     if (own.items == 0) goto out;
     if (cell->is_baseline) {
         struct interval zero = {.estimate = 0, .lo = 0, .hi = 0, .n = own.items};
-        TRY(comparison_add(c, cell->id, "accuracy_difference", 0, zero, 1, "the baseline itself"));
+        TRY(comparison_add(c, cell->id, "metric_difference", 0, zero, 1, "the baseline itself"));
     } else if (baseline && baseline->run_id) {
         TRY(outcome_read(c->store, baseline->run_id, &other));
         if (other.items == own.items)
-            TRY(difference_add(c, cell->id, "accuracy_difference", own.correct, other.correct, own.items));
+            TRY(difference_add(c, cell->id, "metric_difference", own.correct, other.correct, own.items));
     }
     TRY(yardsticks_compare(c, cell, &own));
 out:
     outcome_close(&own);
     outcome_close(&other);
+    return status;
+}
+
+static int quality_compare(struct comparison *c, const struct cell_row *cell) {
+    const struct cell_row *baseline = cell_find(c, cell->baseline_id);
+    if (cell->run_id == 0 || !c->estimator) return 0;
+    if (strcmp(c->estimator->name, "accuracy") == 0) return accuracy_compare(c, cell, baseline);
+    return metric_compare(c, cell, baseline);
+}
+
+static int estimator_read(struct comparison *c) {
+    int status = 0;
+    struct query q = {0};
+    bool row;
+    TRY(query_open(&q, c->store,
+                   "SELECT e.estimator FROM session s JOIN experiment e ON e.id = s.experiment_id WHERE s.id = ?"));
+    query_integer(&q, c->session_id);
+    TRY(query_row(&q, &row));
+    if (row) c->estimator = paired_estimator_find(query_get_text(&q, 0));
+out:
+    query_close(&q);
     return status;
 }
 
@@ -193,13 +272,12 @@ int store_compare(struct store *store, int64_t session_id, double confidence) {
                    "INSERT INTO comparison (cell_id, session_id, name, batch, estimate, lo, hi, p_value, n, method)"
                    " VALUES (?,?,?,?,?,?,?,?,?,?)"));
     TRY(cells_read(&c));
+    TRY(estimator_read(&c));
     TRY(rounds_read(store, session_id, &c.rounds));
     for (size_t i = 0; i < c.rounds.count;) {
         const struct round_record *own = &c.rounds.rounds[i];
         size_t end = i;
-        while (end < c.rounds.count && c.rounds.rounds[end].cell_id == own->cell_id &&
-               c.rounds.rounds[end].batch == own->batch)
-            end++;
+        while (end < c.rounds.count && rounds_same(&c.rounds.rounds[end], own)) end++;
         const struct cell_row *cell = cell_find(&c, own->cell_id);
         if (cell) TRY(timings_compare(&c, cell, own, end - i));
         i = end;

@@ -32,8 +32,8 @@ int store_predicted(struct store *store, int64_t cell_id, int64_t session_id, in
     bool row;
     *predicted = NULL;
     TRY(query_open(&query, store,
-                   "SELECT o.items, o.predicted FROM outcome o JOIN run r ON r.id = o.run_id WHERE r.cell_id = ? AND "
-                   "r.session_id = ? AND r.kind = 'build' AND r.status = 'ok'"));
+                   "SELECT o.items, o.data FROM outcome o JOIN run r ON r.id = o.run_id WHERE r.cell_id = ? AND "
+                   "r.session_id = ? AND r.kind = 'build' AND r.status = 'ok' AND o.name = 'predicted'"));
     query_integer(&query, cell_id);
     query_integer(&query, session_id);
     TRY(query_row(&query, &row));

@@ -142,7 +142,8 @@ int store_experiment(struct store *store, const struct experiment_record *record
     if (!found) {
         TRY(query_open(&add, store,
                        "INSERT INTO experiment (name, hash, path, description, text, task, data_hash, model,"
-                       " primary_metric, higher_is_better, classes) VALUES (?,?,?,?,?,?,?,?,?,?,?)"));
+                       " primary_metric, higher_is_better, classes, primary_unit, estimator)"
+                       " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"));
         query_text(&add, record->name);
         query_text(&add, record->hash);
         query_text(&add, text_or_empty(record->path));
@@ -154,6 +155,8 @@ int store_experiment(struct store *store, const struct experiment_record *record
         query_text(&add, text_or_empty(record->primary_metric));
         query_integer(&add, record->higher_is_better);
         query_text(&add, record->classes);
+        query_text(&add, text_or_empty(record->primary_unit));
+        query_text(&add, record->estimator ? record->estimator : "accuracy");
         TRY(query_done(&add));
         *id = sqlite3_last_insert_rowid(store->db);
     }
@@ -177,7 +180,7 @@ int store_cell(struct store *store, const struct cell_record *record, int64_t *i
     if (!found) {
         TRY(query_open(&add, store,
                        "INSERT INTO cell (experiment_id, key, label, ordinal, pipeline, options, threads, seed, gemm,"
-                       " is_baseline, baseline_key) VALUES (?,?,?,?,?,?,?,?,?,?,?)"));
+                       " is_baseline, baseline_key, storage) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"));
         query_integer(&add, record->experiment_id);
         query_text(&add, record->key);
         query_text(&add, record->label);
@@ -189,6 +192,7 @@ int store_cell(struct store *store, const struct cell_record *record, int64_t *i
         query_text(&add, text_or_empty(record->gemm));
         query_integer(&add, record->is_baseline);
         query_text(&add, text_or_empty(record->baseline_key));
+        query_text(&add, record->storage ? record->storage : "f32");
         TRY(query_done(&add));
         *id = sqlite3_last_insert_rowid(store->db);
     }

@@ -153,10 +153,11 @@ static int samples_add(struct store *store, int64_t run_id, const struct sample_
     int status = 0;
     struct query q = {0};
     TRY(query_open(&q, store,
-                   "INSERT INTO sample (run_id, batch, ordinal, warmup, outlier, latency_ns, tokens)"
-                   " VALUES (?,?,?,?,?,?,?)"));
+                   "INSERT INTO sample (run_id, phase, batch, ordinal, warmup, outlier, latency_ns, tokens)"
+                   " VALUES (?,?,?,?,?,?,?,?)"));
     for (size_t i = 0; i < count; i++) {
         query_integer(&q, run_id);
+        query_text(&q, text_or_empty(samples[i].phase));
         query_integer(&q, samples[i].batch);
         query_integer(&q, samples[i].ordinal);
         query_integer(&q, samples[i].warmup);
@@ -193,16 +194,20 @@ out:
     return status;
 }
 
-static int outcome_add(struct store *store, int64_t run_id, const struct run_record *record) {
+static int outcomes_add(struct store *store, int64_t run_id, const struct outcome_record *outcomes, size_t count) {
+    static const char *const types[] = {[OUTCOME_U8] = "u8", [OUTCOME_I32] = "i32", [OUTCOME_F32] = "f32"};
     int status = 0;
     struct query q = {0};
-    TRY(query_open(&q, store, "INSERT INTO outcome (run_id, items, correct, predicted, nll) VALUES (?,?,?,?,?)"));
-    query_integer(&q, run_id);
-    query_integer(&q, (int64_t)record->items);
-    query_blob(&q, record->correct, record->items);
-    query_blob(&q, record->predicted, record->items * sizeof *record->predicted);
-    query_blob(&q, record->nll, record->items * sizeof *record->nll);
-    TRY(query_done(&q));
+    TRY(query_open(&q, store, "INSERT INTO outcome (run_id, name, type, items, data) VALUES (?,?,?,?,?)"));
+    for (size_t i = 0; i < count; i++) {
+        const struct outcome_record *outcome = &outcomes[i];
+        query_integer(&q, run_id);
+        query_text(&q, outcome->name);
+        query_text(&q, types[outcome->type]);
+        query_integer(&q, (int64_t)outcome->items);
+        query_blob(&q, outcome->values ? outcome->values : "", outcome->items * outcome_type_bytes(outcome->type));
+        TRY(query_done(&q));
+    }
 out:
     query_close(&q);
     return status;
@@ -221,7 +226,7 @@ int store_run(struct store *store, const struct run_record *record) {
     TRY(metrics_add(store, run_id, record, stage_ids));
     TRY(samples_add(store, run_id, record->samples, record->sample_count));
     TRY(counters_add(store, run_id, record->counters, record->counter_count));
-    if (record->items > 0) TRY(outcome_add(store, run_id, record));
+    TRY(outcomes_add(store, run_id, record->outcomes, record->outcome_count));
     TRY(store_commit(store));
 out:
     if (status < 0) store_rollback(store);
@@ -300,8 +305,8 @@ int store_run_copy(struct store *store, int64_t run_id, int64_t cell_id, int64_t
         "INSERT INTO counter (run_id, meter, batch, name, unit, value, reason, enabled_ns, running_ns)"
         " SELECT ?1, meter, batch, name, unit, value, reason, enabled_ns, running_ns FROM counter WHERE run_id = ?2"
         " ORDER BY id",
-        ("INSERT INTO outcome (run_id, items, correct, predicted, nll)"
-         " SELECT ?1, items, correct, predicted, nll FROM outcome WHERE run_id = ?2")};
+        "INSERT INTO outcome (run_id, name, type, items, data) SELECT ?1, name, type, items, data FROM outcome"
+        " WHERE run_id = ?2 ORDER BY id"};
     int status = 0;
     struct query q = {0};
     TRY(store_begin(store));

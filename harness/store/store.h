@@ -13,7 +13,7 @@
 
 #include <sqlite3.h>
 
-#define STORE_VERSION 1
+#define STORE_VERSION 2
 
 struct store {
     sqlite3 *db;
@@ -39,6 +39,7 @@ struct build_record {
 };
 struct experiment_record {
     const char *name, *hash, *path, *description, *text, *task, *data_hash, *model, *primary_metric, *classes;
+    const char *primary_unit, *estimator; /* NULL: "", "accuracy" */
     bool higher_is_better;
 };
 struct session_record {
@@ -52,7 +53,7 @@ struct session_record {
 };
 struct cell_record {
     int64_t experiment_id;
-    const char *key, *label, *pipeline, *options, *gemm, *baseline_key;
+    const char *key, *label, *pipeline, *options, *gemm, *baseline_key, *storage; /* storage NULL: f32 */
     int64_t ordinal, threads;
     uint64_t seed;
     bool is_baseline;
@@ -74,6 +75,7 @@ struct sample_record {
     int64_t batch, ordinal, tokens;
     bool warmup, outlier;
     double latency_ns;
+    const char *phase; /* NULL: the whole, see schema.sql */
 };
 struct counter_record {
     const char *meter, *name, *unit, *reason;
@@ -84,6 +86,16 @@ struct artifact_record {
     const char *hash, *path, *executes;
     int64_t bytes, linear_bytes, linear_f32_bytes;
     double bits_per_weight;
+};
+
+enum outcome_type { OUTCOME_U8, OUTCOME_I32, OUTCOME_F32 };
+static inline size_t outcome_type_bytes(enum outcome_type type) { return type == OUTCOME_U8 ? 1 : 4; }
+/* One value per item of the test split. */
+struct outcome_record {
+    const char *name; /* "correct", "nll", … */
+    enum outcome_type type;
+    size_t items;
+    const void *values;
 };
 
 struct run_record {
@@ -101,10 +113,8 @@ struct run_record {
     size_t sample_count;
     const struct counter_record *counters;
     size_t counter_count;
-    size_t items;
-    const uint8_t *correct;
-    const int32_t *predicted;
-    const float *nll; /* items 0: no outcome */
+    const struct outcome_record *outcomes;
+    size_t outcome_count;
 };
 
 /* Find or insert; *id is the row. E_IO with SQLite's message. */

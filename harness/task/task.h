@@ -44,6 +44,7 @@ struct task_kind {
     const char *primary_metric; /* "accuracy" */
     const char *primary_unit;   /* "frac" */
     bool higher_is_better;
+    const char *estimator; /* of the primary metric from per-item results: a name of task/paired.h */
     const struct option *options;
     size_t options_bytes;
     int (*open)(struct task *task,

@@ -360,6 +360,7 @@ const struct task_kind task_wordnet = {
     .primary_metric = "accuracy",
     .primary_unit = "frac",
     .higher_is_better = true,
+    .estimator = "accuracy",
     .options = wordnet_options,
     .options_bytes = sizeof(struct wordnet_options),
     .open = wordnet_open,

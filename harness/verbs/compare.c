@@ -162,8 +162,8 @@ static int latency_compare(struct table *table, struct store *store, const char 
     struct interval ia, ib;
     bool same_session = a->place.session == b->place.session;
     size_t a_count, b_count, pairs = 0;
-    const struct round_record *ra = rounds_find(a->rounds, a->place.cell, batch, &a_count);
-    const struct round_record *rb = rounds_find(b->rounds, b->place.cell, batch, &b_count);
+    const struct round_record *ra = rounds_find(a->rounds, a->place.cell, "", batch, &a_count);
+    const struct round_record *rb = rounds_find(b->rounds, b->place.cell, "", batch, &b_count);
     if (b_count == 0) goto out;
     TRY(stored_interval(store, a, "latency_ms", batch, &ia));
     TRY(stored_interval(store, b, "latency_ms", batch, &ib));

@@ -26,13 +26,14 @@ struct gate_cell {
     int64_t threads, size_bytes;
     double metric;    /* NaN where there is none */
     uint8_t *correct; /* [items] 0 or 1 */
-    size_t items;     /* 0: not scored item by item */
+    size_t items;     /* 0: not scored as right or wrong item by item */
     struct gate_timing *timings;
     size_t timing_count;
 };
 struct gate_results {
     char *experiment, *hash, *data_hash, *metric, *host, *cpu, *commit, *started_at, *timing_note;
     bool dirty, timing_valid, finished;
+    bool lower_is_better; /* the metric, as perplexity is */
     struct gate_cell *cells;
     size_t cell_count;
 };

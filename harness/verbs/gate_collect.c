@@ -40,7 +40,8 @@ static int session_collect(struct store *store, int64_t session, struct gate_res
     bool row;
     TRY(query_open(&q, store,
                    "SELECT e.name, e.hash, e.data_hash, e.primary_metric, h.fingerprint, h.cpu, b.git_commit,"
-                   " s.started_at, s.timing_note, b.dirty, s.timing_valid, s.ended_at IS NOT NULL"
+                   " s.started_at, s.timing_note, b.dirty, s.timing_valid, s.ended_at IS NOT NULL,"
+                   " NOT e.higher_is_better"
                    " FROM session s JOIN experiment e ON e.id = s.experiment_id JOIN host h ON h.id = s.host_id"
                    " JOIN build b ON b.id = s.build_id WHERE s.id = ?"));
     query_integer(&q, session);
@@ -53,6 +54,7 @@ static int session_collect(struct store *store, int64_t session, struct gate_res
     results->dirty = query_get_integer(&q, 9) != 0;
     results->timing_valid = query_get_integer(&q, 10) != 0;
     results->finished = query_get_integer(&q, 11) != 0;
+    results->lower_is_better = query_get_integer(&q, 12) != 0;
 out:
     query_close(&q);
     return status;

@@ -64,10 +64,23 @@ static double accuracy(const struct gate_cell *cell) {
     return (double)right / (double)cell->items;
 }
 
+/* A metric that is no share of right answers (perplexity, a correlation): judged by its relative change alone. */
+static void metric_judge(const struct judge *j, const struct gate_cell *a, const struct gate_cell *n) {
+    double percent = 100 * (n->metric - a->metric) / fabs(a->metric);
+    double gain = j->newest->lower_is_better ? -percent : percent, floor = j->rules->quality_floor_points;
+    enum gate_verdict verdict = gain < -floor ? GATE_REGRESSION : gain > floor ? GATE_IMPROVEMENT : GATE_OK;
+    line(j, verdict, "quality", a->metric, n->metric, n->metric - a->metric, "%s %+.2f %% (alarm: worse by %g %%)",
+         j->newest->metric, percent, floor);
+}
+
 static void quality_judge(const struct judge *j, const struct gate_cell *a, const struct gate_cell *n) {
     if (strcmp(j->accepted->data_hash, j->newest->data_hash) != 0 || a->items != n->items) {
         line(j, GATE_IMPOSSIBLE, "quality", a->metric, n->metric, NAN,
              "scored on other data (%zu and %zu items); accept anew", a->items, n->items);
+        return;
+    }
+    if (a->items == 0 && isfinite(a->metric) && isfinite(n->metric) && a->metric != 0) {
+        metric_judge(j, a, n);
         return;
     }
     if (a->items == 0) {

@@ -133,6 +133,9 @@ static int build_store(const struct context *c, int cell) {
                                       {"mean_nll", "nats", 2.49 - 2.4 * measured, 1},
                                       {"weight_rmse", "weight", 0.0125, 1},
                                       {"clipped_frac", "frac", NAN, 1}};
+    const struct outcome_record outcomes[] = {{"correct", OUTCOME_U8, SYNTHETIC_ITEMS, correct},
+                                              {"predicted", OUTCOME_I32, SYNTHETIC_ITEMS, predicted},
+                                              {"nll", OUTCOME_F32, SYNTHETIC_ITEMS, nll}};
     uuid_make(c, cell, "build", 0, uuid);
     struct run_record run = {.uuid = uuid,
                              .kind = "build",
@@ -153,10 +156,8 @@ static int build_store(const struct context *c, int cell) {
         run.stage_count = shapes[cell].technique ? 2 : 1;
         run.metrics = metrics;
         run.metric_count = shapes[cell].technique ? 10 : 6;
-        run.items = SYNTHETIC_ITEMS;
-        run.correct = correct;
-        run.predicted = predicted;
-        run.nll = nll;
+        run.outcomes = outcomes;
+        run.outcome_count = 3;
     }
     TRY(store_run(c->store, &run));
 out:

@@ -15,7 +15,7 @@
 static void fill(struct record *record) {
     struct artifact_record artifact = {"abc", "/x/abc.safetensors", "packed", 100, 50, 200, 8.125};
     struct stage_record stage = {"rtn", "{\"bits\":8}", 1, 12.5, false, 50, 100};
-    struct sample_record sample = {32, 7, 400, true, false, 1.5e6};
+    struct sample_record sample = {32, 7, 400, true, false, 1.5e6, "prefill"};
     struct counter_record counter = {"papi", "PAPI_TOT_INS", "events", "disabled", 1, NAN, NAN, NAN};
     const uint8_t correct[3] = {1, 0, 1};
     const int32_t predicted[3] = {4, -5, 6};
@@ -26,7 +26,9 @@ static void fill(struct record *record) {
     record_metric(record, "accuracy", "frac", 0.8, 0);
     record_sample(record, &sample);
     record_counter(record, &counter);
-    record_outcome(record, 3, correct, predicted, nll);
+    record_outcome(record, "correct", OUTCOME_U8, 3, correct);
+    record_outcome(record, "predicted", OUTCOME_I32, 3, predicted);
+    record_outcome(record, "nll", OUTCOME_F32, 3, nll);
     record->work_ns = 77;
     assert_int_equal(record_finish(record), 0);
 }
@@ -50,9 +52,12 @@ static void test_round_trip(void **state) {
     assert_true(copy.run.samples[0].warmup && !copy.run.samples[0].outlier);
     assert_true(isnan(copy.run.counters[0].value));
     assert_string_equal(copy.run.counters[0].reason, "disabled");
-    assert_int_equal(copy.run.items, 3);
-    assert_int_equal(copy.run.predicted[1], -5);
-    assert_true(copy.run.nll[2] == 3);
+    assert_string_equal(copy.run.samples[0].phase, "prefill");
+    assert_int_equal(copy.run.outcome_count, 3);
+    assert_string_equal(copy.run.outcomes[1].name, "predicted");
+    assert_int_equal(copy.run.outcomes[1].items, 3);
+    assert_int_equal(((const int32_t *)copy.run.outcomes[1].values)[1], -5);
+    assert_true(((const float *)copy.run.outcomes[2].values)[2] == 3);
     record_close(&record);
     record_close(&copy);
     wire_writer_close(&writer);

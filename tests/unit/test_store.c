@@ -12,8 +12,10 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "store/query.h"
+#include "store/rounds.h"
 #include "store/store.h"
 #include "synthetic_db.h"
 
@@ -125,7 +127,7 @@ static void refuses_other_versions(void **state) {
     /* Ours by its mark, yet without tables: an error, not a crash. */
     sqlite3 *db;
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    sqlite3_exec(db, "PRAGMA application_id = 0x53484c42; PRAGMA user_version = 1", NULL, NULL, NULL);
+    sqlite3_exec(db, "PRAGMA application_id = 0x53484c42; PRAGMA user_version = 2", NULL, NULL, NULL);
     sqlite3_close(db);
     assert_ok(store_open(&store, path, STORE_WRITE));
     bool exists;
@@ -157,6 +159,53 @@ static void refuses_read_only(void **state) {
         if (user == 0) assert_int_equal(seteuid(0), 0);
     }
     chmod(folder, 0755);
+}
+
+/* A database of version 1, with a run and its outcome, read as one of today. */
+static void migrates_version_1(void **state) {
+    (void)state;
+    sqlite3 *db;
+    struct store store = {0};
+    char *schema = NULL;
+    size_t bytes;
+    double *values;
+    assert_ok(file_read("tests/support/schema_1.sql", 1 << 20, &schema, &bytes));
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, schema, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(
+            db,
+            "PRAGMA application_id = 0x53484c42; PRAGMA user_version = 1;"
+            "INSERT INTO host VALUES (1, 'f', 'cpu', '', 2, '', 1, 'k', NULL, NULL);"
+            "INSERT INTO build VALUES (1, 'f', '1', 'c', 0, 'release', 'gcc', '', '', NULL);"
+            "INSERT INTO experiment VALUES (1, 'old', 'h', 'p', '', '', 'wordnet', 'd', '{}', 'accuracy', 1, NULL);"
+            "INSERT INTO session VALUES (1, 1, 1, 1, 't', 't', 'c', 0, '', 0, '', 1, 1, 1, 0, 1, NULL);"
+            "INSERT INTO cell VALUES (1, 1, 'k', 'baseline', 0, 'baseline', '{}', 1, 1, 'builtin', 1, 'k');"
+            "INSERT INTO run VALUES (1, 'u', 1, 1, 'build', 0, 0, 'ok', '', NULL, 0, NULL, 't', 1, NULL, NULL, '');"
+            "INSERT INTO run VALUES (2, 'v', 1, 1, 'time', 0, 0, 'ok', '', NULL, 0, NULL, 't', 1, NULL, NULL, '');"
+            "INSERT INTO metric VALUES (1, 1, NULL, 'accuracy', 'frac', 0.5);"
+            "INSERT INTO sample VALUES (2, 1, 0, 0, 0, 2e6, 10);"
+            "INSERT INTO outcome VALUES (1, 2, x'0100', x'0300000004000000', x'0000803f00000040');",
+            NULL, NULL, NULL),
+        SQLITE_OK);
+    sqlite3_close(db);
+    memory_release(schema);
+    assert_refused(store_open(&store, path, STORE_READ), E_STATE, "schema version 1");
+    assert_ok(store_open(&store, path, STORE_WRITE));
+    assert_int_equal((int)number(&store, "PRAGMA user_version"), 2);
+    assert_ok(outcome_values(&store, 1, "predicted", &values, &bytes));
+    assert_int_equal(bytes, 2);
+    assert_true(values[0] == 3 && values[1] == 4);
+    memory_release(values);
+    assert_ok(outcome_values(&store, 1, "nll", &values, &bytes));
+    assert_true(values[0] == 1 && values[1] == 2);
+    memory_release(values);
+    assert_ok(store_compare(&store, 1, 0.95));
+    assert_true(number(&store, "SELECT metric_value FROM result") == 0.5);
+    assert_true(number(&store, "SELECT latency_ms_median FROM result") == 2);
+    assert_true(number(&store, "SELECT metric_unit = 'frac' AND storage = 'f32' FROM result") == 1);
+    assert_true(number(&store, "SELECT metric_difference FROM result") == 0);
+    store_close(&store);
 }
 
 static void says_when_locked(void **state) {
@@ -341,8 +390,10 @@ static void builds_are_served_from_cache(void **state) {
     assert_int_equal((int)number(&store, "SELECT count(*) FROM metric m JOIN run r ON r.id = m.run_id"
                                          " WHERE r.uuid = 'copy'"),
                      10);
-    assert_int_equal((int)number(&store, "SELECT items FROM outcome JOIN run ON run.id = run_id WHERE uuid = 'copy'"),
-                     SYNTHETIC_ITEMS);
+    assert_int_equal(
+        (int)number(&store,
+                    "SELECT items FROM outcome JOIN run ON run.id = run_id WHERE uuid = 'copy' AND name = 'correct'"),
+        SYNTHETIC_ITEMS);
     store_close(&store);
 }
 
@@ -460,6 +511,7 @@ int main(void) {
         cmocka_unit_test_setup(refuses_read_only, file_clear),
         cmocka_unit_test_setup(says_when_locked, file_clear),
         cmocka_unit_test_setup(migrates_step_by_step, file_clear),
+        cmocka_unit_test_setup(migrates_version_1, file_clear),
         cmocka_unit_test_setup(rows_are_found_again, file_clear),
         cmocka_unit_test_setup(resumes, file_clear),
         cmocka_unit_test_setup(run_is_whole_or_absent, file_clear),
