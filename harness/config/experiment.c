@@ -142,6 +142,8 @@ static void experiment_hash(struct experiment *experiment) {
     hash_number(&hash, (uint64_t)measure->rounds);
     hash_number(&hash, (uint64_t)measure->samples);
     hash_number(&hash, (uint64_t)measure->warmup);
+    hash_number(&hash, (uint64_t)measure->prompt_tokens);
+    hash_number(&hash, (uint64_t)measure->new_tokens);
     snprintf(confidence, sizeof confidence, "%.17g", measure->confidence);
     hash_text(&hash, confidence);
     hash_number(&hash, measure->batch_count);

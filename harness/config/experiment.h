@@ -3,6 +3,7 @@
  *   experiment: quickstart                 # required; letters, digits, - and _
  *   description: one line
  *   model: {family: bert, layers: 2, width: 256, heads: 4, feed_forward: 1024, positions: 64}
+ *                                          # or a pretrained one: model: {path: models/NAME}
  *   tokenizer: {type: bpe, vocabulary: 8192, lower_case: true}
  *   task: {wordnet: {data: /usr/share/wordnet}}
  *   prepare:                               # stages every cell begins with; the baseline is what they give
@@ -13,7 +14,7 @@
  *       - [rtn: {bits: 8}]
  *       - [rtn: {bits: 4, group: [32, 64, 128]}]   # a list where an option takes a scalar becomes an axis
  *       - [magnitude: {sparsity: [0.3, 0.5]}, rtn: {bits: 8}]
- *     threads: [2]                         # also: seed, gemm
+ *     threads: [2]                         # also: seed, gemm, storage
  *     zip: {seed: [1, 2], threads: [1, 2]} # axes that advance together
  *     include: [{pipeline: [null: {}], threads: 1}]
  *     exclude: [{threads: 1, gemm: onednn}]
@@ -52,16 +53,19 @@ struct cell {
     int threads; /* while timing */
     uint64_t seed;
     enum gemm_backend gemm;
+    enum weight_storage storage; /* of f32 matrices that no stage packs, while running */
     bool is_baseline;
     size_t baseline;         /* index of the cell it is compared with: same threads, seed and gemm, empty pipeline */
     const char *skip_reason; /* NULL: to be run */
 };
 
 struct model_plan {
-    struct model_config config;
+    const char *path; /* a Hugging Face directory, a GGUF or llama2.c file, our safetensors; NULL: from scratch */
+    struct model_config config; /* with a path: zero until the model is open */
     double deviation;
 };
 struct tokenizer_plan {
+    const char *path; /* "" : the model's own, or trained where the model is from scratch */
     const char *type;
     int64_t vocabulary;
     bool lower_case;
@@ -70,6 +74,7 @@ struct tokenizer_plan {
 
 struct measure_plan {
     int64_t rounds, samples, warmup;
+    int64_t prompt_tokens, new_tokens; /* of each timed sequence; 0: as the items are; no generation */
     size_t *batch; /* timed batch sizes; the first is the primary one */
     size_t batch_count;
     const char **meters; /* names, checked against the registry */

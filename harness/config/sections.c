@@ -16,12 +16,15 @@
 /* ---- tables ------------------------------------------------------------------------------------------- */
 
 struct model_settings {
-    const char *family;
+    const char *family, *path;
     int64_t layers, width, heads, key_value_heads, feed_forward, positions, token_types;
     double deviation;
 };
 #define AT(field) offsetof(struct model_settings, field)
 const struct option model_options[] = {
+    {"path", OPTION_TEXT, "", 0, 0, NULL, NULL,
+     "a pretrained model: Hugging Face directory, GGUF or llama2.c file; empty: from scratch, as the other keys say",
+     AT(path)},
     {"family", OPTION_TEXT, "bert", 0, 0, NULL, NULL, "architecture: bert", AT(family)},
     {"layers", OPTION_INTEGER, "2", 1, 1000, NULL, NULL, "transformer blocks", AT(layers)},
     {"width", OPTION_INTEGER, "256", 1, 65536, NULL, NULL, "width of the hidden states", AT(width)},
@@ -39,6 +42,8 @@ const struct option model_options[] = {
 
 #define AT(field) offsetof(struct tokenizer_plan, field)
 const struct option tokenizer_options[] = {
+    {"path", OPTION_TEXT, "", 0, 0, NULL, NULL,
+     "tokenizer.json, vocab.txt, a SentencePiece .model, or a folder; empty: that of the pretrained model", AT(path)},
     {"type", OPTION_CHOICE, "bpe", 0, 0, "bpe", NULL, "byte-level BPE, trained on the task's training text", AT(type)},
     {"vocabulary", OPTION_INTEGER, "8192", 261, 1048576, NULL, "entries", "entries, special tokens included",
      AT(vocabulary)},
@@ -49,7 +54,7 @@ const struct option tokenizer_options[] = {
 #undef AT
 
 struct measure_settings {
-    int64_t rounds, samples, warmup;
+    int64_t rounds, samples, warmup, prompt_tokens, new_tokens;
     double confidence;
     struct option_names batch, meters;
 };
@@ -63,6 +68,11 @@ const struct option measure_options[] = {
     {"batch", OPTION_NAMES, "[1, 32]", 0, 0, NULL, "sequences", "batch sizes to time; the first is the primary one",
      AT(batch)},
     {"meters", OPTION_NAMES, "[time, rusage, papi]", 0, 0, NULL, NULL, "what to read around each window", AT(meters)},
+    {"prompt_tokens", OPTION_INTEGER, "0", 0, 1048576, NULL, "tokens",
+     "length of each timed sequence, filled up from the next items; 0: as the items are", AT(prompt_tokens)},
+    {"new_tokens", OPTION_INTEGER, "0", 0, 1048576, NULL, "tokens",
+     "generate so many tokens after each sequence, prefill and decode timed apart (causal models, batch 1); 0: none",
+     AT(new_tokens)},
     {"confidence", OPTION_REAL, "0.95", 0.5, 0.9999, NULL, NULL, "of the intervals", AT(confidence)},
     OPTION_END,
 };
@@ -82,9 +92,14 @@ const struct option axis_options[] = {
      AT(threads)},
     {"seed", OPTION_INTEGER, "1", 0, 9007199254740992.0, NULL, NULL, "seed of weights, order and dropout", AT(seed)},
     {"gemm", OPTION_CHOICE, "builtin", 0, 0, "builtin|openblas|onednn", NULL, "what multiplies f32 weights", AT(gemm)},
+    {"storage", OPTION_CHOICE, "f32", 0, 0, "f32|f16|bf16", NULL, "how f32 matrices are held while running",
+     AT(storage)},
     OPTION_END,
 };
 #undef AT
+
+/* What sentence encoders are run with; a longer text of a pretrained model is cut there unless max_tokens says more. */
+enum { PRETRAINED_MAX_TOKENS = 256 };
 
 /* ---- sections ----------------------------------------------------------------------------------------- */
 
@@ -100,6 +115,14 @@ int section_model(struct experiment *experiment, const struct node *node, const 
     struct model_config *config = &experiment->model.config;
     if (node == NULL) FAIL_AT(at, "model is required, for example model: {family: bert, layers: 2, width: 256}");
     TRY(settings_read(model_options, &settings, node, "model", &node->at, &experiment->store));
+    if (*settings.path) {
+        for (size_t i = 0; i < node->count; i++)
+            if (strcmp(node->keys[i]->text, "path") != 0 && node->keys[i]->text[0] != '.')
+                FAIL_AT(&node->keys[i]->at, "model: %s says how to make a model, but path names one that exists",
+                        node->keys[i]->text);
+        experiment->model.path = settings.path;
+        goto out;
+    }
     status = model_config_family(config, settings.family);
     if (status < 0) {
         error_prefix(status, "family");
@@ -134,6 +157,10 @@ int section_tokenizer(struct experiment *experiment, const struct node *node, co
     int status = 0;
     struct tokenizer_plan *plan = &experiment->tokenizer;
     TRY(settings_read(tokenizer_options, plan, node, "tokenizer", at, &experiment->store));
+    if (experiment->model.path) {
+        if (node_find(node, "max_tokens") == NULL) plan->max_tokens = PRETRAINED_MAX_TOKENS;
+        goto out;
+    }
     if (node_find(node, "max_tokens") == NULL && plan->max_tokens > (int64_t)experiment->model.config.positions)
         plan->max_tokens = (int64_t)experiment->model.config.positions;
     if (plan->max_tokens > (int64_t)experiment->model.config.positions)
@@ -249,8 +276,13 @@ int section_measure(struct experiment *experiment, const struct node *node, cons
     experiment->measure.samples = settings.samples;
     experiment->measure.warmup = settings.warmup;
     experiment->measure.confidence = settings.confidence;
+    experiment->measure.prompt_tokens = settings.prompt_tokens;
+    experiment->measure.new_tokens = settings.new_tokens;
     TRY(measure_batches(experiment, &settings.batch, node, here));
     TRY(measure_meters(experiment, &settings.meters, node, here));
+    if (settings.new_tokens > 0 && (experiment->measure.batch_count != 1 || experiment->measure.batch[0] != 1))
+        FAIL_AT(value_at(node, "new_tokens", here),
+                "measure: new_tokens generates one text at a time: write batch: [1]");
 out:
     return status;
 }

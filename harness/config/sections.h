@@ -11,7 +11,7 @@
 /* One point of the axes beside the pipeline (axis_options). */
 struct axis_settings {
     int64_t threads, seed; /* threads 0: the CPUs this process may use */
-    const char *gemm;
+    const char *gemm, *storage;
 };
 
 int section_model(struct experiment *experiment, const struct node *node, const struct position *at);

@@ -1,6 +1,6 @@
 /* The matrix: product of the axes, then exclude, then include (the order of GitHub's matrices).
  *
- * Axes are pipeline, threads, seed and gemm. `zip` advances some of them together: its lists have one length,
+ * Axes are pipeline, threads, seed, gemm and storage. `zip` advances some of them together: its lists have one length,
  * and the product runs over their common index. An exclude rule that matches nothing is an error: it is a
  * typing mistake far more often than a wish.
  */
@@ -12,10 +12,11 @@
 #include "base/threads.h"
 #include "plan/plan.h"
 
-enum { AXES = 3 }; /* rows of axis_options */
+enum { AXES = 4 }; /* rows of axis_options */
 
-static const char *const matrix_keys[] = {"pipeline", "threads", "seed", "gemm", "zip", "include", "exclude", NULL};
-static const char *const point_keys[] = {"pipeline", "threads", "seed", "gemm", NULL};
+static const char *const matrix_keys[] = {"pipeline", "threads", "seed",    "gemm", "storage",
+                                          "zip",      "include", "exclude", NULL};
+static const char *const point_keys[] = {"pipeline", "threads", "seed", "gemm", "storage", NULL};
 
 /* Values of one axis, parsed; each index fills its own field of an axis_settings. */
 struct axis {
@@ -77,7 +78,8 @@ static void setting_take(struct axis_settings *setting, size_t a, const struct a
     switch (a) {
     case 0: setting->threads = from->threads; break;
     case 1: setting->seed = from->seed; break;
-    default: setting->gemm = from->gemm; break;
+    case 2: setting->gemm = from->gemm; break;
+    default: setting->storage = from->storage; break;
     }
 }
 
@@ -86,7 +88,8 @@ static bool setting_has(const struct axis *axis, size_t a, const struct axis_set
         const struct axis_settings *value = &axis->values[i];
         if (a == 0   ? value->threads == setting->threads
             : a == 1 ? value->seed == setting->seed
-                     : strcmp(value->gemm, setting->gemm) == 0)
+            : a == 2 ? strcmp(value->gemm, setting->gemm) == 0
+                     : strcmp(value->storage, setting->storage) == 0)
             return true;
     }
     return axis->count == 0;
@@ -191,24 +194,23 @@ static int product_read(struct matrix *matrix, struct experiment *experiment, st
         setting_take(&axes[a].values[0], a, first);
     }
     double product =
-        (double)axes[0].count * (double)axes[1].count * (double)axes[2].count *
+        (double)axes[0].count * (double)axes[1].count * (double)axes[2].count * (double)axes[3].count *
         (zip_ranges != NULL ? (double)(matrix->pipelines.count - whole.end) : (double)zip_length * (double)whole.end);
     if (product > CELLS_MAX) FAIL_AT(&map->at, "the matrix has %.0f cells; at most %d are allowed", product, CELLS_MAX);
-    size_t digits[AXES];
-    for (digits[0] = 0; digits[0] < axes[0].count; digits[0]++)
-        for (digits[1] = 0; digits[1] < axes[1].count; digits[1]++)
-            for (digits[2] = 0; digits[2] < axes[2].count; digits[2]++)
-                for (size_t z = 0; z < zip_length; z++) {
-                    struct matrix_point point = {0};
-                    struct range range = zip_ranges != NULL ? zip_ranges[z] : whole;
-                    for (size_t a = 0; a < AXES; a++)
-                        setting_take(&point.setting, a,
-                                     zipped[a].count > 0 ? &zipped[a].values[z] : &axes[a].values[digits[a]]);
-                    for (size_t p = range.begin; p < range.end; p++) {
-                        point.pipeline = p;
-                        TRY(point_add(matrix, &point));
-                    }
-                }
+    size_t combinations = axes[0].count * axes[1].count * axes[2].count * axes[3].count;
+    for (size_t c = 0; c < combinations; c++)
+        for (size_t z = 0; z < zip_length; z++) {
+            struct matrix_point point = {0};
+            struct range range = zip_ranges != NULL ? zip_ranges[z] : whole;
+            size_t rest = c; /* the last axis turns fastest */
+            for (size_t a = AXES; a-- > 0; rest /= axes[a].count)
+                setting_take(&point.setting, a,
+                             zipped[a].count > 0 ? &zipped[a].values[z] : &axes[a].values[rest % axes[a].count]);
+            for (size_t p = range.begin; p < range.end; p++) {
+                point.pipeline = p;
+                TRY(point_add(matrix, &point));
+            }
+        }
     if (matrix->count > 0) *first = matrix->points[0].setting;
 out:
     return status;

@@ -1,6 +1,6 @@
 /* Cells from matrix points: order, baselines, labels, keys, and what cannot run here.
  *
- * Every setting (threads, seed, gemm) gets a baseline before its first cell, whether the matrix lists the
+ * Every setting (threads, seed, gemm; not storage) gets a baseline before its first cell, whether the matrix lists the
  * empty pipeline or not, because every comparison is against it. Cells with equal keys would measure the same
  * thing twice: dropped with a note, or refused where include asks for one outright.
  */
@@ -65,6 +65,7 @@ static int hash_prefix(struct hash *hash, const struct experiment *experiment, c
                        const char *data_hash) {
     int status = 0;
     hash_text(hash, "shrinklab cell 1");
+    hash_text(hash, experiment->model.path ? "pretrained" : "from scratch"); /* its bytes are part of data_hash */
     hash_model(hash, &experiment->model);
     hash_text(hash, experiment->tokenizer.type);
     hash_number(hash, (uint64_t)experiment->tokenizer.vocabulary);
@@ -102,6 +103,7 @@ int plan_cell_key(const struct experiment *experiment, const struct cell *cell, 
     int status = hash_prefix(&hash, experiment, cell, cell->stage_count, data_hash);
     hash_number(&hash, (uint64_t)cell->threads);
     hash_text(&hash, gemm_backend_name(cell->gemm));
+    hash_text(&hash, weight_storage_name(cell->storage));
     hash_close(&hash, key);
     return status;
 }
@@ -207,6 +209,13 @@ out:
     return status;
 }
 
+static enum weight_storage storage_find(const char *name) {
+    enum weight_storage storage = STORAGE_F32;
+    while (storage < STORAGE_BF16 && strcmp(weight_storage_name(storage), name) != 0)
+        storage = (enum weight_storage)(storage + 1);
+    return storage;
+}
+
 static int point_build(struct builder *builder, const struct matrix_point *point) {
     int status = 0;
     struct experiment *experiment = builder->experiment;
@@ -221,6 +230,7 @@ static int point_build(struct builder *builder, const struct matrix_point *point
     struct cell cell = {.prepare_count = builder->prepare.items[0].count,
                         .threads = (int)point->setting.threads,
                         .seed = (uint64_t)point->setting.seed,
+                        .storage = storage_find(point->setting.storage),
                         .baseline = baseline};
     if (fresh) {
         TRY(setting_skip(builder, &point->setting, &cell.gemm, &cell.skip_reason));
@@ -244,6 +254,13 @@ static int point_build(struct builder *builder, const struct matrix_point *point
         cell.stage_count = full->count;
         TRY(plan_cell_key(experiment, &cell, "", cell.key));
         TRY(cell_add(builder, &cell, pipeline, point->include));
+    } else if (!fresh && cell.storage != experiment->cells[baseline].storage) {
+        /* The same model held otherwise: compared with the baseline, which has the storage that is named first. */
+        cell.label = cell.pipeline = "unchanged";
+        cell.stages = base->stages;
+        cell.stage_count = base->count;
+        TRY(plan_cell_key(experiment, &cell, "", cell.key));
+        TRY(cell_add(builder, &cell, pipeline, point->include));
     } else if (point->include != NULL && !fresh) {
         FAIL_AT(point->include, "include: the cell 'baseline' is in the matrix already");
     }
@@ -254,12 +271,13 @@ out:
 /* Where settings differ between cells, labels say which; then what is still equal gets a number. */
 static int labels_finish(struct experiment *experiment) {
     int status = 0;
-    bool threads = false, seed = false, gemm = false;
+    bool threads = false, seed = false, gemm = false, storage = false;
     struct text_index labels = {0};
     for (size_t i = 1; i < experiment->cell_count; i++) {
         threads |= experiment->cells[i].threads != experiment->cells[0].threads;
         seed |= experiment->cells[i].seed != experiment->cells[0].seed;
         gemm |= experiment->cells[i].gemm != experiment->cells[0].gemm;
+        storage |= experiment->cells[i].storage != experiment->cells[0].storage;
     }
     for (size_t i = 0; i < experiment->cell_count; i++) {
         struct cell *cell = &experiment->cells[i];
@@ -272,7 +290,9 @@ static int labels_finish(struct experiment *experiment) {
         if (threads) used += snprintf(tail + used, sizeof tail - (size_t)used, " threads=%d", cell->threads);
         if (seed)
             used += snprintf(tail + used, sizeof tail - (size_t)used, " seed=%llu", (unsigned long long)cell->seed);
-        if (gemm) snprintf(tail + used, sizeof tail - (size_t)used, " gemm=%s", gemm_backend_name(cell->gemm));
+        if (gemm) used += snprintf(tail + used, sizeof tail - (size_t)used, " gemm=%s", gemm_backend_name(cell->gemm));
+        if (storage)
+            snprintf(tail + used, sizeof tail - (size_t)used, " storage=%s", weight_storage_name(cell->storage));
         size_t bytes = strlen(cell->label) + strlen(tail) + 24;
         TRY(store_take(&experiment->store, bytes, 1, &block));
         snprintf(block, bytes, "%s%s", cell->label, tail);

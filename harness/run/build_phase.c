@@ -59,6 +59,8 @@ static size_t cacheable_prefix(const struct cell *cell) {
 
 static bool must_wait(const struct session *session, const struct build_slot *slots, size_t slot_count, size_t index) {
     const struct cell *cell = &session->experiment->cells[index];
+    for (size_t i = 0; i < slot_count && !cell->is_baseline; i++)
+        if (slots[i].busy && slots[i].cell == cell->baseline) return true; /* it is compared with that one's file */
     for (size_t n = 1; n <= cacheable_prefix(cell); n++) {
         if (!(cell->stages[n - 1].technique->needs & NEEDS_CACHE)) continue;
         const char *key = session->cells[index].prefix_keys[n];
@@ -91,6 +93,8 @@ static int start_build(struct session *session, struct build_slot *slot, size_t 
                                    .artifact_dir = session->artifact_dir,
                                    .uuid = slot->uuid,
                                    .threads = threads};
+    const struct session_cell *baseline = &session->cells[cell->baseline];
+    if (!cell->is_baseline && baseline->state == CELL_OK) slot->job.baseline = baseline->artifact;
     for (int split = 0; split < SPLITS; split++)
         if (session->examples_open[split]) slot->job.split[split] = &session->examples[split].examples;
     slot->process.owner = slot;
@@ -325,6 +329,9 @@ int session_yardsticks(struct session *session) {
     size_t known;
     struct process process = {.log_fd = -1}, *ended = NULL, *list[1] = {&process};
     struct yardstick_reply reply = {session, 0};
+    if (!session->task.classes || !session->task.split[SPLIT_TRAIN].count ||
+        !session->task.split[SPLIT_VALIDATION].count)
+        goto out; /* they are classifiers that need training */
     TRY(store_yardsticks_known(session->store, session->experiment->task->name, session->task.data_hash, &known));
     if (known) goto out;
     progress_phase(&session->progress, "yardsticks", 1);

@@ -37,7 +37,7 @@ int forecast_experiment(struct forecast *forecast, const struct experiment *expe
     forecast->prefix_counted = NULL;
     TRY(memory_take((void **)&forecast->prefix_counted, experiment->cell_count, sizeof(bool)));
     TRY(experiment->task->open(&task, experiment->task_options));
-    memcpy(forecast->data_hash, task.data_hash, sizeof forecast->data_hash);
+    TRY(keys_data(experiment, task.data_hash, forecast->data_hash));
     forecast->train_items = (double)task.split[SPLIT_TRAIN].count;
     experiment->task->close(&task);
 out:

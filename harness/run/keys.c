@@ -1,6 +1,14 @@
 /* See keys.h. The config's part comes from plan/plan.h; this adds data and code. */
 #include "run/keys.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
 #include "base/error.h"
 #include "plan/plan.h"
 #include "run/run.h"
@@ -37,5 +45,63 @@ int keys_prefix(const struct experiment *experiment, const struct cell *cell, si
     TRY(identity(cell, stages, data_hash, known));
     TRY(plan_prefix_key(experiment, cell, stages, known, key));
 out:
+    return status;
+}
+
+static int name_compare(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static int file_add(struct hash *hash, const char *path, const char *name) {
+    int status = 0;
+    char hex[HASH_HEX];
+    TRY(hash_file(path, hex));
+    hash_text(hash, name);
+    hash_text(hash, hex);
+out:
+    return status;
+}
+
+/* The files of a folder by name, without those in folders below it. */
+static int folder_add(struct hash *hash, const char *path) {
+    int status = 0;
+    struct dirent **entries = NULL;
+    int count = scandir(path, &entries, NULL, NULL);
+    if (count < 0) FAIL(E_IO, "%s: %s", path, strerror(errno));
+    char *names[256];
+    size_t used = 0;
+    for (int i = 0; i < count && used < 256; i++) names[used++] = entries[i]->d_name;
+    qsort(names, used, sizeof *names, name_compare);
+    for (size_t i = 0; i < used; i++) {
+        char file[PATH_MAX];
+        struct stat info;
+        if (snprintf(file, sizeof file, "%s/%s", path, names[i]) >= (int)sizeof file) continue;
+        if (stat(file, &info) == 0 && S_ISREG(info.st_mode)) TRY(file_add(hash, file, names[i]));
+    }
+out:
+    for (int i = 0; i < count; i++) free(entries[i]);
+    free(entries);
+    return status;
+}
+
+static int path_add(struct hash *hash, const char *path, const char *what) {
+    int status = 0;
+    struct stat info;
+    if (stat(path, &info) != 0)
+        FAIL(E_IO, "%s: %s: %s; `make models` fetches the public ones", what, path, strerror(errno));
+    TRY(S_ISDIR(info.st_mode) ? folder_add(hash, path) : file_add(hash, path, ""));
+out:
+    return status;
+}
+
+int keys_data(const struct experiment *experiment, const char *data_hash, char hex[HASH_HEX]) {
+    int status = 0;
+    struct hash hash;
+    const char *tokenizer = experiment->tokenizer.path;
+    hash_open(&hash);
+    hash_text(&hash, data_hash);
+    if (experiment->model.path) TRY(path_add(&hash, experiment->model.path, "model"));
+    if (tokenizer && *tokenizer) TRY(path_add(&hash, tokenizer, "tokenizer"));
+out:
+    hash_close(&hash, hex);
+    if (status == 0 && !experiment->model.path && !(tokenizer && *tokenizer)) memcpy(hex, data_hash, HASH_HEX);
     return status;
 }

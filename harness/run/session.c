@@ -104,8 +104,8 @@ static int cell_keys(struct session *session, size_t index) {
     struct session_cell *state = &session->cells[index];
     TRY(memory_take((void **)&state->prefix_keys, cell->stage_count + 1, sizeof *state->prefix_keys));
     for (size_t n = 0; n <= cell->stage_count; n++)
-        TRY(keys_prefix(session->experiment, cell, n, session->task.data_hash, state->prefix_keys[n]));
-    TRY(keys_cell(session->experiment, cell, session->task.data_hash, state->key));
+        TRY(keys_prefix(session->experiment, cell, n, session->data_key, state->prefix_keys[n]));
+    TRY(keys_cell(session->experiment, cell, session->data_key, state->key));
 out:
     return status;
 }
@@ -123,6 +123,22 @@ out:
     return status;
 }
 
+/* What the database says of the model: its config, or where it came from. */
+static int model_text(const struct experiment *experiment, const struct model_config *config, char **text) {
+    int status = 0;
+    json_t *object = NULL;
+    char *dumped = NULL;
+    if (!experiment->model.path) return model_config_print(config, text);
+    object = json_pack("{s:s}", "path", experiment->model.path);
+    dumped = json_dumps(object, JSON_COMPACT);
+    if (!dumped) FAIL(E_MEMORY, "out of memory");
+    TRY(memory_string(text, dumped));
+out:
+    free(dumped);
+    json_decref(object);
+    return status;
+}
+
 static int insert_experiment(struct session *session) {
     int status = 0;
     const struct experiment *e = session->experiment;
@@ -130,7 +146,7 @@ static int insert_experiment(struct session *session) {
     struct model_config config = e->model.config;
     config.classes = session->task.classes;
     TRY(class_names(&session->task, &classes));
-    TRY(model_config_print(&config, &model));
+    TRY(model_text(e, &config, &model));
     struct experiment_record record = {.name = e->name,
                                        .hash = e->hash,
                                        .path = e->path,
@@ -185,6 +201,7 @@ static int insert_cells(struct session *session) {
                                      .pipeline = cell->pipeline,
                                      .options = options,
                                      .gemm = gemm_backend_name(cell->gemm),
+                                     .storage = weight_storage_name(cell->storage),
                                      .baseline_key = session->cells[cell->baseline].key,
                                      .ordinal = (int64_t)i,
                                      .threads = cell->threads,
@@ -248,6 +265,10 @@ int session_tokenizer(struct session *session) {
     struct hash hash;
     size_t bytes;
     if (session->tokenizer) goto out;
+    if (session->experiment->model.path || *plan->path) {
+        TRY(tokenizer_open(&session->tokenizer, *plan->path ? plan->path : session->experiment->model.path));
+        goto out;
+    }
     if (!text->count) text = &session->task.split[SPLIT_TRAIN];
     hash_open(&hash);
     hash_text(&hash, plan->type);
@@ -294,6 +315,7 @@ int session_open(struct session *session, struct store *store, struct experiment
     remove_leftovers(session->artifact_dir);
     TRY(experiment->task->open(&session->task, experiment->task_options));
     session->task_open = true;
+    TRY(keys_data(experiment, session->task.data_hash, session->data_key));
     TRY(memory_take((void **)&session->cells, experiment->cell_count, sizeof *session->cells));
     for (size_t i = 0; i < experiment->cell_count; i++) TRY(cell_keys(session, i));
     TRY(insert_experiment(session));

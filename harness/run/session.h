@@ -23,6 +23,7 @@ struct session {
     struct run_summary *summary;
     struct task task;
     bool task_open;
+    char data_key[HASH_HEX]; /* data and pretrained model, as keys know them (keys.h) */
     struct tokenizer *tokenizer;
     char *tokenizer_json;
     struct task_examples examples[SPLITS];

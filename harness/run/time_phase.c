@@ -22,13 +22,27 @@ struct timing_inputs {
     size_t count, sequences;
 };
 
+/* Ids of one timed sequence into `ids`: the item's own, or with `fixed` exactly so many, filled up from the items that
+ * follow. Returns how many; ids NULL: only count. */
+static uint32_t sequence_take(const struct examples *test, uint32_t item, size_t fixed, int32_t *ids) {
+    size_t used = 0;
+    for (size_t i = item;; i = (i + 1) % test->count) {
+        size_t length = test->offset[i + 1] - test->offset[i];
+        if (fixed && length > fixed - used) length = fixed - used;
+        if (ids && length) memcpy(ids + used, test->ids + test->offset[i], length * sizeof *ids);
+        used += length;
+        if (!fixed || used == fixed) return (uint32_t)used;
+    }
+}
+
 static int choose_inputs(struct session *session, struct timing_inputs *out) {
     int status = 0;
     const struct measure_plan *measure = &session->experiment->measure;
+    size_t fixed = (size_t)measure->prompt_tokens, samples = (size_t)measure->samples, sequences = 0, tokens = 0,
+           at = 0;
     TRY(session_examples(session, SPLIT_TEST));
     const struct examples *test = &session->examples[SPLIT_TEST].examples;
-    size_t samples = (size_t)measure->samples, sequences = 0, tokens = 0, at = 0;
-    if (!test->count) FAIL(E_FORMAT, "the test split has no items to time");
+    if (!test->count || !test->offset[test->count]) FAIL(E_FORMAT, "the test split has no items to time");
     for (size_t b = 0; b < measure->batch_count; b++) sequences += measure->batch[b] * samples;
     TRY(memory_take((void **)&out->items, sequences, sizeof *out->items));
     out->sequences = sequences;
@@ -37,7 +51,7 @@ static int choose_inputs(struct session *session, struct timing_inputs *out) {
         for (size_t i = 0; i < measure->batch[b] * samples; i++) {
             uint32_t item = (uint32_t)(random_uniform_at(0, stream, i) * (double)test->count);
             out->items[at++] = item;
-            tokens += test->offset[item + 1] - test->offset[item];
+            tokens += sequence_take(test, item, fixed, NULL);
         }
     }
     out->count = measure->batch_count * samples;
@@ -50,15 +64,13 @@ static int choose_inputs(struct session *session, struct timing_inputs *out) {
         size_t batch = measure->batch[i / samples], total = 0;
         uint32_t *offset;
         int32_t *ids, *expected;
-        for (size_t s = 0; s < batch; s++)
-            total += test->offset[out->items[at + s] + 1] - test->offset[out->items[at + s]];
+        for (size_t s = 0; s < batch; s++) total += sequence_take(test, out->items[at + s], fixed, NULL);
         TRY(arena_take(&out->arena, (void **)&offset, batch + 1, sizeof *offset));
         TRY(arena_take(&out->arena, (void **)&ids, total, sizeof *ids));
         TRY(arena_take(&out->arena, (void **)&expected, batch, sizeof *expected));
         for (size_t s = 0; s < batch; s++) {
-            uint32_t item = out->items[at + s], length = test->offset[item + 1] - test->offset[item];
-            memcpy(ids + offset[s], test->ids + test->offset[item], length * sizeof *ids);
-            offset[s + 1] = offset[s] + length;
+            offset[s + 1] = offset[s] + sequence_take(test, out->items[at + s], fixed, ids + offset[s]);
+            expected[s] = -1;
         }
         out->inputs[i] = (struct timing_input){batch, ids, offset, expected};
         at += batch;
@@ -72,6 +84,7 @@ static int expect_classes(struct session *session, struct timing_inputs *inputs,
     int status = 0;
     int32_t *predicted = NULL;
     size_t count = 0, at = 0;
+    if (!session->task.classes || session->experiment->measure.prompt_tokens) return 0; /* no classes to compare */
     TRY(store_predicted(session->store, session->cells[cell].id, session->id, &predicted, &count));
     for (size_t i = 0; i < inputs->count; i++) {
         int32_t *expected = (int32_t *)inputs->inputs[i].expected;
@@ -108,7 +121,12 @@ static void on_message(void *context, struct process *process, uint32_t kind, st
     }
 }
 
-/* Flag outliers among the samples of each batch size; warm-ups are left out. */
+static bool same_kind(const struct sample_record *a, const struct sample_record *b) {
+    return a->batch == b->batch && strcmp(a->phase ? a->phase : "", b->phase ? b->phase : "") == 0;
+}
+
+/* Flag outliers among the samples of each batch size and phase; warm-ups are left out. Samples of a kind lie together.
+ */
 static int flag_outliers(struct record *record) {
     int status = 0;
     double *values = NULL;
@@ -118,7 +136,7 @@ static int flag_outliers(struct record *record) {
     TRY(memory_take((void **)&flags, count, sizeof *flags));
     for (size_t from = 0; from < count;) {
         size_t to = from, n = 0;
-        while (to < count && record->samples[to].batch == record->samples[from].batch) to++;
+        while (to < count && same_kind(&record->samples[to], &record->samples[from])) to++;
         /* Per token: the inputs differ in length. */
         for (size_t i = from; i < to; i++)
             if (!record->samples[i].warmup)
@@ -151,8 +169,10 @@ static int time_cell(struct session *session, struct timing_inputs *inputs, size
                              .threads = cell->threads,
                              .cpumask = session->settings->cpumask,
                              .gemm = cell->gemm,
+                             .storage = cell->storage,
                              .warmup = (size_t)e->measure.warmup,
                              .samples = (size_t)e->measure.samples,
+                             .new_tokens = (size_t)e->measure.new_tokens,
                              .meters = e->measure.meters,
                              .meter_count = e->measure.meter_count,
                              .inputs = inputs->inputs,

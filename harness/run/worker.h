@@ -18,6 +18,7 @@ struct build_job {
     const struct examples *split[SPLITS];
     const char (*prefix_keys)[HASH_HEX]; /* [stage_count + 1]: key of the first n stages */
     const char *cache_dir, *artifact_dir, *uuid;
+    const char *baseline; /* the baseline's artifact, to compare predictions with; NULL: none */
     int threads;
 };
 
@@ -37,7 +38,7 @@ struct timing_input {
     size_t batch;
     const int32_t *ids;
     const uint32_t *offset;  /* [batch + 1], from 0 */
-    const int32_t *expected; /* [batch] */
+    const int32_t *expected; /* [batch]; -1: scoring named no class */
 };
 
 struct timing_job {
@@ -46,7 +47,9 @@ struct timing_job {
     int threads;
     uint32_t cpumask;
     enum gemm_backend gemm;
+    enum weight_storage storage;
     size_t warmup, samples;
+    size_t new_tokens; /* generated after each input, each in a batch of one; 0: forward passes */
     const char *const *meters;
     size_t meter_count;
     const struct timing_input *inputs; /* batch sizes one after another, `samples` inputs each */

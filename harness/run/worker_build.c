@@ -128,8 +128,47 @@ static int cache_store(struct builder *builder, size_t stages) {
     prefix_path(builder->job->cache_dir, key, "json", builder->checkpoint);
     TRY(cache_write_stages(builder, builder->checkpoint));
     prefix_path(builder->job->cache_dir, key, "safetensors", builder->checkpoint);
-    TRY(model_save(&builder->model, builder->checkpoint, HEAD_CLASSIFICATION | HEAD_MASKED_LM));
+    TRY(model_save(&builder->model, builder->checkpoint, builder->job->task->kind->heads | HEAD_MASKED_LM));
 out:
+    return status;
+}
+
+/* A new model of the pretrained one's shape with a classification head; what both have is copied, the head is random.
+ */
+static int add_classifier(struct model *model, const struct model *pretrained, size_t classes, uint64_t seed) {
+    int status = 0;
+    struct model_config config = pretrained->config;
+    config.classes = classes;
+    config.model_heads = HEAD_CLASSIFICATION;
+    TRY(model_create(model, &config, seed, 0.02));
+    for (size_t i = 0; i < model->parameter_count; i++) {
+        const struct parameter *own = &model->parameters[i], *other = model_parameter(pretrained, own->name);
+        if (other && other->rows == own->rows && other->columns == own->columns)
+            memcpy(own->value, other->value, own->rows * own->columns * sizeof *own->value);
+    }
+out:
+    return status;
+}
+
+/* The pretrained model of the experiment, with the head that the task needs. */
+static int open_pretrained(struct builder *builder) {
+    int status = 0;
+    const struct build_job *job = builder->job;
+    const char *path = job->experiment->model.path;
+    struct model pretrained = {0};
+    unsigned heads = job->task->kind->heads;
+    TRY(model_open(&pretrained, path, true));
+    if (heads == HEAD_CLASSIFICATION && !(pretrained.config.model_heads & heads)) {
+        TRY(add_classifier(&builder->model, &pretrained, job->task->classes, job->cell->seed));
+        goto out;
+    }
+    if ((pretrained.config.model_heads & heads) != heads)
+        FAIL(E_UNSUPPORTED, "%s: a %s model lacks the head that the task %s needs", path, pretrained.config.family,
+             job->task->kind->name);
+    builder->model = pretrained;
+    pretrained = (struct model){0};
+out:
+    model_close(&pretrained);
     return status;
 }
 
@@ -151,11 +190,15 @@ static int start_model(struct builder *builder, size_t *stages) {
         *stages = n;
         goto out;
     }
-    struct model_config config = job->experiment->model.config;
-    config.vocabulary = tokenizer_vocabulary(job->tokenizer);
-    config.classes = job->task->classes;
-    TRY(model_create(&builder->model, &config, cell->seed, job->experiment->model.deviation));
-    TRY(model_set_metadata(&builder->model, "tokenizer", job->tokenizer_json));
+    if (job->experiment->model.path) {
+        TRY(open_pretrained(builder));
+    } else {
+        struct model_config config = job->experiment->model.config;
+        config.vocabulary = tokenizer_vocabulary(job->tokenizer);
+        config.classes = job->task->classes;
+        TRY(model_create(&builder->model, &config, cell->seed, job->experiment->model.deviation));
+    }
+    if (job->tokenizer_json) TRY(model_set_metadata(&builder->model, "tokenizer", job->tokenizer_json));
     *stages = 0;
 out:
     return status;
@@ -163,28 +206,46 @@ out:
 
 /* ---- stages, files, scores ---------------------------------------------------------------------------- */
 
-static void record_scores(struct builder *builder, const struct task_scores *scores, int stage) {
-    record_metric(&builder->record, "accuracy", "frac", scores->accuracy_frac, stage);
-    record_metric(&builder->record, "macro_f1", "frac", scores->macro_f1, stage);
-    record_metric(&builder->record, "matthews", "", scores->matthews, stage);
-    record_metric(&builder->record, "mean_nll", "nats", scores->mean_nll, stage);
+static void record_scores(struct builder *builder, const struct task_result *result, int stage) {
+    for (size_t i = 0; i < result->metric_count; i++)
+        record_metric(&builder->record, result->metrics[i].name, result->metrics[i].unit, result->metrics[i].value,
+                      stage);
 }
 
-/* Save the model as it stands to `path`, open that file as a user would, and score it on a split. */
-static int save_and_score(struct builder *builder, const char *path, bool save, enum task_split split,
-                          struct task_scores *scores, struct model_size *size, bool *simulated) {
+static int open_prepared(struct model *model, const char *path, const struct cell *cell) {
     int status = 0;
-    struct model artifact = {0};
-    const struct examples *examples = builder->job->split[split];
-    if (save) TRY(model_save(&builder->model, path, HEAD_CLASSIFICATION));
-    TRY(model_open(&artifact, path, false));
-    TRY(model_prepare(&artifact, builder->job->cell->gemm));
-    TRY(task_score(&artifact, examples, SCORE_BATCH, scores));
+    TRY(model_open(model, path, false));
+    TRY(model_prepare_as(model, cell->gemm, cell->storage));
+out:
+    return status;
+}
+
+/* Save the model as it stands to `path`, open that file as a user would, and score it on a split, if that has items. */
+static int save_and_score(struct builder *builder, const char *path, bool save, enum task_split split,
+                          struct task_result *result, struct model_size *size, bool *simulated) {
+    int status = 0;
+    struct model artifact = {0}, baseline = {0};
+    const struct build_job *job = builder->job;
+    if (save) TRY(model_save(&builder->model, path, job->task->kind->heads));
+    TRY(open_prepared(&artifact, path, job->cell));
+    struct task_scoring scoring = {.task = job->task,
+                                   .split = split,
+                                   .model = &artifact,
+                                   .tokenizer = job->tokenizer,
+                                   .examples = job->split[split],
+                                   .max_tokens = (size_t)job->experiment->tokenizer.max_tokens,
+                                   .batch = SCORE_BATCH};
+    if (split == SPLIT_TEST && job->baseline) {
+        TRY(open_prepared(&baseline, job->baseline, &job->experiment->cells[job->cell->baseline]));
+        scoring.baseline = &baseline;
+    }
+    if (job->task->split[split].count) TRY(job->task->kind->score(&scoring, result));
     model_size(&artifact, size);
     *simulated = false;
     for (size_t i = 0; i < artifact.linear_count; i++) *simulated |= artifact.linears[i].simulated;
 out:
     model_close(&artifact);
+    model_close(&baseline);
     return status;
 }
 
@@ -244,7 +305,7 @@ static int apply_stage(struct builder *builder, const char *path, bool *skipped)
         .progress = technique_progress,
         .host = builder,
     };
-    struct task_scores scores = {0};
+    struct task_result scores = {0};
     *skipped = false;
     if (technique->options_bytes) {
         TRY(memory_take(&options, 1, technique->options_bytes));
@@ -288,7 +349,7 @@ static int apply_stage(struct builder *builder, const char *path, bool *skipped)
 out:
     if (status < 0) error_prefix(status, "%s", technique->name);
     if (opened && technique->close) technique->close(state);
-    task_scores_close(&scores);
+    task_result_close(&scores);
     memory_release(json);
     memory_release(options);
     memory_release(state);
@@ -298,16 +359,18 @@ out:
 /* Score the finished file on the test split and name it by its hash. */
 static int finish_artifact(struct builder *builder, const char *path, bool save) {
     int status = 0;
-    struct task_scores scores = {0};
+    static const enum outcome_type outcome_types[] = {
+        [ITEM_U8] = OUTCOME_U8, [ITEM_I32] = OUTCOME_I32, [ITEM_F32] = OUTCOME_F32};
+    struct task_result scores = {0};
     struct model_size size;
     bool simulated;
     char hash[HASH_HEX], named[PATH_BYTES];
     struct stat info;
     TRY(save_and_score(builder, path, save, SPLIT_TEST, &scores, &size, &simulated));
     record_scores(builder, &scores, -1);
-    record_outcome(&builder->record, "correct", OUTCOME_U8, scores.count, scores.correct);
-    record_outcome(&builder->record, "predicted", OUTCOME_I32, scores.count, scores.predicted);
-    record_outcome(&builder->record, "nll", OUTCOME_F32, scores.count, scores.nll);
+    for (size_t i = 0; i < scores.item_count; i++)
+        record_outcome(&builder->record, scores.items[i].name, outcome_types[scores.items[i].type], scores.count,
+                       scores.items[i].values);
     TRY(hash_file(path, hash));
     if (stat(path, &info) < 0) FAIL(E_IO, "%s: %s", path, strerror(errno));
     snprintf(named, sizeof named, "%s/%s.safetensors", builder->job->artifact_dir, hash);
@@ -321,7 +384,7 @@ static int finish_artifact(struct builder *builder, const char *path, bool save)
                                        .bits_per_weight = size.bits_per_weight};
     record_artifact(&builder->record, &artifact);
 out:
-    task_scores_close(&scores);
+    task_result_close(&scores);
     return status;
 }
 

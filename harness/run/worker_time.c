@@ -15,6 +15,7 @@
 #include "base/threads.h"
 #include "kernels/kernels.h"
 #include "meters/meter.h"
+#include "model/generate.h"
 #include "run/worker.h"
 
 #define RESULT_FD 3
@@ -28,8 +29,10 @@ void timing_job_encode(const struct timing_job *job, struct wire_writer *writer)
     wire_put_u64(writer, (uint64_t)job->threads);
     wire_put_u64(writer, job->cpumask);
     wire_put_u64(writer, job->gemm);
+    wire_put_u64(writer, job->storage);
     wire_put_u64(writer, job->warmup);
     wire_put_u64(writer, job->samples);
+    wire_put_u64(writer, job->new_tokens);
     wire_put_u64(writer, job->meter_count);
     for (size_t i = 0; i < job->meter_count; i++) wire_put_text(writer, job->meters[i]);
     wire_put_u64(writer, job->input_count);
@@ -54,7 +57,7 @@ struct timer {
     struct model model;
     struct workspace workspace;
     struct timed_batch *batches;
-    size_t batch_count, warmup, samples;
+    size_t batch_count, warmup, samples, new_tokens;
     size_t timed_items, differing_items;
 };
 
@@ -109,7 +112,9 @@ static int forward(struct timer *timer, const struct timed_batch *input, struct 
 /* Do the logits of a timed pass name the classes that scoring stored? */
 static void compare_classes(struct timer *timer, const struct timed_batch *input, const struct model_output *output) {
     size_t classes = timer->model.config.classes;
+    if (!output->logits) return;
     for (size_t b = 0; b < input->batch.sequences; b++) {
+        if (input->expected[b] < 0) continue;
         const float *row = output->logits + b * classes;
         size_t best = 0;
         for (size_t c = 1; c < classes; c++)
@@ -137,6 +142,60 @@ static int latency_pass(struct timer *timer, const struct meter *meter, void *st
         if (!warmup) compare_classes(timer, input, &output);
     }
 out:
+    return status;
+}
+
+/* When the first token of a generated text was there. */
+struct first_token {
+    uint64_t at_ns;
+};
+static void on_token(void *context, size_t index, int32_t id) {
+    struct first_token *first = context;
+    (void)id;
+    if (index == 0) first->at_ns = clock_ns();
+}
+
+/* Generate from each input, exactly new_tokens each: how long the prompt takes to its first token (prefill), the
+ * others (decode), and both. Samples of a phase are stored together. */
+static int generation_pass(struct timer *timer) {
+    static const char *const phases[] = {"", "prefill", "decode"};
+    int status = 0;
+    size_t runs = timer->warmup + timer->samples, count;
+    double *times[3] = {NULL, NULL, NULL};
+    struct first_token first;
+    struct generate_options options;
+    generate_defaults(&options);
+    options.new_tokens = timer->new_tokens;
+    options.token = on_token;
+    options.context = &first;
+    for (int p = 0; p < 3; p++) TRY(memory_take((void **)&times[p], runs, sizeof(double)));
+    for (size_t i = 0; i < runs; i++) {
+        const struct timed_batch *input =
+            &timer->batches[(i < timer->warmup ? i : i - timer->warmup) % timer->batch_count];
+        struct generated text = {0};
+        uint64_t began = clock_ns();
+        TRY(generate(&timer->model, input->ids, input->batch.tokens, &options, &timer->workspace, &text, &count));
+        uint64_t ended = clock_ns();
+        size_t made = text.count;
+        generated_close(&text, count);
+        if (made != timer->new_tokens)
+            FAIL(E_STATE, "%zu tokens were generated, %zu were asked for", made, timer->new_tokens);
+        times[0][i] = (double)(ended - began);
+        times[1][i] = (double)(first.at_ns - began);
+        times[2][i] = (double)(ended - first.at_ns);
+    }
+    for (int p = 0; p < 3; p++)
+        for (size_t i = 0; i < runs; i++) {
+            size_t prompt =
+                timer->batches[(i < timer->warmup ? i : i - timer->warmup) % timer->batch_count].batch.tokens;
+            size_t tokens = p == 0 ? prompt + timer->new_tokens : p == 1 ? prompt : timer->new_tokens - 1;
+            if (tokens == 0) continue; /* one new token: there is nothing to decode after it */
+            struct sample_record sample = {1,     (int64_t)i,  (int64_t)tokens, i < timer->warmup,
+                                           false, times[p][i], phases[p]};
+            record_sample(&timer->record, &sample);
+        }
+out:
+    for (int p = 0; p < 3; p++) memory_release(times[p]);
     return status;
 }
 
@@ -214,8 +273,10 @@ static int time_artifact(struct timer *timer) {
     threads_set((int)wire_get_u64(&reader));
     kernels_open((uint32_t)wire_get_u64(&reader));
     enum gemm_backend gemm = (enum gemm_backend)wire_get_u64(&reader);
+    enum weight_storage storage = (enum weight_storage)wire_get_u64(&reader);
     timer->warmup = (size_t)wire_get_u64(&reader);
     timer->samples = (size_t)wire_get_u64(&reader);
+    timer->new_tokens = (size_t)wire_get_u64(&reader);
     uint64_t meter_count = wire_get_u64(&reader);
     if (meter_count > sizeof meter_names / sizeof *meter_names) FAIL(E_FORMAT, "malformed timing job");
     for (uint64_t i = 0; i < meter_count; i++) meter_names[i] = wire_get_text(&reader);
@@ -230,7 +291,7 @@ static int time_artifact(struct timer *timer) {
     struct model_output output;
     TRY(model_open(&timer->model, artifact, false));
     uint64_t loaded = clock_ns();
-    TRY(model_prepare(&timer->model, gemm));
+    TRY(model_prepare_as(&timer->model, gemm, storage));
     uint64_t prepared = clock_ns();
     TRY(forward(timer, &timer->batches[0], &output));
     uint64_t first = clock_ns();
@@ -243,8 +304,10 @@ static int time_artifact(struct timer *timer) {
     TRY(memory_take(&state, 1, meter->state_bytes));
     if (meter->open) TRY(meter->open(state));
     opened = true;
-    for (size_t i = 0; i < timer->batch_count; i += timer->samples)
-        TRY(latency_pass(timer, meter, state, i, timer->samples));
+    if (timer->new_tokens) TRY(generation_pass(timer));
+    else
+        for (size_t i = 0; i < timer->batch_count; i += timer->samples)
+            TRY(latency_pass(timer, meter, state, i, timer->samples));
     timer->record.run.peak_rss_bytes = peak_rss_bytes();
     record_metric(&timer->record, "timed_items", "items", (double)timer->timed_items, -1);
     record_metric(&timer->record, "differing_items", "items", (double)timer->differing_items, -1);

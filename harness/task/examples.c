@@ -1,8 +1,9 @@
-/* A split's texts as token ids: [CLS] text [SEP], in parallel.
+/* A split's texts as token ids, in parallel.
  *
- * A text is encoded with a space in front (Hugging Face's add_prefix_space), so that a word is the same token at the
- * start of a text as elsewhere. Every text has a slot of max_tokens ids, so the result does not depend on which thread
- * wrote it; the slots are then pushed together.
+ * With a tokenizer trained here: [CLS] text [SEP], and a text is encoded with a space in front (Hugging Face's
+ * add_prefix_space), so that a word is the same token at the start of a text as elsewhere. With one that was loaded: as
+ * its template says. Every text has a slot of max_tokens ids, so the result does not depend on which thread wrote it;
+ * the slots are then pushed together.
  */
 #include <limits.h>
 #include <string.h>
@@ -29,8 +30,39 @@ struct encoding_job {
     uint32_t *length; /* [count]; 0: the tokenizer failed */
 };
 
+int task_encode(const struct tokenizer *tokenizer, const char *text, size_t max_tokens, struct encoding *encoding) {
+    int status = 0;
+    encoding->count = 0;
+    TRY(tokenizer_append(tokenizer, text, strlen(text), true, true, encoding));
+    if (encoding->count > max_tokens) {
+        int32_t last = encoding->ids[encoding->count - 1];
+        encoding->count = max_tokens;
+        if (last == tokenizer_special(tokenizer).sep) encoding->ids[max_tokens - 1] = last;
+    }
+out:
+    return status;
+}
+
+/* A tokenizer that was trained here spells words with the blank before them and is wrapped by hand. */
+static bool trained_here(const struct tokenizer *tokenizer) {
+    return tokenizer_kind(tokenizer) == TOKENIZER_BYTE_BPE && tokenizer_special(tokenizer).cls >= 0;
+}
+
+static int text_encode_loaded(const struct encoding_job *job, size_t item) {
+    int status = 0;
+    struct encoding encoding = {0};
+    TRY(task_encode(job->tokenizer, job->texts->text[item], job->max_tokens, &encoding));
+    memcpy(job->ids + item * job->max_tokens, encoding.ids, encoding.count * sizeof *job->ids);
+    if (encoding.count == 0) FAIL(E_FORMAT, "text %zu of the data has no tokens", item + 1);
+    job->length[item] = (uint32_t)encoding.count;
+out:
+    encoding_close(&encoding);
+    return status;
+}
+
 static int text_encode(const struct encoding_job *encoding, size_t item) {
     int status = 0;
+    if (!trained_here(encoding->tokenizer)) return text_encode_loaded(encoding, item);
     size_t used = 0, tokens = 0, closing = encoding->special.sep >= 0;
     int32_t *ids = encoding->ids + item * encoding->max_tokens;
     const char *text = encoding->texts->text[item];

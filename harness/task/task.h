@@ -38,6 +38,40 @@ struct task {
     void *owned;
 };
 
+/* Results of scoring one split: an array per kind of outcome with one value an item, and numbers over all items. Which
+ * arrays there must be follows from the kind's estimator (task/paired.h). Names and units are literals. */
+enum { TASK_ITEMS_MAX = 16, TASK_METRICS_MAX = 24 };
+enum item_type { ITEM_U8, ITEM_I32, ITEM_F32 };
+struct task_result {
+    size_t count;
+    struct task_items {
+        const char *name;
+        enum item_type type;
+        void *values; /* [count] */
+    } items[TASK_ITEMS_MAX];
+    size_t item_count;
+    struct task_metric {
+        const char *name, *unit;
+        double value;
+    } metrics[TASK_METRICS_MAX];
+    size_t metric_count;
+};
+/* A zeroed array of result->count values, owned by the result. E_MEMORY. */
+int task_result_items(struct task_result *result, const char *name, enum item_type type, void **values);
+void task_result_metric(struct task_result *result, const char *name, const char *unit, double value);
+void task_result_close(struct task_result *result); /* accepts a zeroed result */
+
+/* What is scored, and with what. */
+struct task_scoring {
+    const struct task *task;
+    enum task_split split;
+    const struct model *model;    /* prepared */
+    const struct model *baseline; /* prepared: also tell how far the predictions moved; NULL: do not */
+    const struct tokenizer *tokenizer;
+    const struct examples *examples; /* the split's texts as ids */
+    size_t max_tokens, batch;        /* longest sequence; sequences that run together */
+};
+
 struct task_kind {
     const char *name; /* "wordnet" */
     const char *summary;
@@ -50,6 +84,9 @@ struct task_kind {
     int (*open)(struct task *task,
                 const void *options); /* E_IO names the file and the package or path that would help */
     void (*close)(struct task *task);
+    unsigned heads; /* enum model_head bits that the task's model needs */
+    /* Score a split that has items. result is zeroed. */
+    int (*score)(const struct task_scoring *scoring, struct task_result *result);
 };
 extern const struct task_kind *const task_kinds[]; /* NULL-terminated */
 const struct task_kind *task_kind_find(const char *name);
@@ -69,11 +106,21 @@ struct task_scores {
     uint8_t *correct;   /* [count] */
     int32_t *predicted; /* [count] */
     float *nll;         /* [count] nats of the true class */
-    double accuracy_frac, macro_f1, matthews, mean_nll;
+    double accuracy_frac, macro_f1, matthews, mean_nll, f1_positive;
 };
 /* Score a prepared model on labelled examples, in packed batches of at most `batch` sequences sorted by length
  * (results are in the examples' order). */
 int task_score(const struct model *model, const struct examples *examples, size_t batch, struct task_scores *scores);
+/* The class logits of all examples, (count, classes), computed in such batches; release with memory_release. */
+int task_logits(const struct model *model, const struct examples *examples, size_t batch, float **logits);
+/* The score function of classification tasks. */
+int task_classification_score(const struct task_scoring *scoring, struct task_result *result);
+/* How far a distribution moved: nats of KL(softmax(theirs) || softmax(own)), and whether both name the same first. */
+double task_divergence(const float *theirs, const float *own, size_t count, bool *same_first);
+
+/* The ids of one text with what the tokenizer puts around it, cut to max_tokens keeping a closing [SEP]: replaces what
+ * `encoding` holds. */
+int task_encode(const struct tokenizer *tokenizer, const char *text, size_t max_tokens, struct encoding *encoding);
 void task_scores_close(struct task_scores *scores);
 
 /* Majority class, linear classifier on TF-IDF words, and on words and pairs of words, trained on the

@@ -2,9 +2,11 @@
 #include <string.h>
 
 #include "task/task.h"
+#include "task/task_kinds.h"
 #include "task/wordnet.h"
 
-const struct task_kind *const task_kinds[] = {&task_wordnet, NULL};
+const struct task_kind *const task_kinds[] = {&task_wordnet,    &task_classification,     &task_similarity,
+                                              &task_perplexity, &task_perplexity_rolling, NULL};
 
 const struct task_kind *task_kind_find(const char *name) {
     for (size_t i = 0; task_kinds[i]; i++)
