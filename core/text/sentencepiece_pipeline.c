@@ -84,6 +84,12 @@ static int apply_rules(const struct charsmap *rules, struct stage *stage) {
     for (size_t at = 0, cluster; at < from->count; at += cluster) {
         const char *text = from->text + at;
         size_t used, inside;
+        bool alone = at + 1 == from->count || (uint8_t)text[1] < 0x80;
+        if ((uint8_t)*text < 0x80 && rules->plain[(uint8_t)*text] && alone) { /* most of English */
+            cluster = 1;
+            TRY(put_same(&stage->to, from, at, at + 1));
+            continue;
+        }
         cluster = cluster_length(text, from->count - at);
         const char *rule = cluster <= CLUSTER_BYTES_MAX ? charsmap_find(rules, text, cluster, true, &used) : NULL;
         if (rule) {
