@@ -203,14 +203,20 @@ test-san: ## the tests under ASan+UBSan and TSan, cpu mask 0 and full (under 20 
 bench: $(BENCH_BIN) $(RUNEXP) ## micro-benchmarks against the named peers (run on an idle machine)
 	@tools/run_bench.sh $(BUILD) $(BENCH_BIN)
 
-# libFuzzer comes with clang; the targets need only these parts of core, without OpenMP.
+# libFuzzer comes with clang. The targets link the whole of core, built without its libraries and without OpenMP.
 FUZZ_TARGETS := $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
-FUZZ_SRC := $(sort $(wildcard core/base/*.c core/io/*.c core/text/*.c)) $(GEN)/unicode_tables.c
+FUZZ_OBJ := $(patsubst %.c,build/fuzz/obj/%.o,$(filter-out $(GEN)/%,$(CORE_SRC))) build/fuzz/obj/unicode_tables.o
+FUZZ_FLAGS = -std=c11 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined $(if $(NONE),,-DBACKENDS_NONE -DTHREADS_POSIX) $(CPPFLAGS_ALL) -ffp-contract=off
 FUZZ_SECONDS ?= 60
-build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_SRC)
+build/fuzz/obj/unicode_tables.o: $(GEN)/unicode_tables.c
 	@mkdir -p $(dir $@)
+	$(Q)clang $(FUZZ_FLAGS) -c $< -o $@
+build/fuzz/obj/%.o: %.c $(wildcard core/*/*.h core/*/*.inc core/*/*/*.inc)
+	@mkdir -p $(dir $@)
+	$(Q)clang $(FUZZ_FLAGS) $(call isa_flags,$<) -c $< -o $@
+build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_OBJ)
 	@echo "  fuzzer  $@"
-	$(Q)clang -std=c11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -DTHREADS_POSIX $(CPPFLAGS_ALL) -o $@ $^ -lnettle -lm -lpthread
+	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ -lnettle -lm -lpthread
 
 fuzz: $(addprefix build/fuzz/fuzz_,$(FUZZ_TARGETS)) ## fuzz each reader for FUZZ_SECONDS (needs clang), seeds in tests/fuzz
 	@set -e; for t in $(FUZZ_TARGETS); do mkdir -p build/fuzz/found_$$t; build/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 -artifact_prefix=build/fuzz/crash_$${t}_ -print_final_stats=1 build/fuzz/found_$$t tests/fuzz/corpus_$$t; done

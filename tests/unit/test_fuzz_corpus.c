@@ -23,6 +23,18 @@
 #define LLVMFuzzerTestOneInput fuzz_tokenizer
 #include "../fuzz/fuzz_tokenizer.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_gguf
+#include "../fuzz/fuzz_gguf.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_llama2c
+#include "../fuzz/fuzz_llama2c.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_index
+#include "../fuzz/fuzz_index.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_config
+#include "../fuzz/fuzz_config.c"
+#undef LLVMFuzzerTestOneInput
 
 typedef int fuzz_target(const uint8_t *data, size_t size);
 
@@ -82,12 +94,32 @@ static void tokenizer_corpus(void **state) {
     replay_folder("tests/fuzz/corpus_tokenizer", fuzz_tokenizer);
 }
 
+static void gguf_corpus(void **state) {
+    (void)state;
+    replay_folder("tests/fuzz/corpus_gguf", fuzz_gguf);
+}
+
+static void llama2c_corpus(void **state) {
+    (void)state;
+    replay_folder("tests/fuzz/corpus_llama2c", fuzz_llama2c);
+}
+
+static void index_corpus(void **state) {
+    (void)state;
+    replay_folder("tests/fuzz/corpus_index", fuzz_index);
+}
+
+static void config_corpus(void **state) {
+    (void)state;
+    replay_folder("tests/fuzz/corpus_config", fuzz_config);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(json_corpus),
-        cmocka_unit_test(safetensors_corpus),
-        cmocka_unit_test(sentencepiece_corpus),
-        cmocka_unit_test(tokenizer_corpus),
+        cmocka_unit_test(json_corpus),          cmocka_unit_test(gguf_corpus),
+        cmocka_unit_test(llama2c_corpus),       cmocka_unit_test(index_corpus),
+        cmocka_unit_test(config_corpus),        cmocka_unit_test(safetensors_corpus),
+        cmocka_unit_test(sentencepiece_corpus), cmocka_unit_test(tokenizer_corpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
