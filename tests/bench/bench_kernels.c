@@ -33,7 +33,8 @@ struct candidate {
 
 static const struct candidate candidates[] = {
     {"f32 onednn", "f32", 0, false, GEMM_ONEDNN},     {"f32 openblas", "f32", 0, false, GEMM_OPENBLAS},
-    {"f32 builtin", "f32", 0, false, GEMM_BUILTIN},   {"int8", "int8", 0, true, GEMM_BUILTIN},
+    {"f32 builtin", "f32", 0, false, GEMM_BUILTIN},   {"f16", "f16", 0, true, GEMM_BUILTIN},
+    {"bf16", "bf16", 0, true, GEMM_BUILTIN},          {"int8", "int8", 0, true, GEMM_BUILTIN},
     {"int4 g64 sym", "int4", 64, true, GEMM_BUILTIN}, {"int4 g64 asym", "int4", 64, false, GEMM_BUILTIN},
 };
 enum { COUNT = sizeof candidates / sizeof *candidates };
