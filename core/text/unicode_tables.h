@@ -9,6 +9,7 @@ struct unicode_record {
     uint8_t category; /* enum unicode_category */
     uint8_t combining_class;
     uint8_t decomposition_count; /* canonical, not yet recursive; 0: decomposes into itself */
+    uint8_t recent;              /* 1: assigned after Unicode 8 */
     uint16_t decomposition;      /* index of its first code point in unicode_decompositions */
     int32_t lower;               /* to be added for the simple lower case */
 };

@@ -173,6 +173,17 @@ static void word_add(const struct wordpiece *state, struct word *word, uint32_t 
     word->end[at] = end;
 }
 
+/* The general category as Hugging Face's tokenizers see it, whose table is Unicode 8's: newer characters are
+ * unassigned, and three have another category since. */
+static enum unicode_category category_of(uint32_t code) {
+    const struct unicode_record *record = unicode_record(code);
+    if (code == 0x1734) return UNICODE_MN;
+    if (code == 0xA9BD) return UNICODE_MC;
+    if (code == 0x1885 || code == 0x1886) return UNICODE_LO;
+    if (code == 0x166D || code == 0x111C9) return UNICODE_PO;
+    return record->recent ? UNICODE_CN : (enum unicode_category)record->category;
+}
+
 /* BERT's blocks of CJK ideographs. The fifth begins at U+2B920 here as in Hugging Face's tokenizers, not at U+2B820. */
 static bool is_chinese(uint32_t code) {
     return (code >= 0x4E00 && code <= 0x9FFF) || (code >= 0x3400 && code <= 0x4DBF) ||
@@ -182,7 +193,8 @@ static bool is_chinese(uint32_t code) {
 }
 
 static bool is_punctuation(uint32_t code) {
-    if (code >= 0x80) return unicode_is_punctuation(code);
+    enum unicode_category category = category_of(code);
+    if (code >= 0x80) return category >= UNICODE_PC && category <= UNICODE_PO;
     return code > ' ' && code < 0x7F && !(code >= '0' && code <= '9') && !((code | 32) >= 'a' && (code | 32) <= 'z');
 }
 
@@ -200,7 +212,7 @@ out:
 }
 
 static bool is_dropped(uint32_t code) {
-    enum unicode_category category = unicode_category(code);
+    enum unicode_category category = category_of(code);
     if (code == '\t' || code == '\n' || code == '\r') return false;
     return code == 0 || code == UNICODE_REPLACEMENT || (category >= UNICODE_CC && category <= UNICODE_CO);
 }
@@ -217,7 +229,7 @@ static int take_character(const struct tokenizer *tokenizer, struct word *word, 
     if (alone) TRY(word_finish(tokenizer, word, encoding));
     if (settings->strip_accents) parts = unicode_decompose(code, part);
     for (size_t i = 0; i < parts; i++) {
-        if (settings->strip_accents && unicode_category(part[i]) == UNICODE_MN) {
+        if (settings->strip_accents && category_of(part[i]) == UNICODE_MN) {
             if (!unicode_record(part[i])->combining_class) word->block = word->count;
             continue;
         }

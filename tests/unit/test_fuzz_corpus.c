@@ -23,6 +23,9 @@
 #define LLVMFuzzerTestOneInput fuzz_tokenizer
 #include "../fuzz/fuzz_tokenizer.c"
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_words
+#include "../fuzz/fuzz_words.c"
+#undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput fuzz_gguf
 #include "../fuzz/fuzz_gguf.c"
 #undef LLVMFuzzerTestOneInput
@@ -114,12 +117,18 @@ static void config_corpus(void **state) {
     replay_folder("tests/fuzz/corpus_config", fuzz_config);
 }
 
+static void words_corpus(void **state) {
+    (void)state;
+    replay_folder("tests/fuzz/corpus_words", fuzz_words);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_corpus),          cmocka_unit_test(gguf_corpus),
         cmocka_unit_test(llama2c_corpus),       cmocka_unit_test(index_corpus),
         cmocka_unit_test(config_corpus),        cmocka_unit_test(safetensors_corpus),
         cmocka_unit_test(sentencepiece_corpus), cmocka_unit_test(tokenizer_corpus),
+        cmocka_unit_test(words_corpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

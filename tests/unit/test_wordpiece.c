@@ -1,0 +1,248 @@
+/* WordPiece on a small vocabulary: normalization, offsets, special tokens in texts, pairs and their truncation; files
+ * of words cut off at every byte; folders.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "text/tokenizer.h"
+
+/* ids: [PAD] 0 [UNK] 1 [CLS] 2 [SEP] 3 [MASK] 4, then from 5 */
+static const char vocabulary[] =
+    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##able\n##a\nable\ncafe\n.\n'\ns\n\xE4\xB8\xAD\nx\n##x\n"
+    "1\n##2\n";
+
+static struct tokenizer *open_small(bool lower_case) {
+    struct tokenizer *tokenizer;
+    if (tokenizer_parse_vocab(&tokenizer, vocabulary, sizeof vocabulary - 1, lower_case) < 0)
+        fail_msg("%s", error_text());
+    return tokenizer;
+}
+
+static void texts_become_ids_with_offsets(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t count;
+        int32_t ids[8];
+        uint32_t begin[8], end[8];
+    } row[] = {
+        {"Unable", 2, {5, 6}, {0, 2}, {2, 6}},
+        {" caf\xC3\xA9. ", 2, {9, 10}, {1, 6}, {6, 7}},
+        {"cafe\xCC\x81s", 1, {1}, {0}, {7}}, /* no ##s: the whole word is unknown */
+        {"u\xCC\x88n", 1, {5}, {0}, {4}},    /* the mark inside belongs to what is around it */
+        {"x\xE4\xB8\xADx", 3, {14, 13, 14}, {0, 1, 4}, {1, 4, 5}},
+        {"x\x01x\xEF\xBF\xBDX", 3, {14, 15, 15}, {0, 2, 6}, {1, 3, 7}}, /* dropped, not cut at */
+        {"\xFFx", 1, {14}, {1}, {2}},
+        {"x's", 3, {14, 11, 12}, {0, 1, 2}, {1, 2, 3}},
+        {"12 2", 3, {16, 17, 1}, {0, 1, 3}, {1, 2, 4}},
+        {"\xC4\xB0x", 1, {1}, {0}, {3}},
+        {"a[MASK]x", 3, {1, 4, 14}, {0, 1, 7}, {1, 7, 8}},
+        {"\t\r\n", 0, {0}, {0}, {0}},
+    };
+    struct tokenizer *tokenizer = open_small(true);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct encoding encoding = {.with_offsets = true};
+        assert_int_equal(tokenizer_append(tokenizer, row[i].text, strlen(row[i].text), false, false, &encoding), 0);
+        if (encoding.count != row[i].count) fail_msg("row %zu: %zu tokens", i, encoding.count);
+        for (size_t k = 0; k < encoding.count; k++)
+            if (encoding.ids[k] != row[i].ids[k] || encoding.begin[k] != row[i].begin[k] ||
+                encoding.end[k] != row[i].end[k])
+                fail_msg("row %zu token %zu: %d at %u..%u", i, k, encoding.ids[k], encoding.begin[k], encoding.end[k]);
+        encoding_close(&encoding);
+    }
+    tokenizer_free(tokenizer);
+}
+
+static void case_is_kept_when_asked_and_words_have_a_limit(void **state) {
+    (void)state;
+    struct tokenizer *tokenizer = open_small(false);
+    char text[203];
+    int32_t ids[200];
+    size_t count;
+    assert_int_equal(tokenizer_encode(tokenizer, "X x", 3, ids, 8, &count), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(ids[0], 1);
+    assert_int_equal(ids[1], 14);
+    for (int wide = 0; wide < 2; wide++) /* exactly 100 characters, then one more; plain, and with a dropped byte */
+        for (size_t length = 100; length <= 101; length++) {
+            memset(text, 'x', sizeof text);
+            size_t bytes = length;
+            if (wide) text[bytes++] = '\x01';
+            assert_int_equal(tokenizer_encode(tokenizer, text, bytes, ids, 200, &count), 0);
+            assert_int_equal(count, length == 100 ? 100 : 1);
+            assert_int_equal(ids[0], length == 100 ? 14 : 1);
+        }
+    tokenizer_free(tokenizer);
+}
+
+static void special_tokens_stand_around_and_are_dropped(void **state) {
+    (void)state;
+    struct tokenizer *tokenizer = open_small(true);
+    struct encoding encoding = {.with_offsets = true};
+    char *text;
+    assert_int_equal(tokenizer_append(tokenizer, "unable [SEP]", 12, true, true, &encoding), 0);
+    assert_int_equal(encoding.ids[0], 2);
+    assert_int_equal(encoding.end[0], 0);
+    assert_int_equal(encoding.ids[3], 1); /* '[' in a literal text is no token of this vocabulary */
+    assert_int_equal(encoding.ids[encoding.count - 1], 3);
+    assert_int_equal(tokenizer_decode(tokenizer, (int32_t[]){2, 5, 6, 10, 11, 12, 4, 8, 3}, 9, &text), 0);
+    assert_string_equal(text, "unable. ' s able");
+    memory_release(text);
+    assert_int_equal(tokenizer_decode(tokenizer, (int32_t[]){6, 6}, 2, &text), 0);
+    assert_string_equal(text, "##ableable");
+    memory_release(text);
+    encoding_close(&encoding);
+    tokenizer_free(tokenizer);
+}
+
+/* ---- pairs ---- */
+static void pair_is(const char *first, const char *second, size_t most, bool only_second, const char *expected) {
+    struct tokenizer *tokenizer = open_small(true);
+    struct encoding encoding = {.with_offsets = true};
+    int32_t *types;
+    char text[200] = "";
+    assert_int_equal(tokenizer_append_pair(tokenizer, first, second, most, only_second, &encoding, &types), 0);
+    for (size_t i = 0; i < encoding.count; i++) snprintf(text + strlen(text), 16, "%d/%d ", encoding.ids[i], types[i]);
+    assert_string_equal(text, expected);
+    if (most) assert_true(encoding.count <= most);
+    memory_release(types);
+    encoding_close(&encoding);
+    tokenizer_free(tokenizer);
+}
+
+static void pairs_are_laid_out_and_cut(void **state) {
+    (void)state;
+    pair_is("x 1", "s", 0, false, "2/0 14/0 16/0 3/0 12/1 3/1 ");
+    pair_is("", "", 0, false, "2/0 3/0 3/1 ");
+    pair_is("x x x x x", "1 1", 8, false, "2/0 14/0 14/0 14/0 3/0 16/1 16/1 3/1 "); /* the longer one gives way */
+    pair_is("1 1", "x x x x x", 8, false, "2/0 16/0 16/0 3/0 14/1 14/1 14/1 3/1 ");
+    pair_is("x x x x x", "1 1 1 1", 8, false, "2/0 14/0 14/0 14/0 3/0 16/1 16/1 3/1 "); /* then half each */
+    pair_is("x x x x", "1 1 1 1", 8, false, "2/0 14/0 14/0 3/0 16/1 16/1 16/1 3/1 ");
+    pair_is("x x x", "1 1 1 1", 8, true, "2/0 14/0 14/0 14/0 3/0 16/1 16/1 3/1 ");
+    pair_is("x x x", "1 1 1 1", 6, true, "2/0 14/0 14/0 14/0 3/0 3/1 ");
+    struct tokenizer *tokenizer = open_small(true);
+    struct encoding encoding = {0};
+    int32_t *types;
+    assert_int_equal(tokenizer_append_pair(tokenizer, "x x x", "1", 5, true, &encoding, &types), E_ARGUMENT);
+    assert_null(types);
+    assert_int_equal(tokenizer_append_pair(tokenizer, "x", "1", 2, false, &encoding, NULL), E_ARGUMENT);
+    encoding_close(&encoding);
+    tokenizer_free(tokenizer);
+}
+
+/* ---- files ---- */
+static void files_cut_off_anywhere_are_read_or_refused(void **state) {
+    (void)state;
+    static const char words[] = "{\"h\":0,\"i\":1,\"hi\":2,\"\xC4\xA0\":3,\"\xC4\xA0hi\":4,\"<|endoftext|>\":5}";
+    static const char merges[] = "#version: 0.2\nh i\n\xC4\xA0 hi\n";
+    struct tokenizer *tokenizer;
+    int32_t ids[8];
+    size_t count, accepted = 0;
+    for (size_t bytes = 0; bytes < sizeof vocabulary; bytes++) {
+        char *copy = malloc(bytes + 1); /* exactly as long, so that reading past it is seen */
+        memcpy(copy, vocabulary, bytes);
+        accepted += tokenizer_parse_vocab(&tokenizer, copy, bytes, true) == 0;
+        tokenizer_free(tokenizer);
+        free(copy);
+    }
+    assert_true(accepted > 0 && accepted < sizeof vocabulary - 4);
+    for (size_t bytes = 0; bytes < sizeof words; bytes++) {
+        assert_int_equal(tokenizer_parse_merges(&tokenizer, words, bytes, merges, sizeof merges - 1) == 0,
+                         bytes == sizeof words - 1);
+        tokenizer_free(tokenizer);
+    }
+    for (size_t bytes = 0; bytes < sizeof merges; bytes++) {
+        int status = tokenizer_parse_merges(&tokenizer, words, sizeof words - 1, merges, bytes);
+        assert_true(status == 0 || status == E_FORMAT);
+        tokenizer_free(tokenizer);
+    }
+    assert_int_equal(tokenizer_parse_merges(&tokenizer, words, sizeof words - 1, merges, sizeof merges - 1), 0);
+    assert_int_equal(tokenizer_encode(tokenizer, "hi hi", 5, ids, 8, &count), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(ids[0], 2);
+    assert_int_equal(ids[1], 4);
+    assert_int_equal(tokenizer_special(tokenizer).end, 5);
+    tokenizer_free(tokenizer);
+}
+
+static void hostile_vocabularies_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *message;
+    } row[] = {
+        {"", "no token '[UNK]'"},
+        {"a\nb\n", "no token '[UNK]'"},
+        {"[UNK]\n\nb\n", "line 2 is empty"},
+        {"[UNK]\na\nb\na\n", "lines 2 and 4 are the same: 'a'"},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct tokenizer *tokenizer;
+        assert_int_equal(tokenizer_parse_vocab(&tokenizer, row[i].text, strlen(row[i].text), true), E_FORMAT);
+        if (!strstr(error_text(), row[i].message)) fail_msg("%s", error_text());
+        assert_null(tokenizer);
+    }
+}
+
+static void write_file(const char *folder, const char *name, const char *text) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void folders_are_opened_by_what_they_hold(void **state) {
+    (void)state;
+    char folder[] = "/tmp/test_wordpiece_XXXXXX", command[300];
+    struct tokenizer *tokenizer;
+    struct encoding encoding = {0};
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(tokenizer_open(&tokenizer, folder), E_IO);
+    assert_null(tokenizer);
+    write_file(folder, "vocab.txt", vocabulary);
+    write_file(folder, "tokenizer_config.json", "{\"do_lower_case\": false}");
+    assert_int_equal(tokenizer_open(&tokenizer, folder), 0);
+    assert_int_equal(tokenizer_kind(tokenizer), TOKENIZER_WORDPIECE);
+    assert_int_equal(tokenizer_append(tokenizer, "X", 1, false, false, &encoding), 0);
+    assert_int_equal(encoding.ids[0], 1); /* kept as a capital */
+    tokenizer_free(tokenizer);
+    write_file(folder, "vocab.json", "{\"h\":0,\"i\":1,\"hi\":2,\"</s>\":3}");
+    write_file(folder, "merges.txt", "h i\n");
+    write_file(folder, "tokenizer_config.json", "{\"add_bos_token\": true, \"bos_token\": {\"content\": \"</s>\"}}");
+    assert_int_equal(tokenizer_open(&tokenizer, folder), 0);
+    encoding.count = 0;
+    assert_int_equal(tokenizer_append(tokenizer, "hi", 2, true, false, &encoding), 0);
+    assert_int_equal(encoding.count, 2);
+    assert_int_equal(encoding.ids[0], 3);
+    assert_int_equal(encoding.ids[1], 2);
+    tokenizer_free(tokenizer);
+    write_file(folder, "tokenizer_config.json", "{");
+    assert_int_equal(tokenizer_open(&tokenizer, folder), E_FORMAT);
+    encoding_close(&encoding);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(texts_become_ids_with_offsets),
+        cmocka_unit_test(case_is_kept_when_asked_and_words_have_a_limit),
+        cmocka_unit_test(special_tokens_stand_around_and_are_dropped),
+        cmocka_unit_test(pairs_are_laid_out_and_cut),
+        cmocka_unit_test(files_cut_off_anywhere_are_read_or_refused),
+        cmocka_unit_test(hostile_vocabularies_are_refused),
+        cmocka_unit_test(folders_are_opened_by_what_they_hold),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
