@@ -45,7 +45,23 @@ out:
     return status;
 }
 
-/* The file and the overrides, as stored with the results. */
+/* The bytes of one document of the file: all of it where there is only one. Comments above a "---" go with the
+ * document before it. */
+static void document_cut(const struct document_span *span, const char **text, size_t *bytes) {
+    const char *end = *text + *bytes, *begin = *text, *stop = end;
+    size_t line = 0;
+    if (span->count < 2) return;
+    for (const char *c = *text; c < end; c++) {
+        if (*c != '\n') continue;
+        line++;
+        if (line == span->first_line) begin = c + 1;
+        if (line == span->end_line) stop = c + 1;
+    }
+    *text = begin;
+    *bytes = (size_t)(stop - begin);
+}
+
+/* The document and the overrides, as stored with the results. */
 static int text_keep(struct experiment *experiment, const char *text, size_t bytes, const char *const *overrides,
                      size_t count) {
     int status = 0;
@@ -62,8 +78,16 @@ out:
     return status;
 }
 
+/* Which document of a file is read, and what the ones before it have used. */
+struct document_choice {
+    size_t number, count; /* from 0; documents in the file, known after reading */
+    bool *used;           /* [overrides] concerned one of the documents so far; NULL: the file may hold only one */
+};
+
+/* In a file of several documents an override concerns those that know its path; one that no document knows is reported
+ * by the last. */
 static int overrides_apply(struct experiment *experiment, struct document *document, const char *const *overrides,
-                           size_t count) {
+                           size_t count, struct document_choice *choice) {
     int status = 0;
     for (size_t i = 0; i < count; i++) {
         size_t path_bytes;
@@ -71,7 +95,10 @@ static int overrides_apply(struct experiment *experiment, struct document *docum
         TRY(override_split(overrides[i], &path_bytes));
         TRY(store_take(&experiment->store, path_bytes + 8, 1, &label));
         snprintf(label, path_bytes + 8, "--set %.*s", (int)path_bytes, overrides[i]);
+        bool strict = choice->used == NULL || (choice->number + 1 == choice->count && !choice->used[i]);
+        if (!strict && !override_concerns(document, overrides[i], label)) continue;
         TRY(override_apply(document, overrides[i], label));
+        if (choice->used != NULL) choice->used[i] = true;
     }
 out:
     return status;
@@ -158,24 +185,34 @@ static void experiment_hash(struct experiment *experiment) {
     hash_close(&hash, experiment->hash);
 }
 
-int experiment_read(struct experiment *experiment, const char *path, const char *const *overrides,
-                    size_t override_count) {
+static int experiment_read_document(struct experiment *experiment, const char *path, const char *const *overrides,
+                                    size_t override_count, struct document_choice *choice) {
     int status = 0;
     struct document document = {0};
+    struct document_span span;
     char *text = NULL;
+    const char *own;
     size_t bytes = 0;
     *experiment = (struct experiment){.notes = ""};
     TRY(store_text(&experiment->store, path, &experiment->path));
     struct position at = {.file = experiment->path, .line = 1, .column = 1};
     TRY(file_read(path, &text, &bytes));
-    TRY(text_keep(experiment, text, bytes, overrides, override_count));
-    TRY(document_parse(&document, text, bytes, experiment->path, false, &document.root));
-    if (node_is_empty(document.root)) FAIL_AT(&at, "the file is empty; an experiment begins with experiment: NAME");
+    TRY(document_parse_number(&document, text, bytes, experiment->path, choice->number, &document.root, &span));
+    choice->count = span.count;
+    if (choice->used == NULL && span.count > 1)
+        FAIL_AT(&span.second, "a second document begins; one experiment is expected here");
+    own = text;
+    document_cut(&span, &own, &bytes);
+    TRY(text_keep(experiment, own, bytes, overrides, override_count));
+    if (span.count > 1) at.line = span.first_line + 1;
+    if (node_is_empty(document.root))
+        FAIL_AT(&at, "the %s is empty; an experiment begins with experiment: NAME",
+                span.count > 1 ? "document" : "file");
     const struct node *root = document.root;
     if (root->type != NODE_MAP)
         FAIL_AT(&root->at, "an experiment is a map of keys (experiment: NAME, model: ...), not %s",
                 node_type_name(root->type));
-    TRY(overrides_apply(experiment, &document, overrides, override_count));
+    TRY(overrides_apply(experiment, &document, overrides, override_count, choice));
     TRY(keys_check(root));
     TRY(name_read(experiment, root, &at));
     TRY(plugins_load(node_find(root, "plugins")));
@@ -193,32 +230,72 @@ out:
     return status;
 }
 
+int experiment_read(struct experiment *experiment, const char *path, const char *const *overrides,
+                    size_t override_count) {
+    struct document_choice choice = {0};
+    return experiment_read_document(experiment, path, overrides, override_count, &choice);
+}
+
 void experiment_close(struct experiment *experiment) {
     memory_release(experiment->cells);
     option_store_close(&experiment->store);
     *experiment = (struct experiment){0};
 }
 
-int experiments_read(struct experiment **experiments, const char *const *paths, size_t count,
-                     const char *const *overrides, size_t override_count) {
+struct experiment_list {
+    struct experiment *items;
+    size_t count, capacity;
+};
+
+static int list_check_names(const struct experiment_list *list) {
+    int status = 0;
+    const struct experiment *last = &list->items[list->count - 1];
+    for (size_t i = 0; i + 1 < list->count; i++)
+        if (strcmp(list->items[i].name, last->name) == 0)
+            FAIL(E_ARGUMENT, "%s and %s are both the experiment '%s'; rename one", list->items[i].path, last->path,
+                 last->name);
+out:
+    return status;
+}
+
+/* All documents of one file. The file is read anew for each: a file is small, and each experiment owns its texts. */
+static int list_read_file(struct experiment_list *list, const char *path, const char *const *overrides,
+                          size_t override_count) {
     int status = 0;
     void *block = NULL;
-    *experiments = NULL;
-    if (count == 0) FAIL(E_ARGUMENT, "no experiment file; try: runexp configs/quickstart.yaml");
-    TRY(memory_take(&block, count, sizeof **experiments));
-    *experiments = block;
-    for (size_t i = 0; i < count; i++) {
-        TRY(experiment_read(&(*experiments)[i], paths[i], overrides, override_count));
-        for (size_t j = 0; j < i; j++)
-            if (strcmp((*experiments)[i].name, (*experiments)[j].name) == 0)
-                FAIL(E_ARGUMENT, "%s and %s are both the experiment '%s'; rename one", paths[j], paths[i],
-                     (*experiments)[i].name);
-    }
+    struct document_choice choice = {0};
+    TRY(memory_take(&block, override_count + 1, sizeof *choice.used));
+    choice.used = block;
+    do {
+        if (list->count == list->capacity) {
+            void *items = list->items;
+            size_t capacity = list->capacity ? 2 * list->capacity : 4;
+            TRY(memory_resize(&items, capacity, sizeof *list->items));
+            list->items = items;
+            list->capacity = capacity;
+        }
+        TRY(experiment_read_document(&list->items[list->count], path, overrides, override_count, &choice));
+        list->count++;
+        TRY(list_check_names(list));
+    } while (++choice.number < choice.count);
 out:
-    if (status < 0) {
-        experiments_close(*experiments, count);
-        *experiments = NULL;
-    }
+    memory_release(block);
+    return status;
+}
+
+int experiments_read(struct experiment **experiments, size_t *count, const char *const *paths, size_t path_count,
+                     const char *const *overrides, size_t override_count) {
+    int status = 0;
+    struct experiment_list list = {0};
+    *experiments = NULL;
+    *count = 0;
+    if (path_count == 0) FAIL(E_ARGUMENT, "no experiment file; try: runexp configs/quickstart.yaml");
+    for (size_t i = 0; i < path_count; i++) TRY(list_read_file(&list, paths[i], overrides, override_count));
+    *experiments = list.items;
+    *count = list.count;
+    list = (struct experiment_list){0};
+out:
+    experiments_close(list.items, list.count);
     return status;
 }
 

@@ -1,4 +1,4 @@
-/* An experiment file, read, checked and expanded into cells. Everything a run needs is in here, frozen.
+/* An experiment, read from its file, checked and expanded into cells. Everything a run needs is in here, frozen.
  *
  *   experiment: quickstart                 # required; letters, digits, - and _
  *   description: one line
@@ -106,11 +106,12 @@ struct experiment {
 /* Read and expand files. overrides: "path.to.key=value" texts from --set; a path of one word that is no top-level
  * key names the setting of that name in the task, model, tokenizer, measure, limits or matrix ("data=DIR").
  * Plug-ins that the file names are loaded first. Errors carry file:line:column (E_ARGUMENT; E_IO when the file
- * cannot be read); nothing ran. Two files with the same experiment name: an error naming both.
- * On an error nothing needs closing. */
+ * cannot be read); nothing ran. experiment_read expects a file with one document; experiments_read gives one experiment
+ * per document ("---"), and an override concerns the documents that know its path. Two with the same experiment name:
+ * an error naming both files. On an error nothing needs closing. */
 int experiment_read(struct experiment *experiment, const char *path, const char *const *overrides,
                     size_t override_count);
-int experiments_read(struct experiment **experiments, const char *const *paths, size_t count,
+int experiments_read(struct experiment **experiments, size_t *count, const char *const *paths, size_t path_count,
                      const char *const *overrides, size_t override_count);
 void experiment_close(struct experiment *experiment); /* accepts a zeroed experiment */
 void experiments_close(struct experiment *experiments, size_t count);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "config/experiment.h"
 #include "config/sections.h"
 #include "config/settings.h"
@@ -116,6 +117,51 @@ static int list_slot(struct document *document, struct node *list, const char *k
     FAIL_AT(at, "the list has no stage '%.80s'; name one that is there, or give its number (the first is 0)", key);
 out:
     return status;
+}
+
+/* The member that one key of a path names, or NULL. A bare name ("task: wordnet") is a map of itself. */
+static const struct node *node_step(const struct node *node, const char *key, size_t bytes) {
+    for (size_t i = 0; node->type == NODE_MAP && i < node->count; i++)
+        if (strlen(node->keys[i]->text) == bytes && strncmp(node->keys[i]->text, key, bytes) == 0)
+            return node->items[i];
+    if (node->type == NODE_SCALAR) return strlen(node->text) == bytes && !strncmp(node->text, key, bytes) ? node : NULL;
+    if (node->type != NODE_LIST) return NULL;
+    if (isdigit((unsigned char)key[0])) {
+        unsigned long long index = strtoull(key, NULL, 10);
+        return index < node->count ? node->items[index] : NULL;
+    }
+    for (size_t i = 0; i < node->count; i++) {
+        const struct node *found = node_step(node->items[i], key, bytes);
+        if (found != NULL) return found;
+    }
+    return NULL;
+}
+
+bool override_concerns(struct document *document, const char *text, const char *label) {
+    size_t bytes;
+    const char *section, *inner, *dot;
+    char word[128];
+    const struct node *node = document->root;
+    if (override_split(text, &bytes) < 0) return true;
+    if (memchr(text, '.', bytes) == NULL) {
+        if (bytes >= sizeof word) return true;
+        memcpy(word, text, bytes);
+        word[bytes] = '\0';
+        if (word_in(experiment_keys, word)) return true;
+        bool found = path_complete(document, word, label, &section, &inner) == 0;
+        if (!found) error_clear();
+        return found;
+    }
+    for (size_t depth = 0; (dot = memchr(text, '.', bytes)) != NULL && node != NULL; depth++) {
+        size_t key = (size_t)(dot - text);
+        node = node_step(node, text, key);
+        bool section_of_all = depth == 0 && !(key == 4 && strncmp(text, "task", 4) == 0) &&
+                              !(key == 7 && strncmp(text, "prepare", 7) == 0);
+        text = dot + 1;
+        bytes -= key + 1;
+        if (node == NULL && section_of_all && memchr(text, '.', bytes) == NULL) return true;
+    }
+    return node != NULL;
 }
 
 int override_apply(struct document *document, const char *text, const char *label) {

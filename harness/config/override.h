@@ -8,6 +8,8 @@
 #ifndef OVERRIDE_H
 #define OVERRIDE_H
 
+#include <stdbool.h>
+
 #include "config/yaml_tree.h"
 
 /* The sections of an experiment file, in order; NULL-terminated. */
@@ -15,6 +17,11 @@ extern const char *const experiment_keys[];
 
 /* Apply one text. `label`, "--set PATH", is what positions show, and lives as long as they do. */
 int override_apply(struct document *document, const char *text, const char *label);
+
+/* Does `text` concern this document? A lone word does where a setting has that name; a path where all above its last
+ * key is there, or is a section that every experiment may have. Where not, override_apply would say what is wrong:
+ * for one of several documents that is no error. */
+bool override_concerns(struct document *document, const char *text, const char *label);
 
 /* Length of PATH in "PATH=VALUE". E_ARGUMENT when there is no "=" or no path. */
 int override_split(const char *text, size_t *path_bytes);

@@ -357,35 +357,60 @@ out:
     return status;
 }
 
-int document_parse(struct document *document, const char *text, size_t bytes, const char *file, bool is_override,
-                   struct node **root) {
+/* Every document of the text is read, so that all of it is checked; the tree of document `number` is kept. */
+static int reader_documents(struct reader *reader, size_t bytes, size_t number, struct node **root,
+                            struct document_span *span) {
     int status = 0;
-    bool open = false, seen = false;
+    bool open = false;
+    struct node *other;
+    const char *file = reader->file;
     yaml_event_t event = {0};
-    struct reader reader = {.document = document, .text = text, .file = file, .is_override = is_override};
     *root = NULL;
-    if (!yaml_parser_initialize(&reader.parser)) FAIL(E_MEMORY, "out of memory while reading %s", file);
+    *span = (struct document_span){0};
+    if (!yaml_parser_initialize(&reader->parser)) FAIL(E_MEMORY, "out of memory while reading %s", file);
     open = true;
-    yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, bytes);
+    yaml_parser_set_input_string(&reader->parser, (const unsigned char *)reader->text, bytes);
     for (bool end = false; !end;) {
-        TRY(reader_next(&reader, &event));
+        TRY(reader_next(reader, &event));
         switch (event.type) {
         case YAML_STREAM_END_EVENT: end = true; break;
         case YAML_STREAM_START_EVENT:
         case YAML_DOCUMENT_END_EVENT: break;
-        case YAML_DOCUMENT_START_EVENT: {
-            struct position at = reader_position(&reader, event.start_mark);
-            if (seen) FAIL_AT(&at, "a second document begins; one experiment per file");
-            seen = true;
+        case YAML_DOCUMENT_START_EVENT:
+            reader->anchor_count = 0; /* anchors are known within their document */
+            if (span->count == number && number > 0) span->first_line = event.start_mark.line;
+            if (span->count == number + 1) span->end_line = event.start_mark.line;
+            if (span->count == 1) span->second = reader_position(reader, event.start_mark);
+            span->count++;
             break;
-        }
-        default: TRY(reader_node(&reader, &event, 0, root)); break;
+        default: TRY(reader_node(reader, &event, 0, span->count == number + 1 ? root : &other)); break;
         }
         yaml_event_delete(&event);
     }
 out:
     yaml_event_delete(&event);
-    if (open) yaml_parser_delete(&reader.parser);
-    memory_release(reader.anchors);
+    if (open) yaml_parser_delete(&reader->parser);
+    memory_release(reader->anchors);
+    return status;
+}
+
+int document_parse(struct document *document, const char *text, size_t bytes, const char *file, bool is_override,
+                   struct node **root) {
+    int status = 0;
+    struct document_span span;
+    struct reader reader = {.document = document, .text = text, .file = file, .is_override = is_override};
+    TRY(reader_documents(&reader, bytes, 0, root, &span));
+    if (span.count > 1) FAIL_AT(&span.second, "a second document begins; a value is one document");
+out:
+    return status;
+}
+
+int document_parse_number(struct document *document, const char *text, size_t bytes, const char *file, size_t number,
+                          struct node **root, struct document_span *span) {
+    int status = 0;
+    struct reader reader = {.document = document, .text = text, .file = file};
+    TRY(reader_documents(&reader, bytes, number, root, span));
+    if (span->count > DOCUMENTS_MAX) FAIL(E_ARGUMENT, "%s: more than %d documents", file, DOCUMENTS_MAX);
+out:
     return status;
 }

@@ -2,8 +2,9 @@
  *
  * Only what an experiment file needs: maps with scalar keys, lists, scalars, anchors, aliases and merge
  * keys (<<). Aliases are copied, within a limit on the number of nodes, so that a tree can be edited in
- * place and nested aliases cannot grow without bound. Refused with a position: tags, duplicate keys, "${"
- * (environment variables are never substituted), a second document, depth beyond 32.
+ * place and nested aliases cannot grow without bound. A file may hold several documents ("---"), each a tree of its
+ * own. Refused with a position: tags, duplicate keys, "${" (environment variables are never substituted), depth
+ * beyond 32.
  */
 #ifndef YAML_TREE_H
 #define YAML_TREE_H
@@ -33,9 +34,21 @@ struct document {
 
 /* Parse text; `file` names it in positions and must outlive the tree. is_override: positions have line 0.
  * E_ARGUMENT with the position, E_MEMORY. The document is zeroed or already holds nodes (the new ones join
- * its memory); *root receives the new tree. */
+ * its memory); *root receives the new tree. A second document is refused. */
 int document_parse(struct document *document, const char *text, size_t bytes, const char *file, bool is_override,
                    struct node **root);
+/* Where a document of a text stands. Lines from 0. */
+struct document_span {
+    size_t count;                /* documents in the whole text */
+    size_t first_line, end_line; /* of its "---", or 0; of the next one's, 0 for the last */
+    struct position second;      /* where the second document begins */
+};
+enum { DOCUMENTS_MAX = 64 };
+
+/* Parse document `number` (from 0) of a text that may hold several; the others are checked and left. *root is NULL
+ * where there is no such document. The values of all documents together count against the limit. */
+int document_parse_number(struct document *document, const char *text, size_t bytes, const char *file, size_t number,
+                          struct node **root, struct document_span *span);
 void document_close(struct document *document); /* accepts a zeroed document */
 
 /* Zeroed memory that lives as long as the document. */

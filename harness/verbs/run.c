@@ -174,8 +174,7 @@ static int run_or_plan(int argc, char **argv, bool plan_only) {
     }
     if (argc < 2) FAIL(E_ARGUMENT, "no config given; try: runexp configs/quickstart.yaml");
     for (size_t i = 0; i < words.plugin.count; i++) TRY(technique_load(plugins[i]));
-    count = (size_t)argc - 1;
-    TRY(experiments_read(&experiments, (const char *const *)argv + 1, count, sets, words.set.count));
+    TRY(experiments_read(&experiments, &count, (const char *const *)argv + 1, (size_t)argc - 1, sets, words.set.count));
     for (size_t i = 0; i < count; i++)
         if (*experiments[i].notes) fputs(experiments[i].notes, stderr);
     if (words.dry_run) TRY(print_plans(experiments, count, &words));

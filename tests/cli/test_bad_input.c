@@ -189,17 +189,18 @@ static void test_count(void **state) {
 static void test_files(void **state) {
     (void)state;
     struct experiment experiment, *list;
+    size_t count;
     char a[128], b[128];
     assert_int_equal(experiment_read(&experiment, "/nonexistent/x.yaml", NULL, 0), E_IO);
     assert_non_null(strstr(error_text(), "/nonexistent/x.yaml: cannot be read: No such file"));
     assert_int_equal(experiment_read(&experiment, "/tmp", NULL, 0), E_IO);
     assert_non_null(strstr(error_text(), "is a directory"));
-    assert_int_equal(experiments_read(&list, NULL, 0, NULL, 0), E_ARGUMENT);
+    assert_int_equal(experiments_read(&list, &count, NULL, 0, NULL, 0), E_ARGUMENT);
     assert_non_null(strstr(error_text(), "no experiment file"));
     scratch_file(a, ".yaml", HEAD);
     scratch_file(b, ".yaml", HEAD);
     const char *paths[] = {a, b};
-    assert_int_equal(experiments_read(&list, paths, 2, NULL, 0), E_ARGUMENT);
+    assert_int_equal(experiments_read(&list, &count, paths, 2, NULL, 0), E_ARGUMENT);
     assert_null(list);
     assert_non_null(strstr(error_text(), a));
     assert_non_null(strstr(error_text(), b));
