@@ -233,7 +233,7 @@ static int distribution_write(const struct report *report, int64_t batch, const 
         "SELECT c.id, r.round - (SELECT MIN(x.round) FROM run x WHERE x.session_id = ?1 AND x.kind = 'time'),"
         " p.outlier, p.latency_ns, p.ordinal FROM sample p JOIN run r ON r.id = p.run_id"
         " JOIN cell c ON c.id = r.cell_id WHERE r.session_id = ?1 AND c.experiment_id = ?2 AND p.batch = ?3"
-        " AND r.status = 'ok' AND p.warmup = 0 ORDER BY c.ordinal, c.id, r.round, p.ordinal";
+        " AND r.status = 'ok' AND p.warmup = 0 AND p.phase = '' ORDER BY c.ordinal, c.id, r.round, p.ordinal";
     int status = 0, row = 0;
     bool more = false;
     size_t at = 0;

@@ -124,13 +124,15 @@ static void how_to_read(struct text *page, const struct report *report) {
     }
     text_raw(
         page,
-        "<li><b>p</b>: how often chance alone would make the two sets of answers differ this much. With many cells, "
+        "<li><b>p</b>: how often chance alone would make the two sets of results differ this much. With many cells, "
         "one in twenty falls below 0.05 by luck.</li>\n"
         "<li><b>Compressed layers</b>: the linear layers that techniques may change; embeddings and the rest are in "
         "<b>file</b> too. <b>Bits per weight</b> counts scales and zero points.</li>\n"
         "<li><b>Packed</b> cells run from their packed bytes. <b>Simulated</b> cells keep compressed values in an "
         "uncompressed format: their quality is that of the technique, their bytes and time are not.</li>\n"
-        "<li><b>Latency</b> is of one batch from token ids to class scores, in a fresh process per round; cells "
+        "<li><b>Latency</b> is of one batch from token ids to the model's output (with generation: to the last new "
+        "token), "
+        "in a fresh process per round; cells "
         "take turns within a round, so that drift of the machine hits all alike, and ratios are paired by round.</li>\n"
         "<li><b>Peak memory</b> is the largest resident set of a timed process, program and libraries included.</li>\n"
         "<li>docs/REPORT.md of the source explains each figure at length.</li>\n</ul>\n</section>\n");
@@ -146,6 +148,7 @@ int page_write(struct text *page, const struct report *report, const struct figu
     TRY(page_headline(page, report));
     TRY(page_problems(page, report));
     page_results(page, report);
+    page_generation(page, report);
     TRY(page_yardsticks(page, report));
     TRY(page_figures(page, figures, directory));
     TRY(page_stages(page, report));

@@ -18,6 +18,7 @@ void page_end(struct text *page);
 int page_headline(struct text *page, const struct report *report);
 int page_problems(struct text *page, const struct report *report);
 void page_results(struct text *page, const struct report *report);
+void page_generation(struct text *page, const struct report *report); /* nothing where no text was generated */
 int page_yardsticks(struct text *page, const struct report *report);
 int page_stages(struct text *page, const struct report *report);
 int page_counters(struct text *page, const struct report *report);

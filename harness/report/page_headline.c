@@ -3,6 +3,7 @@
 #include "report/page.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <jansson.h>
@@ -74,6 +75,13 @@ static void answer(struct text *page, const struct report *report, const struct 
         page_interval(page, ratio->lo, ratio->hi, 1, 3, false);
         text_print(page, ", <b>%s</b>", verdict_ratio(ratio));
     }
+    const struct report_estimate *decode = &cell->decode.ratio;
+    if (isfinite(decode->estimate)) {
+        text_raw(page, "; decoding alone takes ");
+        text_number(page, decode->estimate, 3);
+        page_interval(page, decode->lo, decode->hi, 1, 3, false);
+        text_print(page, ", <b>%s</b>", verdict_ratio(decode));
+    }
     text_print(page, "%s.</li>\n", cell->simulated ? "; simulated, not executed in compressed form" : "");
 }
 
@@ -114,15 +122,24 @@ static int baseline_sentence(struct text *page, const struct report *report) {
         text_p_value(page, rows_real(&rows, 4));
         text_raw(page, ")");
     }
+    if (isfinite(baseline->decode.tokens_per_s.estimate)) {
+        text_raw(page, ". It gives its first token after ");
+        text_figures(page, baseline->prefill.latency_ms.estimate, 3);
+        text_raw(page, " ms and then ");
+        text_figures(page, baseline->decode.tokens_per_s.estimate, 3);
+        text_raw(page, " tokens/s");
+    }
     text_raw(page, ".</p>\n");
 out:
     rows_close(&rows);
     return status;
 }
 
-/* "a bert model of 2 layers and width 256" from the config's text; its fields stand under Provenance. */
+/* "a bert model of 2 layers and width 256" from the config's text, or the last part of a pretrained model's path; the
+ * whole stands under Provenance. */
 static void model_in_words(struct text *page, const char *json) {
-    const char *family = NULL;
+    const char *family = NULL, *path = NULL;
+    char last[256];
     int layers = 0, width = 0;
     json_t *config = json_loads(json ? json : "", 0, NULL);
     if (config && json_unpack(config, "{s:s, s:i, s:i}", "model_type", &family, "num_hidden_layers", &layers,
@@ -130,6 +147,12 @@ static void model_in_words(struct text *page, const char *json) {
         text_raw(page, "a ");
         text_escape(page, family);
         text_print(page, " model of %d layers and width %d", layers, width);
+    } else if (config && json_unpack(config, "{s:s}", "path", &path) == 0) {
+        size_t end = strlen(path), begin;
+        while (end > 1 && path[end - 1] == '/') end--;
+        for (begin = end; begin > 0 && path[begin - 1] != '/';) begin--;
+        snprintf(last, sizeof last, "%.*s", (int)(end - begin), path + begin);
+        text_escape(page, last);
     } else text_raw(page, "the model");
     json_decref(config);
 }

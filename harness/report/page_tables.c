@@ -181,6 +181,34 @@ void page_results(struct text *page, const struct report *report) {
     text_raw(page, "</tbody>\n</table>\n</div>\n</section>\n");
 }
 
+/* Generation in two parts: the prompt to its first token, and the tokens after it. */
+void page_generation(struct text *page, const struct report *report) {
+    if (!report->has_phases) return;
+    page_section(page, "generation", "Prefill and decode");
+    text_raw(page,
+             "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Prefill and decode\">\n"
+             "<table class=\"sortable\">\n<caption>Prefill: from the prompt to the first new token. Decode: the new "
+             "tokens after it, one at a time.</caption>\n<thead><tr><td></td>"
+             "<th scope=\"colgroup\" colspan=\"3\">prefill</th><th scope=\"colgroup\" colspan=\"3\">decode</th></tr>\n"
+             "<tr><th scope=\"col\" class=\"text\">cell</th><th scope=\"col\">first token<small>ms</small></th>"
+             "<th scope=\"col\">ratio<small>to baseline</small></th><th scope=\"col\">tokens/s</th>"
+             "<th scope=\"col\">all others<small>ms</small></th>"
+             "<th scope=\"col\">ratio<small>to baseline</small></th><th scope=\"col\">tokens/s</th></tr></thead>\n"
+             "<tbody>\n");
+    for (size_t i = 0; i < report->cell_count; i++) {
+        const struct report_cell *cell = &report->cells[i];
+        if (!cell->ok) continue;
+        text_print(page, "<tr%s><th scope=\"row\" data-v=\"%d\">", cell->is_baseline ? " class=\"baseline\"" : "",
+                   cell->number);
+        page_cell_name(page, cell);
+        text_raw(page, "</th>");
+        timing_columns(page, cell, &cell->prefill);
+        timing_columns(page, cell, &cell->decode);
+        text_raw(page, "</tr>\n");
+    }
+    text_raw(page, "</tbody>\n</table>\n</div>\n</section>\n");
+}
+
 int page_yardsticks(struct text *page, const struct report *report) {
     int status = 0;
     bool more = false, any = false;

@@ -191,7 +191,9 @@ static int cells_load(struct report *report) {
                                      .quality = rows_real(&rows, 10),
                                      .peak_rss_bytes = rows_real(&rows, 11),
                                      .failed_rounds = rows_real(&rows, 12),
-                                     .difference = absent};
+                                     .difference = absent,
+                                     .prefill = {absent, absent, absent},
+                                     .decode = {absent, absent, absent}};
         const char **const fields[] = {&cell->label,        &cell->pipeline,     &cell->options, &cell->key,
                                        &cell->baseline_key, &cell->gemm,         &cell->seed,    &cell->status,
                                        &cell->reason,       &cell->artifact_hash};
@@ -211,6 +213,20 @@ out:
 static struct report_estimate *estimate_of(struct report *report, struct report_cell *cell, const char *name,
                                            int64_t batch) {
     if (strcmp(name, "metric_difference") == 0) return &cell->difference;
+    struct {
+        const char *name;
+        struct report_estimate *target;
+    } const phases[] = {{"prefill_ms", &cell->prefill.latency_ms},
+                        {"prefill_ratio", &cell->prefill.ratio},
+                        {"prefill_tokens_per_s", &cell->prefill.tokens_per_s},
+                        {"decode_ms", &cell->decode.latency_ms},
+                        {"decode_ratio", &cell->decode.ratio},
+                        {"decode_tokens_per_s", &cell->decode.tokens_per_s}};
+    for (int i = 0; i < COUNT(phases); i++)
+        if (strcmp(name, phases[i].name) == 0) {
+            report->has_phases = true;
+            return phases[i].target;
+        }
     for (size_t b = 0; b < report->batch_count; b++) {
         if (report->batch[b] != batch) continue;
         if (strcmp(name, "latency_ms") == 0) return &cell->timing[b].latency_ms;

@@ -38,7 +38,8 @@ struct report_cell {
     bool has_artifact, simulated;
     double file_bytes, linear_bytes, linear_f32_bytes, bits_per_weight;
     const char *artifact_hash;
-    struct report_timing *timing; /* [report.batch_count] */
+    struct report_timing *timing;         /* [report.batch_count] */
+    struct report_timing prefill, decode; /* of generation, up to the first token and after it */
 };
 
 /* One stage of an ok build run, as applied. Quality is that of the validation split, in the metric's own unit. */
@@ -73,6 +74,7 @@ struct report {
     double test_items;
     int64_t *batch; /* [batch_count], ascending */
     size_t batch_count;
+    bool has_phases;           /* prefill and decode were timed apart */
     struct report_cell *cells; /* [cell_count] in the order of the plan */
     size_t cell_count;
     struct report_stage *stages; /* [stage_count] by cell, then ordinal */

@@ -167,51 +167,31 @@ out:
     return status;
 }
 
-static void columns_release(double **columns) {
-    for (size_t i = 0; i < PAIRED_COLUMNS_MAX; i++) memory_release(columns[i]);
-}
-
-/* The columns an estimator needs, of one run; *items 0 where one is missing. */
-static int columns_read(struct comparison *c, int64_t run_id, double **columns, size_t *items) {
-    int status = 0;
-    *items = 0;
-    for (size_t i = 0; i < c->estimator->column_count; i++) {
-        size_t count = 0;
-        TRY(outcome_values(c->store, run_id, c->estimator->columns[i], &columns[i], &count));
-        if (!columns[i] || (i > 0 && count != *items)) {
-            *items = 0;
-            goto out;
-        }
-        *items = count;
-    }
-out:
-    return status;
-}
-
 /* The primary metric against the baseline's, item by item. */
 static int metric_compare(struct comparison *c, const struct cell_row *cell, const struct cell_row *baseline) {
     int status = 0;
-    double *own[PAIRED_COLUMNS_MAX] = {0}, *other[PAIRED_COLUMNS_MAX] = {0}, p_value;
-    size_t own_items, other_items;
+    struct outcome_columns own = {0}, other = {0};
+    double p_value;
     struct interval interval;
     char method[80];
-    TRY(columns_read(c, cell->run_id, own, &own_items));
-    if (own_items == 0) goto out;
+    TRY(outcome_columns_read(c->store, cell->run_id, c->estimator, &own));
+    if (own.items == 0) goto out;
     if (cell->is_baseline) {
-        struct interval zero = {.estimate = 0, .lo = 0, .hi = 0, .n = own_items};
+        struct interval zero = {.estimate = 0, .lo = 0, .hi = 0, .n = own.items};
         TRY(comparison_add(c, cell->id, "metric_difference", 0, zero, 1, "the baseline itself"));
         goto out;
     }
     if (!baseline || !baseline->run_id) goto out;
-    TRY(columns_read(c, baseline->run_id, other, &other_items));
-    if (other_items != own_items) goto out;
-    TRY(paired_difference(c->estimator, (const double *const *)own, (const double *const *)other, own_items,
-                          c->confidence, random_stream("quality", (uint64_t)cell->id, 0), &interval, &p_value));
+    TRY(outcome_columns_read(c->store, baseline->run_id, c->estimator, &other));
+    if (other.items != own.items) goto out;
+    TRY(paired_difference(c->estimator, (const double *const *)own.values, (const double *const *)other.values,
+                          own.items, c->confidence, random_stream("quality", (uint64_t)cell->id, 0), &interval,
+                          &p_value));
     snprintf(method, sizeof method, "%s, paired items, percentile bootstrap", c->estimator->name);
     TRY(comparison_add(c, cell->id, "metric_difference", 0, interval, p_value, method));
 out:
-    columns_release(own);
-    columns_release(other);
+    outcome_columns_close(&own);
+    outcome_columns_close(&other);
     return status;
 }
 

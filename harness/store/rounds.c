@@ -195,3 +195,25 @@ void outcome_close(struct outcome *outcome) {
     memory_release(outcome->correct);
     *outcome = (struct outcome){0};
 }
+
+int outcome_columns_read(struct store *store, int64_t run_id, const struct paired_estimator *estimator,
+                         struct outcome_columns *columns) {
+    int status = 0;
+    *columns = (struct outcome_columns){0};
+    for (size_t i = 0; i < estimator->column_count; i++) {
+        size_t count = 0;
+        TRY(outcome_values(store, run_id, estimator->columns[i], &columns->values[i], &count));
+        if (!columns->values[i] || (i > 0 && count != columns->items)) {
+            columns->items = 0;
+            goto out;
+        }
+        columns->items = count;
+    }
+out:
+    return status;
+}
+
+void outcome_columns_close(struct outcome_columns *columns) {
+    for (size_t i = 0; i < PAIRED_COLUMNS_MAX; i++) memory_release(columns->values[i]);
+    *columns = (struct outcome_columns){0};
+}

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "store/store.h"
+#include "task/paired.h"
 
 enum { ROUND_PHASE_BYTES = 16 };
 /* One round of one phase of one cell at one batch size: medians of its samples, without warm-ups. */
@@ -42,5 +43,14 @@ void outcome_close(struct outcome *outcome);
 /* Any per-item array of a build run, as numbers; *values is NULL where the run has none of that name. Release with
  * memory_release. E_FORMAT where it is damaged. */
 int outcome_values(struct store *store, int64_t run_id, const char *name, double **values, size_t *items);
+
+/* The arrays that an estimator reads, of one build run; *items is 0 where one is missing. Close in every case. */
+struct outcome_columns {
+    double *values[PAIRED_COLUMNS_MAX]; /* [items] each, in the estimator's order */
+    size_t items;
+};
+int outcome_columns_read(struct store *store, int64_t run_id, const struct paired_estimator *estimator,
+                         struct outcome_columns *columns);
+void outcome_columns_close(struct outcome_columns *columns); /* accepts a zeroed struct */
 
 #endif

@@ -79,6 +79,8 @@ static int split_open(struct task *task, const struct classification_options *op
         TRY(label_find(table, i, &options->labels, &owned->labels[split][i]));
     }
     task->split[split] = (struct task_text){count, owned->texts[split], owned->labels[split]};
+    /* The same texts without their labels are what there is to learn hidden words from. */
+    if (split == SPLIT_TRAIN) task->split[SPLIT_UNLABELLED] = (struct task_text){count, owned->texts[split], NULL};
 out:
     return status;
 }

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/random.h"
 #include "measure/statistics.h"
 #include "store/query.h"
 #include "store/rounds.h"
@@ -24,17 +25,19 @@ struct side {
     struct cell_place place;
     int64_t run; /* its ok build run, or 0 */
     char metric[64], data[80];
-    const struct round_list *rounds; /* of its session */
+    const struct paired_estimator *estimator; /* of its primary metric; NULL: one this program does not know */
+    const struct round_list *rounds;          /* of its session */
 };
 
 static int side_read(struct store *store, struct side *side) {
     int status = 0;
     struct query q = {0};
     bool row;
-    TRY(query_open(&q, store,
-                   "SELECT ifnull((SELECT r.id FROM run r WHERE r.cell_id = c.id AND r.session_id = ?2 AND"
-                   " r.kind = 'build' AND r.status = 'ok'), 0), e.primary_metric, e.task || ' ' || e.data_hash"
-                   " FROM cell c JOIN experiment e ON e.id = c.experiment_id WHERE c.id = ?1"));
+    TRY(query_open(
+        &q, store,
+        "SELECT ifnull((SELECT r.id FROM run r WHERE r.cell_id = c.id AND r.session_id = ?2 AND"
+        " r.kind = 'build' AND r.status = 'ok'), 0), e.primary_metric, e.task || ' ' || e.data_hash, e.estimator"
+        " FROM cell c JOIN experiment e ON e.id = c.experiment_id WHERE c.id = ?1"));
     query_integer(&q, side->place.cell);
     query_integer(&q, side->place.session);
     TRY(query_row(&q, &row));
@@ -42,6 +45,7 @@ static int side_read(struct store *store, struct side *side) {
     side->run = query_get_integer(&q, 0);
     snprintf(side->metric, sizeof side->metric, "%s", query_get_text(&q, 1));
     snprintf(side->data, sizeof side->data, "%s", query_get_text(&q, 2));
+    side->estimator = paired_estimator_find(query_get_text(&q, 3));
 out:
     query_close(&q);
     return status;
@@ -63,18 +67,62 @@ static void row_add(struct table *table, const char *cell, const char *metric, d
 
 static struct interval plain(double estimate) { return (struct interval){.estimate = estimate, .lo = NAN, .hi = NAN}; }
 
+/* The primary metric of two sides, paired item by item; items is 0 where they did not score the same ones. */
+struct paired_metric {
+    struct interval change;
+    double p_value;
+    size_t items;
+    const char *method;
+};
+
+/* Shares of right answers have an exact test. */
+static int accuracy_pair(struct store *store, const struct side *a, const struct side *b,
+                         struct paired_metric *paired) {
+    int status = 0;
+    struct outcome x = {0}, y = {0};
+    TRY(outcome_read(store, a->run, &x));
+    TRY(outcome_read(store, b->run, &y));
+    if (x.items == 0 || x.items != y.items) goto out;
+    paired->items = x.items;
+    paired->change = statistics_paired_difference(y.correct, x.correct, x.items, 0.95);
+    paired->p_value = statistics_mcnemar_outcomes(y.correct, x.correct, x.items);
+    paired->method = "exact McNemar";
+out:
+    outcome_close(&x);
+    outcome_close(&y);
+    return status;
+}
+
+static int metric_pair(struct store *store, const struct side *a, const struct side *b, struct paired_metric *paired) {
+    int status = 0;
+    struct outcome_columns x = {0}, y = {0};
+    *paired = (struct paired_metric){.change = plain(NAN), .p_value = NAN};
+    if (!a->estimator || a->estimator != b->estimator || strcmp(a->metric, b->metric) != 0 ||
+        strcmp(a->data, b->data) != 0)
+        return 0;
+    if (strcmp(a->estimator->name, "accuracy") == 0) return accuracy_pair(store, a, b, paired);
+    TRY(outcome_columns_read(store, a->run, a->estimator, &x));
+    TRY(outcome_columns_read(store, b->run, a->estimator, &y));
+    if (x.items == 0 || x.items != y.items) goto out;
+    paired->items = x.items;
+    TRY(paired_difference(a->estimator, (const double *const *)y.values, (const double *const *)x.values, x.items, 0.95,
+                          random_stream("compare", (uint64_t)a->run, (uint64_t)b->run), &paired->change,
+                          &paired->p_value));
+    paired->method = "percentile bootstrap";
+out:
+    outcome_columns_close(&x);
+    outcome_columns_close(&y);
+    return status;
+}
+
 static int metrics_compare(struct table *table, struct store *store, const char *label, const struct side *a,
                            const struct side *b) {
     int status = 0;
     struct query q = {0};
-    struct outcome x = {0}, y = {0};
+    struct paired_metric paired;
     bool row;
     char note[128];
-    struct interval paired = plain(NAN);
-    TRY(outcome_read(store, a->run, &x));
-    TRY(outcome_read(store, b->run, &y));
-    bool same_items = x.items > 0 && x.items == y.items && strcmp(a->data, b->data) == 0;
-    if (same_items) paired = statistics_paired_difference(y.correct, x.correct, x.items, 0.95);
+    TRY(metric_pair(store, a, b, &paired));
     TRY(query_open(
         &q, store,
         "SELECT m.name, m.value, n.value FROM metric m JOIN metric n ON n.name = m.name AND n.run_id = ?2 AND"
@@ -86,12 +134,11 @@ static int metrics_compare(struct table *table, struct store *store, const char 
         if (!row) break;
         double va = query_get_real(&q, 1), vb = query_get_real(&q, 2);
         const char *name = query_get_text(&q, 0);
+        /* What is stored per item says something about the primary metric alone. */
         bool primary = strcmp(name, a->metric) == 0;
-        /* Right answers say something about the accuracy alone. */
-        if (primary && same_items && fabs(paired.estimate - (vb - va)) < 1e-6) {
-            snprintf(note, sizeof note, "paired on %zu items, exact McNemar", x.items);
-            row_add(table, label, name, va, vb, "difference", paired,
-                    statistics_mcnemar_outcomes(y.correct, x.correct, x.items), note);
+        if (primary && paired.items) {
+            snprintf(note, sizeof note, "paired on %zu items, %s", paired.items, paired.method);
+            row_add(table, label, name, va, vb, "difference", paired.change, paired.p_value, note);
         } else {
             row_add(table, label, name, va, vb, "difference", plain(vb - va), NAN,
                     primary ? "not paired: other items" : NULL);
@@ -100,8 +147,6 @@ static int metrics_compare(struct table *table, struct store *store, const char 
     status = table->status;
 out:
     query_close(&q);
-    outcome_close(&x);
-    outcome_close(&y);
     return status;
 }
 
@@ -155,19 +200,20 @@ out:
 }
 
 static int latency_compare(struct table *table, struct store *store, const char *label, const struct side *a,
-                           const struct side *b, int64_t batch) {
+                           const struct side *b, const char *phase, int64_t batch) {
     int status = 0;
     void *x = NULL, *y = NULL;
-    char metric[64];
+    char metric[96], name[64];
     struct interval ia, ib;
     bool same_session = a->place.session == b->place.session;
     size_t a_count, b_count, pairs = 0;
-    const struct round_record *ra = rounds_find(a->rounds, a->place.cell, "", batch, &a_count);
-    const struct round_record *rb = rounds_find(b->rounds, b->place.cell, "", batch, &b_count);
+    const struct round_record *ra = rounds_find(a->rounds, a->place.cell, phase, batch, &a_count);
+    const struct round_record *rb = rounds_find(b->rounds, b->place.cell, phase, batch, &b_count);
     if (b_count == 0) goto out;
-    TRY(stored_interval(store, a, "latency_ms", batch, &ia));
-    TRY(stored_interval(store, b, "latency_ms", batch, &ib));
-    snprintf(metric, sizeof metric, "latency_ms batch %lld", (long long)batch);
+    snprintf(name, sizeof name, "%s%s", phase, *phase ? "_ms" : "latency_ms");
+    TRY(stored_interval(store, a, name, batch, &ia));
+    TRY(stored_interval(store, b, name, batch, &ib));
+    snprintf(metric, sizeof metric, "%s batch %lld", name, (long long)batch);
     if (same_session) {
         TRY(memory_take(&x, b_count, sizeof(double)));
         TRY(memory_take(&y, b_count, sizeof(double)));
@@ -179,9 +225,10 @@ static int latency_compare(struct table *table, struct store *store, const char 
     } else {
         row_add(table, label, metric, ia.estimate, ib.estimate, "ratio", plain(ib.estimate / ia.estimate), NAN,
                 "other sessions: drift is not cancelled");
-        TRY(stored_interval(store, a, "latency_ratio", batch, &ia));
-        TRY(stored_interval(store, b, "latency_ratio", batch, &ib));
-        snprintf(metric, sizeof metric, "latency_ratio batch %lld", (long long)batch);
+        snprintf(name, sizeof name, "%s%s", phase, *phase ? "_ratio" : "latency_ratio");
+        TRY(stored_interval(store, a, name, batch, &ia));
+        TRY(stored_interval(store, b, name, batch, &ib));
+        snprintf(metric, sizeof metric, "%s batch %lld", name, (long long)batch);
         bool known = isfinite(ia.lo) && isfinite(ib.lo);
         row_add(table, label, metric, ia.estimate, ib.estimate, "ratio", plain(ib.estimate / ia.estimate), NAN,
                 !known                           ? "no intervals"
@@ -208,12 +255,10 @@ static int cells_compare(struct table *table, struct store *store, const char *l
                 : b->run ? "A has no ok build"
                          : "neither has an ok build");
     }
-    int64_t batch = -1;
     for (size_t i = 0; i < a->rounds->count; i++) {
         const struct round_record *round = &a->rounds->rounds[i];
-        if (round->cell_id != a->place.cell || round->batch == batch) continue;
-        batch = round->batch;
-        TRY(latency_compare(table, store, label, a, b, batch));
+        if (round->cell_id != a->place.cell || (i > 0 && rounds_same(round, round - 1))) continue;
+        TRY(latency_compare(table, store, label, a, b, round->phase, round->batch));
     }
     status = table->status;
 out:
