@@ -14,7 +14,7 @@
 #include "task/task_kinds.h"
 
 struct classification_options {
-    const char *data, *train, *validation, *test, *text, *label;
+    const char *data, *train, *validation, *test, *text, *train_text, *label;
     struct option_names labels, header;
     int64_t max_train;
 };
@@ -26,6 +26,8 @@ static const struct option classification_options[] = {
      AT(validation)},
     {"test", OPTION_TEXT, "test.tsv", 0, 0, NULL, NULL, "file of the test split", AT(test)},
     {"text", OPTION_TEXT, "sentence", 0, 0, NULL, NULL, "column of the texts, by name or number", AT(text)},
+    {"train_text", OPTION_TEXT, "", 0, 0, NULL, NULL,
+     "the same in the training file where it differs; empty: as `text`", AT(train_text)},
     {"label", OPTION_TEXT, "label", 0, 0, NULL, NULL, "column of the labels", AT(label)},
     {"labels", OPTION_NAMES, "[0, 1]", 0, 0, NULL, NULL, "the labels, in the order of the classes", AT(labels)},
     {"header", OPTION_NAMES, "[]", 0, 0, NULL, NULL, "names of all columns, of files without a first line of names",
@@ -58,7 +60,8 @@ static int split_open(struct task *task, const struct classification_options *op
     int status = 0;
     struct classification *owned = task->owned;
     struct data_table *table = &owned->table[split];
-    const char *columns[] = {options->text, options->label};
+    bool own_name = split == SPLIT_TRAIN && *options->train_text;
+    const char *columns[] = {own_name ? options->train_text : options->text, options->label};
     char path[PATH_MAX];
     if (!*file) return 0;
     if (snprintf(path, sizeof path, "%s/%s", options->data, file) >= (int)sizeof path)

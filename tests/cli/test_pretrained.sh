@@ -10,7 +10,7 @@ cat >several.yaml <<EOF
 experiment: sentiment
 model: {path: small/encoder}
 tokenizer: {max_tokens: 32}
-task: {classification: {data: nowhere, train: sentiment.tsv, validation: "", test: sentiment.tsv}}
+task: {classification: {data: nowhere, train: sentiment.tsv, validation: "", test: reviews.tsv, text: content, train_text: sentence}}
 prepare: [finetune: {epochs: 6, batch: 16, rate: 0.003}]
 matrix: {pipeline: [[], [rtn: {bits: 8}]]}
 measure: {rounds: 2, samples: 2, warmup: 1, batch: [1], meters: [time]}

@@ -44,10 +44,14 @@ out:
 static int data_write(const char *folder) {
     int status = 0;
     FILE *file = NULL;
-    TRY(file_begin(&file, folder, "sentiment.tsv"));
-    fputs("label\tsentence\n", file);
-    for (int i = 0; i < SENTENCES; i++) fprintf(file, "%d\t%s\n", label[i], sentences[i]);
-    fclose(file);
+    /* As in GLUE's SST-2, the columns of the two files have other names. */
+    for (int test = 0; test < 2; test++) {
+        TRY(file_begin(&file, folder, test ? "reviews.tsv" : "sentiment.tsv"));
+        fputs(test ? "label\tcontent\n" : "label\tsentence\n", file);
+        for (int i = test ? 2 * SENTENCES / 3 : 0; i < (test ? SENTENCES : 2 * SENTENCES / 3); i++)
+            fprintf(file, "%d\t%s\n", label[i], sentences[i]);
+        fclose(file);
+    }
     TRY(file_begin(&file, folder, "pairs.tsv"));
     fputs("first\tsecond\tscore\n", file);
     for (int i = 0; i + 1 < SENTENCES; i += 2)
