@@ -1,6 +1,6 @@
 /* small_pretrained DIR: write into DIR what experiments with pretrained models read: `encoder` (BERT) and `decoder`
- * (Llama), tiny and random but whole Hugging Face folders with a tokenizer, and data: sentiment.tsv (labelled, the
- * label can be read off the words), pairs.tsv (scored pairs), story.txt. Same program, same bytes. */
+ * (Llama), tiny and random but whole Hugging Face folders with a tokenizer, and data: sentiment.tsv and reviews.tsv
+ * (labelled, the label can be read off the words), pairs.tsv (scored pairs), story.txt. Same program, same bytes. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
