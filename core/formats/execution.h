@@ -10,6 +10,7 @@
 struct weight_prepared {
     enum gemm_backend backend;
     float *panels;         /* f32 builtin: [Rp/16][N][16] */
+    bool owns_panels;      /* false: they lie in the weight's room */
     float *scale;          /* int8: [Rp] */
     int32_t *row_negative; /* int8: [Rp] */
     struct onednn *onednn; /* f32 with GEMM_ONEDNN */
@@ -36,6 +37,9 @@ struct weight_execution {
 };
 
 extern const struct weight_format format_f32, format_f16, format_bf16, format_int8, format_int4;
+
+/* `bytes` of undefined contents: from the room while it lasts, else a block of its own (*owned: to be released). */
+int weight_room_take(struct arena *room, size_t bytes, void **block, bool *owned);
 
 /* Rows and columns must be positive and their product small enough that sizes in bytes cannot overflow. */
 int weight_shape_check(const struct weight_format *format, const struct weight_shape *shape);

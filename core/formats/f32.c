@@ -52,16 +52,13 @@ struct panelling {
     float *panels;
 };
 
-/* 16 columns at a time, so that whole lines are read and written. */
 static void make_panels(void *context, size_t begin, size_t end, int worker) {
     const struct panelling *panelling = context;
     size_t R = panelling->R, N = panelling->N;
     (void)worker;
     for (size_t p = begin; p < end; p++)
-        for (size_t first = 0; first < N; first += 16)
-            for (size_t r = 0; r < 16 && p * 16 + r < R; r++)
-                for (size_t n = first; n < first + 16 && n < N; n++)
-                    panelling->panels[(p * N + n) * 16 + r] = panelling->w[(p * 16 + r) * N + n];
+        kernels.pack_f32(N, panelling->w + p * 16 * N, N, R - p * 16 < 16 ? R - p * 16 : 16,
+                         panelling->panels + p * 16 * N);
 }
 
 static int f32_prepare(const struct weight *weight, struct weight_prepared *prepared, size_t *bytes) {
@@ -70,10 +67,10 @@ static int f32_prepare(const struct weight *weight, struct weight_prepared *prep
     const float *w = weight->packed;
     if (prepared->backend == GEMM_ONEDNN) TRY(onednn_open(&prepared->onednn, R, N, w, bytes));
     if (prepared->backend != GEMM_BUILTIN) goto out;
-    TRY(memory_take((void **)&prepared->panels, panels_of(R) * 16 * N, sizeof(float)));
+    *bytes = panels_of(R) * 16 * N * sizeof(float);
+    TRY(weight_room_take(weight->room, *bytes, (void **)&prepared->panels, &prepared->owns_panels));
     struct panelling panelling = {R, N, w, prepared->panels};
     parallel_for(panels_of(R), 8, make_panels, &panelling);
-    *bytes = panels_of(R) * 16 * N * sizeof(float);
 out:
     return status;
 }

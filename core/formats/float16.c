@@ -51,6 +51,42 @@ static void fill_rows(const struct weight_shape *shape, bool bf16, size_t first,
         }
 }
 
+/* A whole panel, its padding included: transposed as f32, 64 columns at a time, then narrowed in one run. */
+static void fill_panel(const struct weight_shape *shape, bool bf16, size_t panel, size_t valid, const float *w,
+                       uint16_t *packed) {
+    enum { COLUMNS = 64 };
+    size_t N = shape->columns, n_padded = padded_columns(shape, bf16);
+    float turned[COLUMNS * 16], pairs[COLUMNS * 16];
+    for (size_t n = 0, some; n < N; n += some) {
+        some = N - n < COLUMNS ? N - n : COLUMNS;
+        uint16_t *to = packed + panel * 16 * n_padded + n * 16;
+        kernels.pack_f32(some, w + n, N, valid, turned);
+        if (!bf16) {
+            kernels.narrow_f16(some * 16, turned, to);
+            continue;
+        }
+        if (some % 2) memset(turned + some * 16, 0, 16 * sizeof *turned);
+        for (size_t i = 0; i < some; i += 2)
+            for (size_t r = 0; r < 16; r++) {
+                pairs[i * 16 + r * 2] = turned[i * 16 + r];
+                pairs[i * 16 + r * 2 + 1] = turned[i * 16 + 16 + r];
+            }
+        kernels.narrow_bf16(size_round_up(some, 2) * 16, pairs, to);
+    }
+}
+
+/* Rows first..first+count-1 from w: whole panels where they begin one and reach its end or the matrix's. */
+static void fill_some(const struct weight_shape *shape, bool bf16, size_t first, size_t count, const float *w,
+                      uint16_t *packed) {
+    for (size_t r = first, some; r < first + count; r += some) {
+        size_t left = first + count - r, last = shape->rows - r < 16 ? shape->rows - r : 16;
+        const float *from = w + (r - first) * shape->columns;
+        some = left < 16 - r % 16 ? left : 16 - r % 16;
+        if (r % 16 == 0 && some == last) fill_panel(shape, bf16, r / 16, some, from, packed);
+        else fill_rows(shape, bf16, r, some, from, packed);
+    }
+}
+
 struct packing {
     const struct weight_shape *shape;
     bool bf16;
@@ -66,7 +102,7 @@ static void pack_panels(void *context, size_t begin, size_t end, int worker) {
     (void)worker;
     for (size_t i = first * N; i < (first + count) * N; i++)
         if (isnan(packing->w[i])) __atomic_store_n(&packing->nan, 1, __ATOMIC_RELAXED);
-    fill_rows(packing->shape, packing->bf16, first, count, packing->w + first * N, packing->packed);
+    fill_some(packing->shape, packing->bf16, first, count, packing->w + first * N, packing->packed);
 }
 
 static int pack(const struct weight_format *format, const struct weight_shape *shape, const float *w, void *packed) {
@@ -169,7 +205,7 @@ int weight_fill_rows(const struct weight_format *format, const struct weight_sha
         FAIL(E_ARGUMENT, "rows %zu to %zu of a matrix of %zu", first, first + count, shape->rows);
     if (format == &format_f32) memcpy((float *)packed + first * shape->columns, w, count * shape->columns * sizeof *w);
     else if (format == &format_f16 || format == &format_bf16)
-        fill_rows(shape, format == &format_bf16, first, count, w, packed);
+        fill_some(shape, format == &format_bf16, first, count, w, packed);
     else FAIL(E_UNSUPPORTED, "%s is not filled row by row: its grid must be chosen first", format->name);
 out:
     return status;

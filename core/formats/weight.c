@@ -44,27 +44,52 @@ out:
     return status;
 }
 
-int weight_pack(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
-                const float *w, const struct weight_grid *grid) {
+int weight_pack_room(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
+                     const float *w, const struct weight_grid *grid, struct arena *room) {
     int status = 0;
     size_t bytes;
     void *packed = NULL;
+    bool owned = false;
     *weight = (struct weight){0};
     TRY(format->size_bytes(shape, &bytes));
-    TRY(memory_take(&packed, bytes, 1));
+    TRY(weight_room_take(room, bytes, &packed, &owned));
+    memset(packed, 0, bytes);
     TRY(format->pack(shape, w, grid, packed));
     *weight = (struct weight){
-        .format = format, .shape = *shape, .packed = packed, .packed_bytes = bytes, .owns_packed = true};
-    packed = NULL;
+        .format = format, .shape = *shape, .packed = packed, .packed_bytes = bytes, .owns_packed = owned, .room = room};
+    owned = false;
 out:
-    memory_release(packed);
+    if (owned) memory_release(packed);
     return status;
+}
+
+int weight_pack(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
+                const float *w, const struct weight_grid *grid) {
+    return weight_pack_room(weight, format, shape, w, grid, NULL);
+}
+
+size_t weight_room_bytes(const struct weight_format *format, const struct weight_shape *shape,
+                         enum gemm_backend backend) {
+    size_t bytes = 0;
+    if (format == &format_f32) {
+        if (backend != GEMM_BUILTIN) return 0;
+        bytes = panels_of(shape->rows) * 16 * shape->columns * sizeof(float);
+    } else if (format->size_bytes(shape, &bytes) < 0) {
+        return 0;
+    }
+    return size_round_up(bytes, MEMORY_ALIGN);
+}
+
+int weight_room_take(struct arena *room, size_t bytes, void **block, bool *owned) {
+    size_t used = room ? size_round_up(room->used_bytes, MEMORY_ALIGN) : 0;
+    *owned = !room || used > room->capacity_bytes || bytes > room->capacity_bytes - used;
+    return *owned ? memory_take_raw(block, bytes, 1) : arena_take(room, block, bytes, 1);
 }
 
 static void prepared_close(struct weight *weight) {
     struct weight_prepared *prepared = weight->prepared;
     if (!prepared) return;
-    memory_release(prepared->panels);
+    if (prepared->owns_panels) memory_release(prepared->panels);
     memory_release(prepared->scale);
     memory_release(prepared->row_negative);
     onednn_close(prepared->onednn);

@@ -20,6 +20,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/memory.h"
+
 enum executes {
     EXECUTES_PACKED,    /* multiplied from the packed bytes */
     EXECUTES_SIMULATED, /* f32 arithmetic on values that only a denser format could exploit */
@@ -101,7 +103,13 @@ struct weight {
     enum gemm_backend backend;
     void *prepared; /* panels, row sums, library objects: made by weight_prepare */
     size_t prepared_bytes;
+    struct arena *room; /* where preparing takes a large block first; NULL, or full: a block of its own */
 };
+
+/* Bytes that weight_prepare or weight_load takes for a matrix of this format and shape: panels or packed values; 0
+ * where the backend keeps its own. For sizing a room. */
+size_t weight_room_bytes(const struct weight_format *format, const struct weight_shape *shape,
+                         enum gemm_backend backend);
 
 /* Point at packed bytes; checks sizes (E_SHAPE, E_FORMAT). */
 int weight_view(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
@@ -109,6 +117,9 @@ int weight_view(struct weight *weight, const struct weight_format *format, const
 /* Pack new bytes that the weight owns. */
 int weight_pack(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
                 const float *w, const struct weight_grid *grid);
+/* The same with the bytes in `room` while it lasts. */
+int weight_pack_room(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
+                     const float *w, const struct weight_grid *grid, struct arena *room);
 /* Make what multiplication needs; idempotent. The backend matters for f32 only. */
 int weight_prepare(struct weight *weight, enum gemm_backend backend);
 void weight_close(struct weight *weight);

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "formats/execution.h"
+#include "kernels/kernels.h"
 
 #include <string.h>
 
@@ -18,15 +19,6 @@ struct loading {
     float *strips; /* 16 rows for each thread */
     int bad, failed;
 };
-
-/* panel[n][r] = rows[r][n], in squares that stay in registers and the nearest cache. */
-static void transpose_panel(size_t N, const float *rows, float *panel) {
-    for (size_t n = 0; n < N; n += 16) {
-        size_t some = N - n < 16 ? N - n : 16;
-        for (size_t r = 0; r < 16; r++)
-            for (size_t i = 0; i < some; i++) panel[(n + i) * 16 + r] = rows[r * N + n + i];
-    }
-}
 
 static bool finite(const float *value, size_t count) {
     uint32_t bad = 0;
@@ -46,8 +38,7 @@ static void load_panels(void *context, size_t begin, size_t end, int worker) {
         size_t first = panel * 16, count = R - first < 16 ? R - first : 16;
         loading->rows->read(loading->rows->context, first, first + count, strip);
         if (!finite(strip, count * N)) __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
-        if (count < 16) memset(strip + count * N, 0, (16 - count) * N * sizeof *strip);
-        if (loading->panels) transpose_panel(N, strip, loading->panels + panel * 16 * N);
+        if (loading->panels) kernels.pack_f32(N, strip, N, count, loading->panels + panel * 16 * N);
         else if (weight_fill_rows(loading->format, &loading->shape, first, count, strip, loading->packed) < 0)
             __atomic_store_n(&loading->failed, 1, __ATOMIC_RELAXED);
     }
@@ -57,7 +48,7 @@ int weight_load(struct weight *weight, const struct weight_format *format, const
                 const struct weight_rows *rows, enum gemm_backend backend) {
     int status = 0;
     struct loading loading = {.format = format, .shape = *shape, .rows = rows};
-    struct weight fresh = {.format = format, .shape = *shape, .owns_packed = true};
+    struct weight fresh = {.format = format, .shape = *shape, .room = weight->room};
     struct weight_prepared *prepared;
     size_t panels = panels_of(shape->rows);
     bool direct = format == &format_f32 && backend == GEMM_BUILTIN;
@@ -70,14 +61,12 @@ int weight_load(struct weight *weight, const struct weight_format *format, const
         TRY(memory_take(&fresh.prepared, 1, sizeof *prepared));
         prepared = fresh.prepared;
         prepared->backend = fresh.backend = backend;
-        TRY(memory_take_raw((void **)&prepared->panels, panels * 16 * shape->columns, sizeof(float)));
-        loading.panels = prepared->panels;
         fresh.prepared_bytes = panels * 16 * shape->columns * sizeof(float);
-        fresh.owns_packed = false; /* there are no packed bytes, only panels */
+        TRY(weight_room_take(fresh.room, fresh.prepared_bytes, (void **)&prepared->panels, &prepared->owns_panels));
+        loading.panels = prepared->panels; /* there are no packed bytes, only panels */
     } else {
-        TRY(memory_take_raw(&loading.packed, fresh.packed_bytes, 1));
+        TRY(weight_room_take(fresh.room, fresh.packed_bytes, &loading.packed, &fresh.owns_packed));
         fresh.packed = loading.packed;
-        if (shape->rows % 16 || shape->columns % 2) memset(loading.packed, 0, fresh.packed_bytes); /* the padding */
     }
     parallel_for(panels, 4, load_panels, &loading);
     if (loading.failed) FAIL(E_UNSUPPORTED, "%s cannot be filled row by row", format->name);

@@ -249,6 +249,7 @@ void model_close(struct model *model) {
     memory_release(model->linears);
     memory_release(model->family_state);
     arena_close(&model->arena);
+    arena_close(&model->panels);
     arena_close(&model->names);
     arena_close(&model->gradients);
     if (model->source) model_source_close(model->source);

@@ -123,6 +123,7 @@ struct model {
     struct arena arena;          /* every f32 parameter; absent for a mapped model */
     struct model_source *source; /* the mapped files it was opened from, or NULL (model/model_source.h) */
     struct value_place *places;  /* of its parameters, in those files */
+    struct arena panels;         /* what model_prepare makes, in one block that asks for huge pages */
     struct arena names;
     struct arena gradients; /* while parameter->gradient is set */
     bool editable;

@@ -44,9 +44,9 @@ static int weight_hold(struct weight *weight, const float *value, size_t rows, s
 
     if (!format) FAIL(E_UNSUPPORTED, "weights in %s are not in this build", weight_storage_name(storage));
     if (weight->format != format) {
-        struct weight fresh = {.format = format, .shape = shape, .packed = value};
+        struct weight fresh = {.format = format, .shape = shape, .packed = value, .room = weight->room};
         fresh.packed_bytes = rows * columns * sizeof(float);
-        if (storage != STORAGE_F32) TRY(weight_pack(&fresh, format, &shape, value, NULL));
+        if (storage != STORAGE_F32) TRY(weight_pack_room(&fresh, format, &shape, value, NULL, weight->room));
         weight_close(weight);
         *weight = fresh;
         weight->simulated = simulated;
@@ -76,6 +76,31 @@ out:
     return status;
 }
 
+/* One block for all that the layers and the head will take, so that pages are few and large. */
+static int prepare_room(struct model *model, enum gemm_backend backend, enum weight_storage storage) {
+    int status = 0;
+    const struct weight_format *stored = weight_format_find(weight_storage_name(storage));
+    struct parts *parts = model->family_state;
+    const struct parameter *tokens = model_part(model, PART_TOKENS)->weight;
+    size_t bytes = 0;
+
+    for (size_t i = 0; stored && i < model->linear_count; i++) {
+        const struct linear *linear = &model->linears[i];
+        struct weight_shape shape = {.rows = linear->rows, .columns = linear->columns, .symmetric = true};
+        if (linear->value || linear->parameter) bytes += weight_room_bytes(stored, &shape, backend);
+    }
+    if (stored && has_tied_head(&model->config)) {
+        struct weight_shape shape = {.rows = tokens->rows, .columns = tokens->columns, .symmetric = true};
+        bytes += weight_room_bytes(stored, &shape, backend);
+    }
+    if (model->panels.base || !bytes) goto out;
+    TRY(arena_open_raw(&model->panels, bytes));
+out:
+    for (size_t i = 0; status == 0 && i < model->linear_count; i++) model->linears[i].weight.room = &model->panels;
+    parts->tied_head.room = &model->panels;
+    return status;
+}
+
 static int prepare_linear(struct linear *linear, enum gemm_backend backend, enum weight_storage storage) {
     if (linear->value)
         return weight_hold(&linear->weight, linear->value, linear->rows, linear->columns, linear->simulated, storage,
@@ -100,6 +125,7 @@ int model_prepare_as(struct model *model, enum gemm_backend backend, enum weight
     int status = 0;
     if (model->prepared && model->backend == backend && model->storage == storage) goto out;
     if (model->backend != backend || model->storage != storage) model_unprepare(model);
+    TRY(prepare_room(model, backend, storage));
     for (size_t i = 0; i < model->linear_count; i++) {
         struct linear *linear = &model->linears[i];
         status = prepare_linear(linear, backend, storage);
@@ -125,5 +151,6 @@ void model_unprepare(struct model *model) {
     for (size_t i = 0; i < model->linear_count; i++)
         if (model->linears[i].parameter) linear_view_values(&model->linears[i]);
     weight_close(&parts->tied_head);
+    arena_close(&model->panels);
     model->prepared = false;
 }
