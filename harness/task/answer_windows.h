@@ -1,0 +1,45 @@
+/* Answers as spans of a text: questions with their contexts as windows of tokens, and the best span over a model's
+ * start and end logits (Devlin et al. 2018, section 4.2).
+ *
+ * A window is the question, then as much of the context as fits, in the tokenizer's form of two texts:
+ * [CLS] question [SEP] context [SEP]. A longer context gives several windows.
+ */
+#ifndef ANSWER_WINDOWS_H
+#define ANSWER_WINDOWS_H
+
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+struct answer_pair {
+    struct encoding encoding; /* question and whole context, with offsets */
+    int32_t *types;           /* [encoding.count] */
+    size_t context, after;    /* the context is tokens context .. after-1 */
+    bool encoded;
+};
+struct answer_window {
+    uint32_t pair, from, to, length; /* context tokens from .. to-1 of the pair; tokens of the window in all */
+};
+struct answer_windows {
+    struct answer_pair *pairs; /* [pair_count] */
+    struct answer_window *windows;
+    size_t pair_count, window_count, longest;
+};
+
+/* A window holds at most max_tokens, and begins `stride` context tokens after the one before (at most a window's own
+ * context, so that none is passed over). On all threads; the same at any number. E_UNSUPPORTED: the tokenizer has no
+ * form for two texts; E_LIMIT names a question that leaves its context no room; E_MEMORY. */
+int answer_windows_open(struct answer_windows *windows, const struct tokenizer *tokenizer, const char *const *questions,
+                        const char *const *contexts, size_t count, size_t max_tokens, size_t stride);
+void answer_windows_close(struct answer_windows *windows); /* accepts a zeroed struct */
+
+struct answer_span {
+    uint32_t begin, end; /* bytes of the context; both 0 where it has no tokens */
+    float score;         /* start logit + end logit; -INFINITY for none */
+};
+/* The best span of each pair, spans [pair_count]: start <= end, at most max_answer_tokens, best over its
+ * windows. Does not depend on `batch`, how many windows run together. E_UNSUPPORTED: no such head; E_NUMERIC: logits
+ * that are not finite. */
+int answer_spans_find(const struct answer_windows *windows, const struct model *model, size_t batch,
+                      size_t max_answer_tokens, struct answer_span *spans);
+
+#endif
