@@ -19,6 +19,7 @@
 #include "task/data_table.h"
 #include "task/metrics.h"
 #include "task/task_kinds.h"
+#include "text/unicode.h"
 
 struct generation_options {
     const char *data, *validation, *test, *prompt, *stop;
@@ -224,6 +225,42 @@ static struct generate_options decoding(const struct author *author, size_t item
     return options;
 }
 
+/* Bytes of something that is no character: the longest start of one (Unicode 15, section 3.9), so that a character cut
+ * off is one mistake. */
+static size_t broken_bytes(const uint8_t *text, size_t bytes) {
+    uint8_t lead = text[0],
+            low = lead == 0xE0   ? 0xA0
+                  : lead == 0xF0 ? 0x90
+                                 : 0x80,
+            high = lead == 0xED   ? 0x9F
+                   : lead == 0xF4 ? 0x8F
+                                  : 0xBF;
+    if (lead < 0xC2 || lead > 0xF4 || bytes < 2 || text[1] < low || text[1] > high) return 1;
+    return lead >= 0xF0 && bytes > 2 && (text[2] & 0xC0) == 0x80 ? 3 : 2;
+}
+
+/* Tokens may be parts of characters. What does not make up UTF-8 becomes U+FFFD, as in Hugging Face's decoders. */
+static int text_repair(char **text) {
+    int status = 0;
+    void *block;
+    size_t bytes = strlen(*text), room, used = 0;
+    const uint8_t *from = (const uint8_t *)*text;
+    TRY(size_multiply(bytes + 1, 3, &room));
+    TRY(memory_take(&block, room, 1));
+    uint8_t *to = block;
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code;
+        size_t length = utf8_decode(from + at, bytes - at, &code);
+        if (code == UNICODE_REPLACEMENT && length == 1) length = broken_bytes(from + at, bytes - at);
+        used += utf8_encode(code, to + used);
+        at += length;
+    }
+    memory_release(*text);
+    *text = block;
+out:
+    return status;
+}
+
 /* What the model writes after one prompt: release *text with memory_release. */
 static int text_write(struct author *author, size_t item, char **text, size_t *tokens, bool *ended) {
     int status = 0;
@@ -241,6 +278,7 @@ static int text_write(struct author *author, size_t item, char **text, size_t *t
     *tokens = author->texts[0].count;
     *ended = author->texts[0].ended;
     TRY(tokenizer_decode(tokenizer, author->texts[0].ids, *tokens, text));
+    TRY(text_repair(text));
     if (author->task->one_line) (*text)[strcspn(*text, "\n")] = 0;
 out:
     generated_close(author->texts, count);
