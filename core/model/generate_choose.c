@@ -19,7 +19,7 @@ static size_t largest_index(size_t count, const float *x) {
 }
 
 /* Higher probability first; of equals the lower id. */
-static bool before(const float *p, int32_t a, int32_t b) { return p[a] > p[b] || (p[a] == p[b] && a < b); }
+static bool before(const float *p, int32_t a, int32_t b) { return p[a] != p[b] ? p[a] > p[b] : a < b; }
 
 static void sift_down(const float *p, int32_t *heap, size_t count, size_t at) {
     for (size_t child; (child = 2 * at + 1) < count; at = child) {
@@ -79,8 +79,9 @@ int32_t choose_token(const struct generate_options *options, size_t index, size_
         return (int32_t)best;
     }
     float scale = (float)(1 / options->temperature), most = logits[best];
-    double normalizer = 0;
-    for (size_t v = 0; v < V; v++) normalizer += (double)expf(logits[v] - most);
+    double normalizer = 1; /* the best one's own share */
+    for (size_t v = 0; v < V; v++)
+        if (v != best) normalizer += (double)expf(logits[v] - most);
     kernels.softmax(1, V, V, scale, logits);
     int32_t id = draw(options, index, V, logits, heap);
     /* the ratio to the best one's tempered probability gives back the logit */

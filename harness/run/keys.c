@@ -48,7 +48,9 @@ out:
     return status;
 }
 
-static int name_compare(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int entry_compare(const void *a, const void *b) {
+    return strcmp((*(struct dirent *const *)a)->d_name, (*(struct dirent *const *)b)->d_name);
+}
 
 static int file_add(struct hash *hash, const char *path, const char *name) {
     int status = 0;
@@ -66,15 +68,14 @@ static int folder_add(struct hash *hash, const char *path) {
     struct dirent **entries = NULL;
     int count = scandir(path, &entries, NULL, NULL);
     if (count < 0) FAIL(E_IO, "%s: %s", path, strerror(errno));
-    char *names[256];
-    size_t used = 0;
-    for (int i = 0; i < count && used < 256; i++) names[used++] = entries[i]->d_name;
-    qsort(names, used, sizeof *names, name_compare);
-    for (size_t i = 0; i < used; i++) {
+    if (count) qsort(entries, (size_t)count, sizeof(struct dirent *), entry_compare);
+    for (int i = 0; i < count; i++) {
         char file[PATH_MAX];
         struct stat info;
-        if (snprintf(file, sizeof file, "%s/%s", path, names[i]) >= (int)sizeof file) continue;
-        if (stat(file, &info) == 0 && S_ISREG(info.st_mode)) TRY(file_add(hash, file, names[i]));
+        const char *name = entries[i]->d_name;
+        if (snprintf(file, sizeof file, "%s/%s", path, name) >= (int)sizeof file)
+            FAIL(E_LIMIT, "%s/%s: the path is too long", path, name);
+        if (stat(file, &info) == 0 && S_ISREG(info.st_mode)) TRY(file_add(hash, file, name));
     }
 out:
     for (int i = 0; i < count; i++) free(entries[i]);

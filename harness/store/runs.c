@@ -296,17 +296,17 @@ out:
 
 int store_run_copy(struct store *store, int64_t run_id, int64_t cell_id, int64_t session_id, const char *uuid) {
     static const char *const copies[] = {
-        "INSERT INTO stage (run_id, ordinal, technique, version, options, wall_ms, cached, linear_bytes, total_bytes)"
-        " SELECT ?1, ordinal, technique, version, options, wall_ms, 1, linear_bytes, total_bytes FROM stage"
-        " WHERE run_id = ?2 ORDER BY ordinal",
-        "INSERT INTO metric (run_id, stage_id, name, unit, value) SELECT ?1, (SELECT n.id FROM stage n JOIN stage o"
-        " ON o.ordinal = n.ordinal WHERE n.run_id = ?1 AND o.id = m.stage_id), name, unit, value FROM metric m"
-        " WHERE run_id = ?2 ORDER BY m.id",
-        "INSERT INTO counter (run_id, meter, batch, name, unit, value, reason, enabled_ns, running_ns)"
-        " SELECT ?1, meter, batch, name, unit, value, reason, enabled_ns, running_ns FROM counter WHERE run_id = ?2"
-        " ORDER BY id",
-        "INSERT INTO outcome (run_id, name, type, items, data) SELECT ?1, name, type, items, data FROM outcome"
-        " WHERE run_id = ?2 ORDER BY id"};
+        ("INSERT INTO stage (run_id, ordinal, technique, version, options, wall_ms, cached, linear_bytes, total_bytes)"
+         " SELECT ?1, ordinal, technique, version, options, wall_ms, 1, linear_bytes, total_bytes FROM stage"
+         " WHERE run_id = ?2 ORDER BY ordinal"),
+        ("INSERT INTO metric (run_id, stage_id, name, unit, value) SELECT ?1, (SELECT n.id FROM stage n JOIN stage o"
+         " ON o.ordinal = n.ordinal WHERE n.run_id = ?1 AND o.id = m.stage_id), name, unit, value FROM metric m"
+         " WHERE run_id = ?2 ORDER BY m.id"),
+        ("INSERT INTO counter (run_id, meter, batch, name, unit, value, reason, enabled_ns, running_ns)"
+         " SELECT ?1, meter, batch, name, unit, value, reason, enabled_ns, running_ns FROM counter WHERE run_id = ?2"
+         " ORDER BY id"),
+        ("INSERT INTO outcome (run_id, name, type, items, data) SELECT ?1, name, type, items, data FROM outcome"
+         " WHERE run_id = ?2 ORDER BY id")};
     int status = 0;
     struct query q = {0};
     TRY(store_begin(store));

@@ -148,14 +148,14 @@ out:
 
 double task_divergence(const float *theirs, const float *own, size_t count, bool *same_first) {
     size_t first = 0, own_first = 0;
-    double sum = 0, own_sum = 0, divergence = 0;
+    double sum = 1, own_sum = 1, divergence = 0; /* the first ones' own shares */
     for (size_t i = 1; i < count; i++) {
         if (theirs[i] > theirs[first]) first = i;
         if (own[i] > own[own_first]) own_first = i;
     }
     for (size_t i = 0; i < count; i++) {
-        sum += exp((double)(theirs[i] - theirs[first]));
-        own_sum += exp((double)(own[i] - own[own_first]));
+        if (i != first) sum += exp((double)(theirs[i] - theirs[first]));
+        if (i != own_first) own_sum += exp((double)(own[i] - own[own_first]));
     }
     double shift = log(own_sum) + (double)own[own_first] - log(sum) - (double)theirs[first];
     for (size_t i = 0; i < count; i++)
