@@ -37,4 +37,23 @@ size_t product_weight_scratch(size_t T, size_t rows, size_t N);
 void product_backward_weight(size_t T, size_t N, size_t R, const float *x, const float *dy, size_t begin, size_t end,
                              bool add, float *dw, float *dbias, float *scratch);
 
+/* ---- in bf16: as above, with x, dy and w rounded to bf16 and f32 sums (dbias: of dy unrounded) ---------------- */
+
+/* Elements of panels: [ceil(R/16)][ceil(N/2)][16][2], and [ceil(N/16)][ceil(R/2)][16][2]. */
+size_t panels_forward_bf16_count(size_t R, size_t N);
+size_t panels_backward_bf16_count(size_t R, size_t N);
+void panels_forward_bf16(size_t R, size_t N, const float *w, size_t r_begin, size_t r_end, uint16_t *panels);
+void panels_backward_bf16(size_t R, size_t N, const float *w, size_t n_begin, size_t n_end, uint16_t *panels);
+
+/* Floats of scratch for T rows of input of this many columns: N forward, R backward. */
+size_t product_bf16_scratch(size_t T, size_t columns);
+void product_forward_bf16(size_t T, size_t N, size_t R, const float *x, const uint16_t *panels, const float *bias,
+                          float *y, float *scratch);
+void product_backward_input_bf16(size_t T, size_t N, size_t R, const float *dy, const uint16_t *panels, bool add,
+                                 float *dx, float *scratch);
+
+size_t product_weight_bf16_scratch(size_t T, size_t rows, size_t N);
+void product_backward_weight_bf16(size_t T, size_t N, size_t R, const float *x, const float *dy, size_t begin,
+                                  size_t end, bool add, float *dw, float *dbias, float *scratch);
+
 #endif

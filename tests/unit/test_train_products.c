@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "kernels/half.h"
 #include "kernels/kernels.h"
 #include "train/products.h"
 
@@ -122,6 +123,82 @@ static void check_backward_weight(struct shape s) {
     free(dy), free(x), free(start), free(dw), free(dbias), free(cut), free(cut_bias), free(ones);
 }
 
+/* ---- bf16: exact products of rounded inputs, so the same bounds hold for those ---- */
+
+static float *rounded(size_t count, const float *x) {
+    float *y = malloc((count + 1) * sizeof *y);
+    for (size_t i = 0; i < count; i++) y[i] = bf16_to_float(bf16_from_float(x[i]));
+    return y;
+}
+
+static void check_forward_bf16(struct shape s) {
+    float *x = normal(s.T * s.N, 1), *w = normal(s.R * s.N, 2), *bias = normal(s.R, 3), *y = unset(s.T * s.R),
+          *cut = unset(s.T * s.R), *scratch = unset(product_bf16_scratch(s.T, s.N)), *rx = rounded(s.T * s.N, x),
+          *rw = rounded(s.R * s.N, w);
+    uint16_t *panels = malloc(panels_forward_bf16_count(s.R, s.N) * sizeof *panels);
+    size_t middle = s.R / 2 / 16 * 16, first = s.T / 2;
+    memset(panels, 0xff, panels_forward_bf16_count(s.R, s.N) * sizeof *panels);
+    panels_forward_bf16(s.R, s.N, w, middle, s.R, panels);
+    panels_forward_bf16(s.R, s.N, w, 0, middle, panels);
+    product_forward_bf16(s.T, s.N, s.R, x, panels, bias, y, scratch);
+    check_sums("y", s.T, s.R, s.N, rx, s.N, 1, rw, s.N, 1, bias, 0, y);
+    product_forward_bf16(first, s.N, s.R, x, panels, bias, cut, scratch);
+    product_forward_bf16(s.T - first, s.N, s.R, x + first * s.N, panels, bias, cut + first * s.R, scratch);
+    assert_memory_equal(y, cut, s.T * s.R * sizeof *y);
+    free(x), free(w), free(bias), free(y), free(cut), free(scratch), free(rx), free(rw), free(panels);
+}
+
+static void check_backward_input_bf16(struct shape s) {
+    float *dy = normal(s.T * s.R, 1), *w = normal(s.R * s.N, 2), *start = normal(s.T * s.N, 3), *dx = unset(s.T * s.N),
+          *scratch = unset(product_bf16_scratch(s.T, s.R)), *rdy = rounded(s.T * s.R, dy), *rw = rounded(s.R * s.N, w);
+    uint16_t *panels = malloc(panels_backward_bf16_count(s.R, s.N) * sizeof *panels);
+    size_t middle = s.N / 2 / 16 * 16;
+    memset(panels, 0xff, panels_backward_bf16_count(s.R, s.N) * sizeof *panels);
+    panels_backward_bf16(s.R, s.N, w, middle, s.N, panels);
+    panels_backward_bf16(s.R, s.N, w, 0, middle, panels);
+    product_backward_input_bf16(s.T, s.N, s.R, dy, panels, false, dx, scratch);
+    check_sums("dx", s.T, s.N, s.R, rdy, s.R, 1, rw, 1, s.N, NULL, 0, dx);
+    memcpy(dx, start, s.T * s.N * sizeof *dx);
+    product_backward_input_bf16(s.T, s.N, s.R, dy, panels, true, dx, scratch);
+    check_sums("dx added", s.T, s.N, s.R, rdy, s.R, 1, rw, 1, s.N, start, s.N, dx);
+    free(dy), free(w), free(start), free(dx), free(scratch), free(rdy), free(rw), free(panels);
+}
+
+static void backward_weight_bf16(struct shape s, const float *x, const float *dy, size_t middle, bool add, float *dw,
+                                 float *dbias) {
+    size_t most = middle > s.R - middle ? middle : s.R - middle;
+    float *scratch = unset(product_weight_bf16_scratch(s.T, most, s.N));
+    if (middle < s.R) product_backward_weight_bf16(s.T, s.N, s.R, x, dy, middle, s.R, add, dw, dbias, scratch);
+    if (middle > 0) product_backward_weight_bf16(s.T, s.N, s.R, x, dy, 0, middle, add, dw, dbias, scratch);
+    free(scratch);
+}
+
+static void check_backward_weight_bf16(struct shape s) {
+    float *dy = normal(s.T * s.R, 1), *x = normal(s.T * s.N, 2), *start = normal(s.R * s.N, 3), *dw = unset(s.R * s.N),
+          *dbias = unset(s.R), *cut = unset(s.R * s.N), *cut_bias = unset(s.R), *ones = normal(s.T, 4),
+          *rdy = rounded(s.T * s.R, dy), *rx = rounded(s.T * s.N, x);
+    for (size_t t = 0; t < s.T; t++) ones[t] = 1;
+    backward_weight_bf16(s, x, dy, 0, false, dw, dbias);
+    check_sums("dw", s.R, s.N, s.T, rdy, 1, s.R, rx, 1, s.N, NULL, 0, dw);
+    check_sums("dbias", s.R, 1, s.T, dy, 1, s.R, ones, 0, 1, NULL, 0, dbias);
+    backward_weight_bf16(s, x, dy, s.R / 3, false, cut, cut_bias);
+    assert_memory_equal(dw, cut, s.R * s.N * sizeof *dw);
+    assert_memory_equal(dbias, cut_bias, s.R * sizeof *dbias);
+    memcpy(dw, start, s.R * s.N * sizeof *dw);
+    backward_weight_bf16(s, x, dy, s.R / 2, true, dw, NULL);
+    check_sums("dw added", s.R, s.N, s.T, rdy, 1, s.R, rx, 1, s.N, start, s.N, dw);
+    free(dy), free(x), free(start), free(dw), free(dbias), free(cut), free(cut_bias), free(ones), free(rdy), free(rx);
+}
+
+static void test_bf16(void **state) {
+    (void)state;
+    for (size_t i = 0; i < SHAPES; i++) {
+        check_forward_bf16(shapes[i]);
+        check_backward_input_bf16(shapes[i]);
+        check_backward_weight_bf16(shapes[i]);
+    }
+}
+
 static void test_forward(void **state) {
     (void)state;
     for (size_t i = 0; i < SHAPES; i++) check_forward(shapes[i]);
@@ -141,6 +218,7 @@ int main(void) {
         cmocka_unit_test(test_forward),
         cmocka_unit_test(test_backward_input),
         cmocka_unit_test(test_backward_weight),
+        cmocka_unit_test(test_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
