@@ -121,9 +121,3 @@ int optimizer_step(struct optimizer *optimizer, struct model *model, double rate
 out:
     return status;
 }
-
-double schedule_linear(size_t step, size_t steps, size_t warmup, double peak) {
-    if (step < warmup) return peak * (double)step / (double)warmup;
-    if (step >= steps) return 0;
-    return peak * (double)(steps - step) / (double)(steps > warmup ? steps - warmup : 1);
-}

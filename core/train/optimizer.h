@@ -5,6 +5,9 @@
 
 #include "model/model.h"
 
+/* adam_l2 adds decay·value to the gradient (Kingma and Ba 2015, as torch's Adam does); adamw decays apart from it. */
+enum optimizer_kind { OPTIMIZER_ADAMW, OPTIMIZER_ADAM_L2, OPTIMIZER_SGD };
+
 struct optimizer_chunk {
     uint32_t parameter;
     size_t begin, end;
@@ -25,8 +28,5 @@ void optimizer_close(struct optimizer *optimizer);
 /* One step at `rate` on parameter->gradient. norm: the gradient norm before clipping, summed in a fixed order.
  * Weight decay moves parameters with two dimensions only. E_NUMERIC when the norm is not finite: nothing moved. */
 int optimizer_step(struct optimizer *optimizer, struct model *model, double rate, double *norm);
-
-/* Rate of step `step` (0-based) of `steps`: linear warm-up over `warmup` steps, then linear decay to zero. */
-double schedule_linear(size_t step, size_t steps, size_t warmup, double peak);
 
 #endif

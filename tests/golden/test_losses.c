@@ -16,6 +16,7 @@
 #include "kernels/kernels.h"
 #include "train/loss.h"
 #include "train/optimizer.h"
+#include "train/schedule.h"
 
 #define REL 1e-5
 
@@ -129,7 +130,11 @@ static void test_linear_schedule(void **state) {
         for (size_t step = 0; step < list->count; step++) {
             double expected;
             assert_int_equal(json_number(json_item(list, step), "rate", &expected), 0);
-            assert_true(fabs(schedule_linear(step, steps, warmup, peak) - expected) <= 1e-9);
+            assert_true(
+                fabs(schedule_rate(
+                         &(struct schedule){.kind = SCHEDULE_LINEAR, .steps = steps, .warmup = warmup, .peak = peak},
+                         step) -
+                     expected) <= 1e-9);
             compared++;
         }
     }
