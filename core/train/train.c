@@ -151,12 +151,15 @@ int train_run(struct model *model, const struct examples *examples, const struct
     int status = 0;
     struct batches batches = {0};
     struct pass pass = {0};
+    struct trainables trainables = {0};
     struct optimizer optimizer = {0};
     struct loss_window window = {0};
     struct train_result done = {0};
     double started = now_s(), steps_real;
     size_t cut = plan->max_tokens < model->config.positions ? plan->max_tokens : model->config.positions;
     struct schedule schedule;
+    struct optimizer_settings settings = {plan->optimizer, plan->beta1,    plan->beta2,        plan->epsilon,
+                                          plan->momentum,  plan->nesterov, plan->weight_decay, plan->clip_norm};
 
     if (result) *result = done;
     TRY(check_family(model));
@@ -164,13 +167,9 @@ int train_run(struct model *model, const struct examples *examples, const struct
     TRY(batches_open(&batches, examples, plan, cut));
     TRY(model_gradients_open(model, train_objective_heads(plan->objective)));
     TRY(pass_open(&pass, model));
-    TRY(optimizer_open(&optimizer, model));
+    TRY(trainables_open(&trainables, model, plan->objective != TRAIN_MASKED_LM, plan->extra, plan->extra_count));
+    TRY(optimizer_open(&optimizer, &settings, &trainables));
     model_unprepare(model);
-    optimizer.beta1 = plan->beta1;
-    optimizer.beta2 = plan->beta2;
-    optimizer.epsilon = plan->epsilon;
-    optimizer.weight_decay = plan->weight_decay;
-    optimizer.clip_norm = plan->clip_norm;
     steps_real = plan->epochs * (double)batches.per_epoch;
     if (steps_real > 1e9) FAIL(E_ARGUMENT, "epochs %g are %g steps: too many", plan->epochs, steps_real);
     done.steps = steps_real < 1 ? 1 : (size_t)(steps_real + 0.5);
@@ -184,12 +183,13 @@ int train_run(struct model *model, const struct examples *examples, const struct
         struct train_progress progress = {.step = step + 1, .steps = done.steps};
         progress.rate = schedule_rate(&schedule, step);
         batches_step(&batches, step, model->config.vocabulary);
+        optimizer_touch(&optimizer, trainables.tokens, batches.batch.ids, batches.batch.tokens);
         TRY(pass_run(&pass, &batches.batch, batches.labels, &options, &progress.loss));
         if (!isfinite(progress.loss)) {
             status = diverged(step, done.steps, plan, "loss", progress.loss);
             goto out;
         }
-        status = optimizer_step(&optimizer, model, progress.rate, &progress.gradient_norm);
+        status = optimizer_step(&optimizer, progress.rate, &progress.gradient_norm);
         if (status == E_NUMERIC) status = diverged(step, done.steps, plan, "gradient norm", progress.gradient_norm);
         if (status < 0) goto out;
         window_add(&window, progress.loss);
@@ -198,11 +198,13 @@ int train_run(struct model *model, const struct examples *examples, const struct
         if (host && host->step && host->step(host->context, &progress))
             FAIL(E_INTERRUPTED, "training was stopped at step %zu of %zu", step + 1, done.steps);
     }
+    optimizer_settle(&optimizer);
     window_result(&window, &done);
     done.seconds = now_s() - started;
     if (result) *result = done;
 out:
     optimizer_close(&optimizer);
+    trainables_close(&trainables);
     pass_close(&pass);
     batches_close(&batches);
     model_gradients_close(model);

@@ -11,12 +11,13 @@ int trainables_open(struct trainables *trainables, const struct model *model, bo
     void *block;
     const struct parameter *tokens = model_part(model, PART_TOKENS)->weight;
 
-    *trainables = (struct trainables){0};
+    *trainables = (struct trainables){.tokens = SIZE_MAX};
     TRY(memory_take(&block, model->parameter_count + extra_count, sizeof *trainables->items));
     trainables->items = block;
     for (size_t i = 0; i < model->parameter_count; i++) {
         const struct parameter *parameter = &model->parameters[i];
         if (!parameter->gradient) continue;
+        if (parameter == tokens) trainables->tokens = trainables->count;
         trainables->items[trainables->count++] = (struct trainable){.name = parameter->name,
                                                                     .value = parameter->value,
                                                                     .gradient = parameter->gradient,

@@ -16,6 +16,7 @@ struct trainable {
 struct trainables {
     struct trainable *items;
     size_t count;
+    size_t tokens; /* which of them is the token embedding; SIZE_MAX: none */
 };
 
 /* Those parameters of the model that have a gradient now, in the model's order, then `extra`. The token embedding is

@@ -18,7 +18,6 @@
 #include "small_model.h"
 #include "train/batches.h"
 #include "train/loss.h"
-#include "train/optimizer.h"
 #include "train/pass.h"
 #include "train/train.h"
 
@@ -330,24 +329,6 @@ static void test_errors(void **state) {
     model_close(&model);
 }
 
-static void test_clipping(void **state) {
-    float value[3] = {1, 2, 3}, gradient[3] = {30, 0, 40};
-    struct parameter parameter = {"p", PARAMETER_VECTOR, 1, 3, value, gradient, NULL};
-    struct model model = {.parameters = &parameter, .parameter_count = 1};
-    struct optimizer optimizer;
-    double norm;
-    (void)state;
-    assert_int_equal(optimizer_open(&optimizer, &model), 0);
-    assert_int_equal(optimizer_step(&optimizer, &model, 0, &norm), 0);
-    assert_true(norm == 50);
-    assert_true(fabsf(optimizer.m[0][0] - 0.06f) < 1e-6f); /* 0.1 · 30/50 */
-    assert_true(value[0] == 1 && value[1] == 2);           /* rate 0, and no decay of vectors */
-    gradient[1] = NAN;
-    assert_int_equal(optimizer_step(&optimizer, &model, 1, &norm), E_NUMERIC);
-    assert_true(value[0] == 1);
-    optimizer_close(&optimizer);
-}
-
 static void test_loss_ignores_and_threads(void **state) {
     enum { ROWS = 130, V = 77 };
     float *logits = calloc(2 * ROWS * V, sizeof(float)), *gradient = logits + ROWS * V;
@@ -384,7 +365,6 @@ int main(void) {
         cmocka_unit_test(test_masks),
         cmocka_unit_test(test_hidden_words),
         cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_clipping),
         cmocka_unit_test(test_loss_ignores_and_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
