@@ -8,8 +8,7 @@
 
 #include "model/model.h"
 #include "text/examples.h"
-
-enum train_objective { TRAIN_CLASSIFICATION, TRAIN_MASKED_LM };
+#include "train/objective.h"
 
 struct train_plan {
     enum train_objective objective;
@@ -31,11 +30,6 @@ struct train_plan {
 };
 void train_plan_defaults(
     struct train_plan *plan); /* AdamW 0.9/0.999/1e-8, decay 0.01, clip 1, warm-up 0.06, batch 32 */
-
-struct train_progress {
-    size_t step, steps;
-    double loss, rate, gradient_norm, seconds;
-};
 
 /* What the caller may observe; returns nonzero to stop (E_INTERRUPTED). May be NULL. */
 typedef int train_observer(void *context, const struct train_progress *progress);
