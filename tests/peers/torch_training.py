@@ -1,4 +1,4 @@
-"""A classifier's training step in torch, as its users run it fastest: what the training rows of peer.py run."""
+"""A classifier's training step in torch, as its users run it fastest: of peer.py's training rows and train_sst2.py."""
 import torch
 import transformers
 
