@@ -6,7 +6,7 @@
  * Commands, one a line; each answers one line "ns multiply_adds weight_bytes value", or "error TEXT":
  * - train B T P: one step on B new random sequences of T tokens, their labels random as well, with P percent dropout:
  *   forward, loss, backward, clipping, AdamW at the linear schedule's rate (value: the loss, nats)
- * - gradients B T: "= loss" and "= gradient norm" of such a batch, then an answer; not timed, moves nothing
+ * - gradients B T: "= loss" and "= gradient norm" of such a batch, then an answer; not timed, at rate 0
  * - memory: a line "= peak before": the process's largest resident memory so far, and before it opened the model, in
  *   bytes; then an answer
  *
@@ -18,8 +18,11 @@
 #include "base/threads.h"
 #include "kernels/kernels.h"
 #include "model/model.h"
+#include "train/head.h"
 #include "train/optimizer.h"
 #include "train/pass.h"
+#include "train/schedule.h"
+#include "train/trainable.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -28,15 +31,18 @@
 #include <string.h>
 #include <time.h>
 
-/* The schedule of the steps; what they are does not change the work. */
-enum { STEPS = 1000, WARMUP = 60 };
-#define RATE 3e-5
+/* What the rates are does not change the work. */
+static const struct schedule schedule = {.kind = SCHEDULE_LINEAR, .steps = 1000, .warmup = 60, .peak = 3e-5};
+/* As tests/peers/torch_training.py has it. */
+static const struct optimizer_settings settings = {
+    .kind = OPTIMIZER_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .clip_norm = 1};
 
 struct bench {
     struct model model;
     struct pass pass;
+    struct trainables trainables;
     struct optimizer optimizer;
-    size_t step, drawn; /* steps taken, tokens drawn so far */
+    size_t drawn; /* tokens so far */
     int32_t *ids, *labels;
     uint32_t *offset;
     size_t tokens, sequences; /* room */
@@ -92,17 +98,29 @@ out:
     return status;
 }
 
+/* One step at `rate` on the next batch: its loss, and the gradients' norm. */
+static int step(struct bench *bench, const struct batch *batch, double dropout, double rate, double *loss,
+                double *norm) {
+    int status = 0;
+    struct logit_loss labels = {.labels = bench->labels};
+    struct pass_options options = {.dropout = dropout, .seed = 1, .step = bench->optimizer.step, .scale = 1};
+    optimizer_touch(&bench->optimizer, bench->trainables.tokens, batch->ids, batch->tokens);
+    TRY(pass_forward(&bench->pass, batch, &options));
+    TRY(head_classify(&bench->pass, &labels, loss));
+    TRY(pass_backward(&bench->pass));
+    TRY(optimizer_step(&bench->optimizer, rate, norm));
+out:
+    return status;
+}
+
 static int run_train(struct bench *bench, size_t B, size_t T, size_t percent, struct answer *answer) {
     int status = 0;
     struct batch batch;
-    struct pass_options options = {.objective = TRAIN_CLASSIFICATION, .dropout = (double)percent / 100, .seed = 1};
     double norm;
     TRY(draw(bench, B, T, &batch));
     uint64_t start = now_ns();
-    options.step = bench->step;
-    TRY(pass_run(&bench->pass, &batch, bench->labels, &options, &answer->value));
-    TRY(optimizer_step(&bench->optimizer, &bench->model, schedule_linear(bench->step, STEPS, WARMUP, RATE), &norm));
-    bench->step++;
+    double rate = schedule_rate(&schedule, bench->optimizer.step);
+    TRY(step(bench, &batch, (double)percent / 100, rate, &answer->value, &norm));
     answer->ns = now_ns() - start;
     /* Each product of the forward pass has two in the backward pass: gradients at its input and of its matrix. */
     answer->multiply_adds = 3 * model_multiply_adds(&bench->model, &batch);
@@ -113,12 +131,9 @@ out:
 static int run_gradients(struct bench *bench, size_t B, size_t T) {
     int status = 0;
     struct batch batch;
-    struct pass_options options = {.objective = TRAIN_CLASSIFICATION};
     double loss, norm;
     TRY(draw(bench, B, T, &batch));
-    TRY(pass_run(&bench->pass, &batch, bench->labels, &options, &loss));
-    bench->optimizer.weight_decay = 0;
-    TRY(optimizer_step(&bench->optimizer, &bench->model, 0, &norm)); /* at rate 0, for its norm */
+    TRY(step(bench, &batch, 0, 0, &loss, &norm));
     printf("= %.9g\n= %.9g\n", loss, norm);
 out:
     return status;
@@ -168,8 +183,9 @@ int main(int count, char **arguments) {
     bench.before_bytes = peak_bytes();
     TRY(open_classifier(&bench.model, arguments[1]));
     TRY(model_gradients_open(&bench.model, HEAD_CLASSIFICATION));
-    TRY(pass_open(&bench.pass, &bench.model));
-    TRY(optimizer_open(&bench.optimizer, &bench.model));
+    TRY(pass_open(&bench.pass, &bench.model, NULL));
+    TRY(trainables_open(&bench.trainables, &bench.model, true, NULL, 0));
+    TRY(optimizer_open(&bench.optimizer, &settings, &bench.trainables));
     printf("ready\n");
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
@@ -183,6 +199,7 @@ int main(int count, char **arguments) {
 out:
     if (status) fprintf(stderr, "bench_training: %s\n", error_text());
     optimizer_close(&bench.optimizer);
+    trainables_close(&bench.trainables);
     pass_close(&bench.pass);
     model_close(&bench.model);
     memory_release(bench.ids), memory_release(bench.labels), memory_release(bench.offset);
