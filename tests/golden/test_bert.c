@@ -20,8 +20,9 @@
 #include "train/train.h"
 
 #define REL 1e-4
-#define NOISE 1e-2 /* of the threshold under which adamw.safetensors is not compared: what rounding leaves of a zero   \
-                    */
+#define NOISE                                                                                                          \
+    1e-2 /* of the threshold under which adamw.safetensors is not compared: what rounding leaves of a zero             \
+          */
 #define MAX_STEPS 16
 
 struct golden {
@@ -257,17 +258,22 @@ static void drop_noise(struct golden *golden, double threshold) {
 /* Losses before each step and after the last, and the norms, of the golden's steps: on gradients as they are,
  * or without their rounding noise where `threshold` > 0. */
 static void walk(struct golden *golden, size_t steps, double threshold, double *losses, double *norms) {
+    struct optimizer_settings settings = {
+        .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .clip_norm = 1};
+    struct trainables trainables;
     struct optimizer optimizer;
+    struct schedule schedule = {.kind = SCHEDULE_LINEAR, .steps = steps, .warmup = 1, .peak = 1e-2};
     gradients(golden);
-    assert_int_equal(optimizer_open(&optimizer, &golden->model), 0);
+    assert_int_equal(trainables_open(&trainables, &golden->model, false, NULL, 0), 0);
+    assert_int_equal(optimizer_open(&optimizer, &settings, &trainables), 0);
     for (size_t step = 0; step < steps; step++) {
         losses[step] = gradients(golden);
         if (threshold > 0) drop_noise(golden, threshold);
-        assert_int_equal(
-            optimizer_step(&optimizer, &golden->model, schedule_linear(step, steps, 1, 1e-2), &norms[step]), 0);
+        assert_int_equal(optimizer_step(&optimizer, schedule_rate(&schedule, step), &norms[step]), 0);
     }
     losses[steps] = gradients(golden);
     optimizer_close(&optimizer);
+    trainables_close(&trainables);
 }
 
 /* Within REL, and what the rounding noise of earlier steps' gradients can do: the distance to the walk without it. */
