@@ -91,34 +91,6 @@ static int check_family(const struct model *model) {
                         model->config.family);
 }
 
-static const struct {
-    const char *name;
-    unsigned heads;
-} objectives[] = {
-    [TRAIN_CLASSIFICATION] = {"classification", HEAD_CLASSIFICATION},
-    [TRAIN_REGRESSION] = {"regression", HEAD_CLASSIFICATION},
-    [TRAIN_SIMILARITY] = {"similarity", HEAD_NONE},
-    [TRAIN_QUESTION_ANSWERING] = {"question_answering", HEAD_SPAN},
-    [TRAIN_MASKED_LM] = {"masked_lm", HEAD_MASKED_LM},
-    [TRAIN_CAUSAL_LM] = {"causal_lm", HEAD_CAUSAL_LM},
-};
-
-const char *train_objective_name(enum train_objective objective) { return objectives[objective].name; }
-
-int train_objective_find(const char *name, enum train_objective *objective) {
-    for (int i = 0; i < TRAIN_OBJECTIVES; i++)
-        if (strcmp(objectives[i].name, name) == 0) {
-            *objective = (enum train_objective)i;
-            return 0;
-        }
-    return error_record(E_NOT_FOUND, __FILE__, __LINE__,
-                        "unknown objective '%s': there are classification, regression, similarity, "
-                        "question_answering, masked_lm and causal_lm",
-                        name);
-}
-
-unsigned train_objective_heads(enum train_objective objective) { return objectives[objective].heads; }
-
 /* Running sums for the reported losses. */
 struct loss_window {
     double first, last[LOSS_LAST_STEPS];

@@ -12,6 +12,7 @@
 
 #include "model/model.h"
 #include "text/examples.h"
+#include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "train/trainable.h"
@@ -19,21 +20,6 @@
 struct pass;        /* train/pass.h */
 struct linear_edit; /* train/pass.h */
 struct logit_loss;  /* train/head.h */
-
-enum train_objective {
-    TRAIN_CLASSIFICATION,     /* examples->label: cross-entropy of classes */
-    TRAIN_REGRESSION,         /* examples->target: mean square, in a model with one class */
-    TRAIN_SIMILARITY,         /* examples->target of pairs: cosine of mean-pooled sentences, mean square */
-    TRAIN_QUESTION_ANSWERING, /* examples->start, end: cross-entropy over the sequence's tokens */
-    TRAIN_MASKED_LM,          /* tokens alone: what was masked */
-    TRAIN_CAUSAL_LM,          /* tokens alone: the next one */
-    TRAIN_OBJECTIVES
-};
-const char *train_objective_name(enum train_objective objective); /* "classification", … */
-/* By name; E_NOT_FOUND names those there are. */
-int train_objective_find(const char *name, enum train_objective *objective);
-/* enum model_head bits that the model must have, and whose parameters are trained with the body. */
-unsigned train_objective_heads(enum train_objective objective);
 
 enum train_compute { TRAIN_F32, TRAIN_BF16 };
 
@@ -44,7 +30,7 @@ struct train_batch {
     const uint32_t *example;    /* [B] which of the examples each sequence is */
     const int32_t *label;       /* classification: [B] */
     const float *target;        /* regression: [B]; similarity: [B/2], sequences 2i and 2i+1 are pair i */
-    const int32_t *start, *end; /* question answering: [B] tokens within the sequence; -100: the answer was cut off */
+    const int32_t *start, *end; /* question answering: [B] first and last token of the answer, within the sequence */
     const uint32_t *row;        /* language models: [rows] tokens of the batch at which something is predicted */
     const int32_t *row_label;   /* [rows] what should be */
     size_t rows;
@@ -113,20 +99,13 @@ struct train_plan {
 /* AdamW 0.9/0.999/1e-8, decay 0.01, momentum 0.9, clip 1, linear after a warm-up of 0.06, batch 32, one epoch, f32. */
 void train_plan_defaults(struct train_plan *plan);
 
-struct train_progress {
-    size_t step, steps; /* step: 1 after the first */
-    double loss, rate, gradient_norm;
-    double seconds, eta_s; /* spent in this process, and expected until the end */
-    double score;          /* of the evaluation after this step; NaN: there was none */
-};
-
 /* Who watches. Every function may be NULL. */
 struct train_host {
     void *context;
-    /* After every step; nonzero: stop with E_INTERRUPTED (a checkpoint is written first). */
+    /* After every step; nonzero: stop with E_INTERRUPTED. */
     int (*step)(void *context, const struct train_progress *progress);
-    /* The score of the model as it is, larger is better; may prepare it and run it. 0 or a negative status. */
-    int (*evaluate)(void *context, struct model *model, double *score);
+    /* A score of the model as it stands, whose values may be read and not changed. 0 or a negative status. */
+    int (*evaluate)(void *context, const struct model *model, double *score, bool *higher_is_better);
 };
 
 struct train_result {
