@@ -145,9 +145,10 @@ void adapter_merge(const struct adapter *adapter, float *w) {
 
 static uint16_t *as_bf16(float *panels) { return (uint16_t *)(void *)panels; }
 
-void adapter_prepare(struct adapter *adapter, uint64_t step, bool bf16) {
+void adapter_prepare(struct adapter *adapter, uint64_t step, size_t first_token, bool bf16) {
     size_t R = adapter->rows, N = adapter->columns, r = adapter->rank;
     adapter->bf16 = bf16;
+    adapter->first_token = first_token;
     adapter->stream = random_stream("adapter dropout", adapter->site, step);
     if (bf16) {
         panels_forward_bf16(r, N, adapter->a, 0, r, as_bf16(adapter->down));
@@ -192,7 +193,8 @@ static void scale_rows(size_t count, float scale, float *x) {
 /* Dropout of columns n..n+width-1 of one token's row, in place. It is linear in the row, so it serves gradients too. */
 static void drop_row(const struct adapter *adapter, size_t token, size_t n, size_t width, float *row, uint8_t *keep) {
     size_t stride = size_round_up(adapter->columns, 8);
-    dropout_forward(adapter->seed, adapter->stream, token * stride + n, width, adapter->dropout, row, keep);
+    dropout_forward(adapter->seed, adapter->stream, (adapter->first_token + token) * stride + n, width,
+                    adapter->dropout, row, keep);
 }
 
 void adapter_forward(const struct adapter *adapter, size_t first, size_t T, const float *x, float *y, float *scratch) {

@@ -43,6 +43,7 @@ struct adapter {
     float *hidden, *dhidden;                /* (T,r): s·dropout(x)·Aᵀ, and the gradient at x·Aᵀ */
     size_t tokens;                          /* that they have room for */
     uint64_t stream;
+    size_t first_token; /* of the batch in its step */
     bool bf16;
 };
 
@@ -60,8 +61,9 @@ void adapter_merge(const struct adapter *adapter, float *w);
 
 /* Room for batches of up to `tokens` tokens. E_MEMORY. */
 int adapter_reserve(struct adapter *adapter, size_t tokens);
-/* Once per pass, before forward: A and B as they are now go into panels; step chooses the dropout. One thread. */
-void adapter_prepare(struct adapter *adapter, uint64_t step, bool bf16);
+/* Once per pass, before forward: A and B as they are now go into panels; step, and the batch's place in it, choose the
+ * dropout. One thread. */
+void adapter_prepare(struct adapter *adapter, uint64_t step, size_t first_token, bool bf16);
 /* Floats of scratch that the three functions below take for up to T tokens at once. */
 size_t adapter_scratch(const struct adapter *adapter, size_t T);
 /* y(T,R) += the update of x(T,N), for tokens first..first+T-1 of the batch; keeps what backward needs. x and y point at

@@ -19,7 +19,7 @@
 #include "train/trainable.h"
 
 /* Nothing a multiple of anything. */
-enum { T = 70, N = 149, R = 135, RANK = 7 };
+enum { T = 70, N = 149, R = 135, RANK = 7, FIRST = 31 };
 
 struct layer {
     struct adapter adapter;
@@ -58,7 +58,7 @@ static void run(struct layer *layer, size_t piece, bool bf16, bool add) {
     struct adapter *adapter = &layer->adapter;
     for (size_t i = 0; i < T * R; i++) layer->y[i] = 1;
     for (size_t i = 0; i < T * N; i++) layer->dx[i] = 2;
-    adapter_prepare(adapter, 11, bf16);
+    adapter_prepare(adapter, 11, FIRST, bf16);
     for (size_t t = 0; t < T; t += piece) {
         size_t tokens = T - t < piece ? T - t : piece;
         adapter_forward(adapter, t, tokens, layer->x + t * N, layer->y + t * R, layer->scratch);
@@ -86,8 +86,8 @@ static void check_values(double dropout, bool bf16) {
         uint8_t keep[N];
         for (size_t n = 0; n < N; n++) factor[n] = 1;
         if (dropout > 0)
-            dropout_forward(3, random_stream("adapter dropout", random_stream("layer", 0, 0), 11), t * (size_t)stride,
-                            N, dropout, factor, keep);
+            dropout_forward(3, random_stream("adapter dropout", random_stream("layer", 0, 0), 11),
+                            (FIRST + t) * (size_t)stride, N, dropout, factor, keep);
         for (size_t n = 0; n < N; n++) {
             input[t * N + n] = (double)factor[n];
             kept += factor[n] > 0;
@@ -145,7 +145,7 @@ static void test_values_bf16(void **state) {
 
 static double loss(struct layer *layer) {
     double sum = 0;
-    adapter_prepare(&layer->adapter, 11, false);
+    adapter_prepare(&layer->adapter, 11, FIRST, false);
     memset(layer->y, 0, sizeof layer->y);
     adapter_forward(&layer->adapter, 0, T, layer->x, layer->y, layer->scratch);
     for (size_t i = 0; i < T * R; i++) sum += (double)layer->y[i] * (double)layer->dy[i];
@@ -232,7 +232,7 @@ static void test_start(void **state) {
     assert_int_equal(adapter_reserve(&adapter, 1), 0);
     fill(x, N, 1), fill(y, R, 2), memcpy(before, y, sizeof y);
     assert_true(adapter_scratch(&adapter, 1) <= sizeof scratch / sizeof *scratch);
-    adapter_prepare(&adapter, 0, false);
+    adapter_prepare(&adapter, 0, 0, false);
     adapter_forward(&adapter, 0, 1, x, y, scratch);
     assert_memory_equal(before, y, sizeof y);
     adapter_trainables(&adapter, items);
