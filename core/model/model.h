@@ -148,6 +148,10 @@ int model_create(struct model *model, const struct model_config *config, uint64_
 int model_open(struct model *model, const char *path, bool editable);
 void model_close(struct model *model); /* accepts a zeroed model */
 
+/* An editable model of its own with the same values and metadata. Packed layers stay packed; those of which
+ * unpack[linear] is true (NULL: none) become f32 values. The struct may be moved. E_MEMORY. */
+int model_copy(struct model *copy, const struct model *model, const bool *unpack);
+
 /* Write one safetensors file: metadata "config" (config.json text), "weights" (format of each packed
  * layer) and the model's own metadata; f32 parameters as F32, packed layers as U8 "NAME.packed". Heads not
  * in `heads` are left out. Same model, same bytes. */
