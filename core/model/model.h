@@ -148,6 +148,11 @@ int model_create(struct model *model, const struct model_config *config, uint64_
 int model_open(struct model *model, const char *path, bool editable);
 void model_close(struct model *model); /* accepts a zeroed model */
 
+/* A model that borrows every value of another one, which must outlive it, with those of its heads that are in `heads`:
+ * to prepare and run it without touching the other, which may be in the middle of training. It sees values as they are
+ * when it is prepared. E_MEMORY. */
+int model_view(struct model *view, const struct model *model, unsigned heads);
+
 /* Write one safetensors file: metadata "config" (config.json text), "weights" (format of each packed
  * layer) and the model's own metadata; f32 parameters as F32, packed layers as U8 "NAME.packed". Heads not
  * in `heads` are left out. Same model, same bytes. */
@@ -215,6 +220,9 @@ void model_unprepare(struct model *model);
  * sets parameter->gradient, NULL for the others. Idempotent for the same heads. E_STATE when the model is
  * not editable or a layer is packed, E_UNSUPPORTED when it lacks the head, E_MEMORY. */
 int model_gradients_open(struct model *model, unsigned heads);
+/* The same for all but the frozen parameters ([parameter_count], NULL: none is) and packed layers. Memory comes into
+ * being as gradients are written: rows of an embedding that never occur take none. */
+int model_gradients_open_some(struct model *model, unsigned heads, const bool *frozen);
 void model_gradients_close(struct model *model);
 
 /* Where a forward pass leaves its results; pointers stay valid until the next use of the workspace. NULL

@@ -20,7 +20,6 @@ int pass_open(struct pass *pass, struct model *model, const struct linear_edit *
 
     memset(pass, 0, sizeof *pass);
     pass->model = model;
-    pass->touched_all = true;
     TRY(memory_take(&block, L + 1, sizeof *pass->block));
     pass->block = block;
     TRY(memory_take(&block, 2 * L + 2, sizeof *pass->stream));
