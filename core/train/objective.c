@@ -1,6 +1,8 @@
 /* See objective.h. The names are those of the techniques' option `objective`. */
 #include "train/objective.h"
 
+#include <string.h>
+
 #include "base/error.h"
 #include "model/model.h"
 
@@ -19,6 +21,19 @@ static const struct {
 const char *train_objective_name(enum train_objective objective) {
     CHECK((unsigned)objective < TRAIN_OBJECTIVES, "no objective %d", (int)objective);
     return objectives[objective].name;
+}
+
+int train_objective_find(const char *name, enum train_objective *objective) {
+    for (int i = 0; i < TRAIN_OBJECTIVES; i++)
+        if (strcmp(objectives[i].name, name) == 0) {
+            *objective = (enum train_objective)i;
+            return 0;
+        }
+    return error_record(
+        E_NOT_FOUND, __FILE__, __LINE__,
+        "unknown objective '%s': there are classification, masked_lm, causal_lm, regression, similarity "
+        "and question_answering",
+        name);
 }
 
 unsigned train_objective_heads(enum train_objective objective) {

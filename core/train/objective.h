@@ -19,6 +19,8 @@ enum train_objective {
 
 /* "classification", "masked_lm", "causal_lm", "regression", "similarity", "question_answering". */
 const char *train_objective_name(enum train_objective objective);
+/* By that name; E_NOT_FOUND names those there are. */
+int train_objective_find(const char *name, enum train_objective *objective);
 /* enum model_head bits that it trains; 0: the body alone. */
 unsigned train_objective_heads(enum train_objective objective);
 
