@@ -28,12 +28,12 @@ static void keep_read(struct forward *forward) {
 static int forward_attention(struct forward *forward, const float *input) {
     int status = 0;
     const struct model *model = forward->model;
-    static const enum part parts[] = {PART_KEY, PART_VALUE, PART_QUERY};
+    static const enum part parts[] = {PART_QUERY, PART_KEY, PART_VALUE};
     const struct weight *weights[3];
     const float *biases[3];
-    float *outputs[] = {forward->key, forward->value, forward->query};
+    float *outputs[] = {forward->query, forward->key, forward->value};
     bool narrow = forward->read && forward->block + 1 == model->config.layers;
-    size_t T = forward->T, D = model->config.head_width, whole = narrow ? 2 : 3;
+    size_t T = forward->T, D = model->config.head_width, first = narrow ? 1 : 0;
     struct attention attention = {.config = &model->config,
                                   .batch = forward->batch,
                                   .layer = forward->block,
@@ -49,11 +49,12 @@ static int forward_attention(struct forward *forward, const float *input) {
 
     for (size_t i = 0; i < 3; i++) {
         const struct linear *linear = block_part(model, forward->block, parts[i])->linear;
-        if (forward->tap && i < whole) forward->tap->input(forward->tap->context, linear, input, T);
+        if (forward->tap && i >= first) forward->tap->input(forward->tap->context, linear, input, T);
         weights[i] = &linear->weight;
         biases[i] = linear->bias;
     }
-    TRY(weight_matmul_shared(weights, biases, outputs, whole, T, input, &forward->workspace->scratch));
+    TRY(weight_matmul_shared(weights + first, biases + first, outputs + first, 3 - first, T, input,
+                             &forward->workspace->scratch));
     if (narrow) {
         keep_read(forward);
         TRY(forward_multiply(forward, block_part(model, forward->block, PART_QUERY)->linear, forward->T, input,
