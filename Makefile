@@ -259,7 +259,7 @@ install: $(RUNEXP) ## install runexp, configs, plots and headers under DESTDIR/P
 	install -m 755 $(RUNEXP) $(DESTDIR)$(PREFIX)/bin/runexp
 	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/shrinklab/configs/
 	install -m 644 plots/*.gp $(DESTDIR)$(PREFIX)/share/shrinklab/plots/
-	install -m 644 techniques/technique.h $(DESTDIR)$(PREFIX)/include/shrinklab/
+	install -m 644 techniques/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/
 	for d in base kernels formats model train text io; do install -d $(DESTDIR)$(PREFIX)/include/shrinklab/$$d; install -m 644 core/$$d/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/$$d/; done
 
 uninstall: ## remove what install put there
