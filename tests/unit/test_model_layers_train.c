@@ -306,7 +306,8 @@ static void test_attention(void **state) {
     static const struct attention_train cases[] = {
         {1, 1, 4, 4, 4, false, 0},    {5, 1, 3, 3, 3, false, 0},     {19, 1, 18, 36, 36, false, 0},
         {17, 2, 8, 16, 8, true, 0},   {21, 3, 5, 17, 7, true, 4},    {33, 2, 16, 32, 16, false, 0},
-        {40, 1, 16, 16, 16, true, 2}, {23, 1, 32, 32, 64, true, 30},
+        {40, 1, 16, 16, 16, true, 2}, {23, 1, 32, 32, 64, true, 30}, {70, 1, 4, 4, 4, false, 0},
+        {131, 2, 3, 6, 3, true, 40}, /* several tiles of queries */
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
