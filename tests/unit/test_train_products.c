@@ -190,6 +190,39 @@ static void check_backward_weight_bf16(struct shape s) {
     free(dy), free(x), free(start), free(dw), free(dbias), free(cut), free(cut_bias), free(ones), free(rdy), free(rx);
 }
 
+/* Panels of `rows` rows and K columns, `pair` of which lie side by side: all beyond them is zero, nothing unset. */
+static void check_padding(size_t rows, size_t K, size_t pair, const void *panels, size_t bytes) {
+    const uint8_t *byte = panels;
+    size_t padded = (K + pair - 1) / pair * pair;
+    for (size_t r = 0; r < (rows + 15) / 16 * 16; r++)
+        for (size_t k = 0; k < padded; k++) {
+            size_t place = r / 16 * 16 * padded + k / pair * pair * 16 + r % 16 * pair + k % pair;
+            bool zero = true, unset = true;
+            for (size_t i = place * bytes; i < (place + 1) * bytes; i++)
+                zero = zero && byte[i] == 0, unset = unset && byte[i] == 0xff;
+            assert_false(unset);
+            if (r >= rows || k >= K) assert_true(zero);
+        }
+}
+
+static void test_padding(void **state) {
+    (void)state;
+    for (size_t i = 0; i < SHAPES; i++) {
+        size_t R = shapes[i].R, N = shapes[i].N, most = (R + 16) * (N + 16) * sizeof(float);
+        float *w = normal(R * N, 1);
+        void *panels = malloc(most);
+        panels_forward(R, N, w, 0, R, memset(panels, 0xff, most));
+        check_padding(R, N, 1, panels, sizeof(float));
+        panels_backward(R, N, w, 0, N, memset(panels, 0xff, most));
+        check_padding(N, R, 1, panels, sizeof(float));
+        panels_forward_bf16(R, N, w, 0, R, memset(panels, 0xff, most));
+        check_padding(R, N, 2, panels, sizeof(uint16_t));
+        panels_backward_bf16(R, N, w, 0, N, memset(panels, 0xff, most));
+        check_padding(N, R, 2, panels, sizeof(uint16_t));
+        free(w), free(panels);
+    }
+}
+
 static void test_bf16(void **state) {
     (void)state;
     for (size_t i = 0; i < SHAPES; i++) {
@@ -215,10 +248,8 @@ static void test_backward_weight(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),
-        cmocka_unit_test(test_backward_input),
-        cmocka_unit_test(test_backward_weight),
-        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_forward), cmocka_unit_test(test_backward_input), cmocka_unit_test(test_backward_weight),
+        cmocka_unit_test(test_bf16),    cmocka_unit_test(test_padding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
