@@ -67,8 +67,9 @@ ISA_neondotprod := -march=armv8.2-a+dotprod
 # gcc 12 for aarch64 fails on one of the tests' loops while it vectorizes (internal error in vect_transform_reduction).
 $(BUILD)/obj/tests/%.o: CFLAGS_ALL += -fno-tree-vectorize
 endif
-# test_emulated.c passes 64-byte vectors between its own inlined functions, too many for debug information.
-ISA_emulated := -Wno-psabi -g0
+# test_emulated.c passes 64-byte vectors between its own inlined functions, too many for debug information; optimising
+# the C that stands for their instructions takes minutes.
+ISA_emulated := -Wno-psabi -g0 -O1
 isa_flags = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 # ---- sources ----------------------------------------------------------------------------------------
