@@ -14,15 +14,6 @@
 
 #include "model/model.h"
 
-/* y(T,R) = x(T,N) · w(R,N)ᵀ + bias[R]; bias may be NULL. */
-void linear_forward(size_t T, size_t N, size_t R, const float *x, const float *w, const float *bias, float *y);
-/* dx(T,N) = dy(T,R) · w(R,N), added to dx when `add`. */
-void linear_backward_input(size_t T, size_t N, size_t R, const float *dy, const float *w, bool add, float *dx);
-/* Rows begin..end-1 of dw(R,N) = dy(T,R)ᵀ · x(T,N) and of dbias[R] = Σ_t dy: the whole sum over T in one call.
- * dbias may be NULL. */
-void linear_backward_weight(size_t T, size_t N, size_t R, const float *x, const float *dy, size_t begin, size_t end,
-                            float *dw, float *dbias);
-
 /* sum(T,C) += x(T,C); y(T,C) = norm(sum). mean, rstd [T] are written when not NULL. y may be sum. */
 void residual_norm_forward(size_t T, size_t C, const float *x, float *sum, const float *gain, const float *bias,
                            float epsilon, float *y, float *mean, float *rstd);
@@ -51,12 +42,6 @@ void embedding_forward(size_t T, size_t C, const int32_t *ids, const int32_t *ty
 void embedding_backward(size_t T, size_t C, const int32_t *index, const float *dy, size_t begin, size_t end,
                         int64_t skip, float *dtable);
 
-/* Floats of scratch that attention over t tokens of head width D needs. */
-size_t attention_scratch(size_t t, size_t D, bool backward);
-/* One head of one sequence: context(t,D) = softmax(q kᵀ / √D) v. q, k, v, context have row stride `stride`;
- * probabilities (t,t) dense, or NULL. scratch as above. */
-void attention_forward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,
-                       float *context, float *probabilities, float *scratch);
 /* Keys and values that the heads of one group attend to: rows of a batch, or what a cache holds of a slot. */
 struct attention_keys {
     const void *k, *v; /* f32 rows (count,D), row stride `stride`; or, of a cache, see kv_cache_keys */
@@ -105,11 +90,6 @@ void attention_train_forward(const struct attention_train *attention, const floa
 void attention_train_backward(const struct attention_train *attention, const float *q, const float *k, const float *v,
                               const float *context, const float *dcontext, float *dq, float *dk, float *dv,
                               const float *dscores, float *scratch);
-
-/* dq, dk, dv (row stride `stride`) from dcontext and what the forward pass kept. */
-void attention_backward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,
-                        const float *probabilities, const float *dcontext, float *dq, float *dk, float *dv,
-                        float *scratch);
 
 /* Inverted dropout of x[count], elements first..first+count-1 of stream (seed, stream): x is kept and scaled by
  * 1/(1-rate) or zeroed; keep[count] remembers. rate is rounded to 1/65536. first is a multiple of 8. */

@@ -34,7 +34,7 @@ struct probe {
     void (*forward)(struct probe *probe);
     float *y;
     const float *weight;
-    size_t outputs, T, N, R;
+    size_t outputs, T, N;
     float *x, *w, *b, *extra;
     float *scratch;
 };
@@ -63,26 +63,6 @@ static void check_gradient(const char *what, struct probe *probe, float *values,
     if (!(worst <= TOLERANCE * scale)) fail_msg("%s: off by %g where the largest is %g", what, worst, scale);
 }
 
-static void linear_probe(struct probe *p) { linear_forward(p->T, p->N, p->R, p->x, p->w, p->b, p->y); }
-
-static void test_linear(void **state) {
-    enum { T = 5, N = 7, R = 6 };
-    float *x = normal(T * N, 1), *w = normal(R * N, 2), *b = normal(R, 3), *dy = normal(T * R, 4);
-    float dx[T * N], dw[R * N], db[R], y[T * R], twice[T * N];
-    struct probe probe = {linear_probe, y, dy, T * R, T, N, R, x, w, b, NULL, NULL};
-    (void)state;
-    linear_backward_input(T, N, R, dy, w, false, dx);
-    linear_backward_weight(T, N, R, x, dy, 0, 4, dw, db); /* two tiles of rows */
-    linear_backward_weight(T, N, R, x, dy, 4, R, dw, db);
-    check_gradient("dx", &probe, x, T * N, dx);
-    check_gradient("dw", &probe, w, R * N, dw);
-    check_gradient("db", &probe, b, R, db);
-    memcpy(twice, dx, sizeof dx);
-    linear_backward_input(T, N, R, dy, w, true, twice);
-    for (size_t i = 0; i < T * N; i++) assert_true(fabsf(twice[i] - 2 * dx[i]) <= 1e-5f);
-    free(x), free(w), free(b), free(dy);
-}
-
 /* x is the sublayer's output, extra the stream it joins. */
 static void norm_probe(struct probe *p) {
     memcpy(p->scratch, p->extra, p->T * p->N * sizeof(float));
@@ -95,7 +75,7 @@ static void test_norm(void **state) {
     float *x = normal(T * C, 1), *residual = normal(T * C, 2), *gain = normal(C, 3), *bias = normal(C, 4),
           *dy = normal(T * C, 5);
     float y[T * C], scratch[T * C + 2 * T], dx[T * C], dgain[C] = {0}, dbias[C] = {0};
-    struct probe probe = {norm_probe, y, dy, T * C, T, C, 0, x, gain, bias, residual, scratch};
+    struct probe probe = {norm_probe, y, dy, T * C, T, C, x, gain, bias, residual, scratch};
     (void)state;
     norm_probe(&probe);
     norm_backward(T, C, scratch, scratch + T * C, scratch + T * C + T, gain, dy, dx, dgain, dbias);
@@ -117,46 +97,11 @@ static void gelu_probe(struct probe *p) { kernels.gelu(p->N, p->x, p->y); }
 static void test_gelu(void **state) {
     enum { N = 37 };
     float *x = normal(N, 1), *dy = normal(N, 2), y[N], dx[N];
-    struct probe probe = {gelu_probe, y, dy, N, 1, N, 0, x, NULL, NULL, NULL, NULL};
+    struct probe probe = {gelu_probe, y, dy, N, 1, N, x, NULL, NULL, NULL, NULL};
     (void)state;
     kernels.gelu_backward(N, x, dy, dx);
     check_gradient("dx", &probe, x, N, dx);
     free(x), free(dy);
-}
-
-/* Two heads of one sequence; q, k, v in w, b, x with stride R = 2·D. */
-static void attention_probe(struct probe *p) {
-    size_t D = p->N;
-    for (size_t h = 0; h < 2; h++)
-        attention_forward(p->T, D, p->R, p->w + h * D, p->b + h * D, p->x + h * D, p->y + h * D,
-                          p->extra ? p->extra + h * p->T * p->T : NULL, p->scratch);
-}
-
-static void check_attention(size_t t, size_t D) {
-    size_t A = 2 * D, count = t * A;
-    float *q = normal(count, 1), *k = normal(count, 2), *v = normal(count, 3), *dy = normal(count, 4);
-    float *y = calloc(count, sizeof(float)), *probabilities = calloc(2 * t * t, sizeof(float)),
-          *grads = calloc(3 * count, sizeof(float)), *scratch = calloc(attention_scratch(t, D, true), sizeof(float));
-    float *dq = grads, *dk = grads + count, *dv = dk + count;
-    struct probe probe = {attention_probe, y, dy, count, t, D, A, v, q, k, probabilities, scratch};
-    attention_probe(&probe);
-    for (size_t h = 0; h < 2; h++)
-        attention_backward(t, D, A, q + h * D, k + h * D, v + h * D, probabilities + h * t * t, dy + h * D, dq + h * D,
-                           dk + h * D, dv + h * D, scratch);
-    probe.extra = NULL; /* and without keeping the probabilities */
-    if (t > 1) {
-        check_gradient("dq", &probe, q, count, dq);
-        check_gradient("dk", &probe, k, count, dk);
-    }
-    check_gradient("dv", &probe, v, count, dv);
-    free(q), free(k), free(v), free(dy), free(y), free(probabilities), free(grads), free(scratch);
-}
-
-static void test_attention(void **state) {
-    (void)state;
-    check_attention(1, 4);
-    check_attention(5, 3);
-    check_attention(19, 18); /* over one panel both ways */
 }
 
 static void test_embedding(void **state) {
@@ -208,8 +153,10 @@ static void test_dropout(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),    cmocka_unit_test(test_norm),      cmocka_unit_test(test_gelu),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_embedding), cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_gelu),
+        cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_dropout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
