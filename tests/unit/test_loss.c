@@ -19,8 +19,8 @@
 #include "train/loss.h"
 #include "train/loss_hidden.h"
 
-#define ROWS 37
-#define CLASSES 501
+#define ROWS 203
+#define CLASSES 2003
 
 static float *noise(size_t count, uint64_t seed) {
     struct random random;
