@@ -64,7 +64,7 @@ out:
     return status;
 }
 
-static int check_batch(const struct model *model, const struct batch *batch) {
+int model_check_batch(const struct model *model, const struct batch *batch) {
     int status = 0;
     const struct model_config *config = &model->config;
 
@@ -236,7 +236,7 @@ static int forward_pass(const struct model *model, const struct batch *batch, co
 
     memset(output, 0, sizeof *output);
     if (!model->prepared) FAIL(E_STATE, "the model is not prepared: call model_prepare after the last edit");
-    TRY(check_batch(model, batch));
+    TRY(model_check_batch(model, batch));
     forward.pairs = model_attention_pairs(config, batch);
     TRY(workspace_cut(&forward));
     place_tokens(&forward);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "train/batches.h"
+#include "train/head.h"
 #include "train/optimizer.h"
 #include "train/pass.h"
 
@@ -78,15 +79,36 @@ out:
     return status;
 }
 
-/* The pass is written for one architecture. */
-static int check_family(const struct model *model) {
-    if (strcmp(model->config.family, "bert") == 0) return 0;
-    return error_record(E_UNSUPPORTED, __FILE__, __LINE__, "training a %s model is not supported (only bert)",
-                        model->config.family);
-}
-
 static unsigned heads_of(enum train_objective objective) {
     return objective == TRAIN_MASKED_LM ? HEAD_MASKED_LM : HEAD_CLASSIFICATION;
+}
+
+/* Loss and all gradients of one batch. labels: [B] classes, or [T] ids with -100 ignored. */
+static int gradients_of(struct pass *pass, const struct batch *batch, const int32_t *labels,
+                        enum train_objective objective, double smoothing, const struct pass_options *options,
+                        double *loss) {
+    int status = 0;
+    struct logit_loss targets = {.labels = labels, .smoothing = smoothing};
+    void *rows = NULL, *chosen = NULL;
+    size_t count = 0;
+
+    TRY(pass_forward(pass, batch, options));
+    if (objective == TRAIN_CLASSIFICATION) {
+        TRY(head_classify(pass, &targets, loss));
+    } else {
+        TRY(memory_take(&rows, batch->tokens, sizeof(uint32_t)));
+        TRY(memory_take(&chosen, batch->tokens, sizeof(int32_t)));
+        for (size_t t = 0; t < batch->tokens; t++)
+            if (labels[t] != LABEL_IGNORED)
+                ((uint32_t *)rows)[count] = (uint32_t)t, ((int32_t *)chosen)[count++] = labels[t];
+        targets.labels = chosen;
+        TRY(head_tokens(pass, rows, count, &targets, loss));
+    }
+    TRY(pass_backward(pass));
+out:
+    memory_release(rows);
+    memory_release(chosen);
+    return status;
 }
 
 /* Running sums for the reported losses. */
@@ -128,11 +150,10 @@ int train_run(struct model *model, const struct examples *examples, const struct
     size_t cut = plan->max_tokens < model->config.positions ? plan->max_tokens : model->config.positions, warmup;
 
     if (result) *result = done;
-    TRY(check_family(model));
     TRY(check_plan(model, examples, plan));
     TRY(batches_open(&batches, examples, plan, cut));
     TRY(model_gradients_open(model, heads_of(plan->objective)));
-    TRY(pass_open(&pass, model));
+    TRY(pass_open(&pass, model, NULL));
     TRY(optimizer_open(&optimizer, model));
     model_unprepare(model);
     optimizer.beta1 = plan->beta1;
@@ -146,11 +167,12 @@ int train_run(struct model *model, const struct examples *examples, const struct
     warmup = (size_t)(plan->warmup_frac * (double)done.steps + 0.5);
 
     for (size_t step = 0; step < done.steps; step++) {
-        struct pass_options options = {plan->objective, plan->dropout, plan->label_smoothing, plan->seed, step};
+        struct pass_options options = {.dropout = plan->dropout, .seed = plan->seed, .step = step, .scale = 1};
         struct train_progress progress = {.step = step + 1, .steps = done.steps};
         progress.rate = schedule_linear(step, done.steps, warmup, plan->rate);
         batches_step(&batches, step, model->config.vocabulary);
-        TRY(pass_run(&pass, &batches.batch, batches.labels, &options, &progress.loss));
+        TRY(gradients_of(&pass, &batches.batch, batches.labels, plan->objective, plan->label_smoothing, &options,
+                         &progress.loss));
         if (!isfinite(progress.loss)) {
             status = diverged(step, done.steps, plan, "loss", progress.loss);
             goto out;
@@ -172,20 +194,5 @@ out:
     pass_close(&pass);
     batches_close(&batches);
     model_gradients_close(model);
-    return status;
-}
-
-int train_gradients(struct model *model, const struct batch *batch, const int32_t *labels,
-                    enum train_objective objective, double *loss) {
-    int status = 0;
-    struct pass pass = {0};
-    struct pass_options options = {.objective = objective};
-
-    TRY(check_family(model));
-    TRY(model_gradients_open(model, heads_of(objective)));
-    TRY(pass_open(&pass, model));
-    TRY(pass_run(&pass, batch, labels, &options, loss));
-out:
-    pass_close(&pass);
     return status;
 }

@@ -51,9 +51,4 @@ struct train_result {
 int train_run(struct model *model, const struct examples *examples, const struct train_plan *plan,
               train_observer *observer, void *context, struct train_result *result);
 
-/* For tests: loss and gradients (into parameter->gradient, allocated here if absent) of one batch in
- * classification (labels [B]) or masked-LM (labels [T], -100 ignored) mode. */
-int train_gradients(struct model *model, const struct batch *batch, const int32_t *labels,
-                    enum train_objective objective, double *loss);
-
 #endif

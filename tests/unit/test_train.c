@@ -1,5 +1,4 @@
-/* Training: whole-model gradients against differences of the loss, the same bits at any number of threads,
- * batches, learning, and the errors. */
+/* Training: the same bits at any number of threads, batches, learning, and the errors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,109 +18,9 @@
 #include "train/batches.h"
 #include "train/loss.h"
 #include "train/optimizer.h"
-#include "train/pass.h"
 #include "train/train.h"
 
 #define BOTH (HEAD_CLASSIFICATION | HEAD_MASKED_LM)
-
-static const size_t lengths[] = {5, 1, 13, 8};
-#define SEQUENCES (sizeof lengths / sizeof *lengths)
-
-/* Dropout and smoothing are part of the loss here: dropped elements come from the counter, so repeating a pass
- * repeats them. */
-static double pass_loss(struct pass *pass, const struct small_batch *batch, enum train_objective objective) {
-    struct pass_options options = {objective, 0.2, 0.1, 11, 3};
-    double loss;
-    const int32_t *labels = objective == TRAIN_MASKED_LM ? batch->masked : batch->classes;
-    if (pass_run(pass, &batch->batch, labels, &options, &loss) < 0) fail_msg("%s", error_text());
-    return loss;
-}
-
-/* A few values of every parameter. */
-static void check_model_gradients(enum train_objective objective) {
-    struct model model;
-    struct pass pass;
-    struct small_batch batch;
-    struct random random;
-    double worst = 0, scale = 0;
-    struct model_config config = small_config(BOTH);
-    config.vocabulary = 2100; /* several tiles of the decoder and of the embedding's gradient */
-    if (model_create(&model, &config, 5, 0.2) < 0) fail_msg("%s", error_text());
-    small_batch_new(&batch, &model.config, lengths, SEQUENCES, 9);
-    batch.ids[2] = model.config.pad_id; /* its look-up gets no gradient */
-    unsigned heads = objective == TRAIN_MASKED_LM ? HEAD_MASKED_LM : HEAD_CLASSIFICATION;
-    assert_int_equal(model_gradients_open(&model, heads), 0);
-    assert_int_equal(pass_open(&pass, &model), 0);
-    random_open(&random, 1, 1);
-    for (size_t i = 0; i < model.parameter_count; i++) {
-        struct parameter *parameter = &model.parameters[i];
-        size_t count = parameter->rows * parameter->columns;
-        if (!parameter->gradient) continue;
-        for (size_t k = 0; k < 6; k++) {
-            size_t at = (size_t)random_below(&random, count);
-            if (parameter->kind == PARAMETER_EMBEDDING && parameter->rows == model.config.vocabulary)
-                at = (size_t)batch.ids[3 + k] * parameter->columns + at % parameter->columns; /* a row that occurs */
-            if (at / parameter->columns == 0 && parameter->rows == model.config.vocabulary) continue; /* pad */
-            const float step = 1.0f / 256;
-            float kept = parameter->value[at];
-            pass_loss(&pass, &batch, objective);
-            double got = (double)parameter->gradient[at];
-            parameter->value[at] = kept + step;
-            double up = pass_loss(&pass, &batch, objective);
-            parameter->value[at] = kept - step;
-            double expected = (up - pass_loss(&pass, &batch, objective)) / (2 * (double)step);
-            parameter->value[at] = kept;
-            scale = fmax(scale, fabs(expected));
-            worst = fmax(worst, fabs(expected - got));
-        }
-    }
-    for (size_t c = 0; objective == TRAIN_CLASSIFICATION && c < model.config.width; c++)
-        assert_true(model.parameters[0].gradient[(size_t)model.config.pad_id * model.config.width + c] == 0);
-    assert_true(scale > 0.05);
-    if (!(worst <= 3e-3 * scale)) fail_msg("off by %g where the largest is %g", worst, scale);
-    pass_close(&pass);
-    model_close(&model);
-    small_batch_free(&batch);
-}
-
-static void test_gradients_of_classification(void **state) {
-    (void)state;
-    check_model_gradients(TRAIN_CLASSIFICATION);
-}
-static void test_gradients_of_masked_lm(void **state) {
-    (void)state;
-    check_model_gradients(TRAIN_MASKED_LM);
-}
-
-/* The token gradient is cleared row by row between batches: nothing of another batch may stay. */
-static void test_gradients_forget_earlier_batches(void **state) {
-    struct model model;
-    struct pass pass;
-    struct small_batch batch, other;
-    (void)state;
-    small_model(&model, BOTH, 5);
-    small_batch_new(&batch, &model.config, lengths, SEQUENCES, 9);
-    small_batch_new(&other, &model.config, lengths, SEQUENCES, 10);
-    assert_int_equal(model_gradients_open(&model, BOTH), 0);
-    assert_int_equal(pass_open(&pass, &model), 0);
-    const struct parameter *tokens = model_parameter(&model, "bert.embeddings.word_embeddings.weight");
-    size_t bytes = tokens->rows * tokens->columns * sizeof(float);
-    float *first = malloc(bytes);
-    pass_loss(&pass, &batch, TRAIN_CLASSIFICATION);
-    memcpy(first, tokens->gradient, bytes);
-    pass_loss(&pass, &other, TRAIN_CLASSIFICATION);
-    assert_memory_not_equal(first, tokens->gradient, bytes);
-    pass_loss(&pass, &batch, TRAIN_CLASSIFICATION);
-    assert_memory_equal(first, tokens->gradient, bytes);
-    pass_loss(&pass, &batch, TRAIN_MASKED_LM); /* writes every row */
-    pass_loss(&pass, &batch, TRAIN_CLASSIFICATION);
-    assert_memory_equal(first, tokens->gradient, bytes);
-    free(first);
-    pass_close(&pass);
-    model_close(&model);
-    small_batch_free(&batch);
-    small_batch_free(&other);
-}
 
 static struct train_plan small_plan(enum train_objective objective) {
     struct train_plan plan;
@@ -376,9 +275,6 @@ static void test_loss_ignores_and_threads(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients_of_classification),
-        cmocka_unit_test(test_gradients_of_masked_lm),
-        cmocka_unit_test(test_gradients_forget_earlier_batches),
         cmocka_unit_test(test_same_bits_at_any_thread_count),
         cmocka_unit_test(test_learns),
         cmocka_unit_test(test_batches),
