@@ -1,14 +1,11 @@
-/* Cross-entropy with label smoothing and class weights, the divergence to a teacher, and their gradients.
+/* Cross-entropy with labels and with a teacher, and its gradient in the place of the logits (the formulas are in
+ * loss.h).
  *
- *   cross-entropy   (1-s) w_y (lse(z) - z_y) + s/V Σ_i w_i (lse(z) - z_i)
- *                   d/dz_i = (1-s) w_y (p_i - [i = y]) + s/V (W p_i - w_i)      p = softmax(z), W = Σ w
- *   divergence      T² Σ_i q_i (log q_i - log p_i)                              q, p = softmax(·/T)
- *                   d/dz_i = T (p_i - q_i)
+ *   d ce / dz_j = [(1-s) w[y] (p_j - 1{j = y}) + s/V (W p_j - w[j])] / Σ w[y],   W = Σ_c w[c]
+ *   d kl / dz_j = T (q_j - p_j) / rows
  *
- * With the best classes of a teacher alone, q is over those and p over all.
- *
- * lse(z) is taken from the softmax itself: the largest logit's probability is 1/Σexp(z - max), so
- * lse = max - log p(max), without a second pass of exponentials. Rows go in fixed chunks whose sums are added in order.
+ * Log sums are taken from the softmax itself: the largest logit's probability is 1/Σexp(z - max), so lse = max -
+ * log p(max), without a second pass of exponentials. Every row's loss has its own place; they are summed in order.
  */
 #include "train/loss.h"
 
@@ -21,189 +18,161 @@
 #include "base/threads.h"
 #include "kernels/kernels.h"
 
-#define PARTS_MAX 64
-#define SHARE_MIN 4096 /* fewer logits are not worth waking a thread */
-#define LANES 4        /* sums of a row: independent, so that they overlap */
+#define SERIAL_LOGITS 4096 /* exponentials of some 10 µs, about what waking a thread costs */
+#define LANES 4            /* independent sums of a row, so that they overlap */
 
-struct task {
-    const struct logit_loss *aim;
-    const float *logits;
-    float *gradient;
-    size_t V, grain;
-    double label_weight;  /* 1 / Σ weights of the labels, times 1 - alpha */
-    double divergence;    /* alpha T² / rows counted */
-    double scale;         /* of the gradient */
-    double class_weights; /* Σ class_weight */
-    float *scratch;       /* [workers][2][V] */
-    double partial[PARTS_MAX];
-};
-
-static size_t largest(const float *z, size_t V) {
-    size_t best = 0;
-    for (size_t i = 1; i < V; i++)
-        if (!(z[i] <= z[best])) best = i; /* a NaN is chosen and shows in the loss */
-    return best;
+/* The teacher has a share in the loss. */
+static bool is_taught(const struct logit_loss *loss) {
+    return (loss->teacher || loss->teacher_rows) && loss->alpha > 0;
 }
 
-/* Without a gradient to hold the softmax: the plain sum, in double. */
-static double log_sum_exp(const float *z, size_t V, float top) {
-    double sum = 0;
-    size_t i = 0;
-    do sum += exp((double)z[i] - (double)top);
-    while (++i < V);
-    return (double)top + log(sum);
-}
-
-/* p = softmax(z / temperature); returns log Σ exp(z / temperature). */
-static double soften(const float *z, size_t V, double temperature, float *p) {
-    size_t best = largest(z, V);
-    double top = (double)z[best] / temperature;
-    if (p != z) memcpy(p, z, V * sizeof *p);
-    kernels.softmax(1, V, V, (float)(1 / temperature), p);
-    return top - log((double)p[best]);
-}
-
-/* Σ z_i, of those with a weight Σ weight_i z_i. */
-static double sum_of(const float *z, const float *weight, size_t V) {
-    double lane[LANES] = {0};
-    size_t i = 0;
-    for (; i + LANES <= V; i += LANES)
-        for (size_t k = 0; k < LANES; k++) lane[k] += (weight ? (double)weight[i + k] : 1) * (double)z[i + k];
-    for (; i < V; i++) lane[0] += (weight ? (double)weight[i] : 1) * (double)z[i];
-    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
-}
-
-/* Σ q_i (a_i - b_i). */
-static double sum_difference(const float *q, const float *a, const float *b, size_t V) {
-    double lane[LANES] = {0};
-    size_t i = 0;
-    for (; i + LANES <= V; i += LANES)
-        for (size_t k = 0; k < LANES; k++) lane[k] += (double)q[i + k] * ((double)a[i + k] - (double)b[i + k]);
-    for (; i < V; i++) lane[0] += (double)q[i] * ((double)a[i] - (double)b[i]);
-    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
-}
-
-static double row_cross_entropy(const struct task *task, const float *z, size_t label, float *dz) {
-    const float *w = task->aim->class_weight;
-    size_t V = task->V;
-    double s = task->aim->smoothing, own = w ? (double)w[label] : 1, all = w ? task->class_weights : (double)V;
-    double chosen = (double)z[label], sum = s > 0 ? sum_of(z, w, V) : 0, lse, spread = s / (double)V;
-
-    if (!dz) {
-        lse = log_sum_exp(z, V, z[largest(z, V)]);
-    } else {
-        float weight = (float)(task->label_weight * task->scale), hit = (float)((1 - s) * own),
-              share = (float)((1 - s) * own + spread * all);
-        lse = soften(z, V, 1, dz);
-        if (w) {
-            for (size_t i = 0; i < V; i++) dz[i] = share * dz[i] - (float)spread * w[i];
-            dz[label] -= hit;
-            for (size_t i = 0; i < V; i++) dz[i] *= weight;
-        } else { /* share is 1 */
-            dz[label] -= hit;
-            for (size_t i = 0; i < V; i++) dz[i] = (dz[i] - (float)spread) * weight;
-        }
-    }
-    return (1 - s) * own * (lse - chosen) + spread * (all * lse - sum);
-}
-
-/* KL(teacher ‖ student) of one row, as Σ q (t - z) / T + lse(z) - lse(t); p (V) on return the student's probabilities
- * minus the teacher's. q: scratch (V). */
-static double row_divergence(const struct task *task, const float *z, size_t row, float *p, float *q) {
-    const struct logit_loss *aim = task->aim;
-    double T = aim->temperature, lse = soften(z, task->V, T, p);
-
-    if (!aim->teacher_top) {
-        const float *teacher = aim->teacher + row * task->V;
-        double teacher_lse = soften(teacher, task->V, T, q);
-        for (size_t i = 0; i < task->V; i++) p[i] -= q[i];
-        return sum_difference(q, teacher, z, task->V) / T + lse - teacher_lse;
-    }
-    const float *teacher = aim->teacher + row * aim->teacher_top;
-    const uint32_t *id = aim->teacher_top_id + row * aim->teacher_top;
-    double teacher_lse = soften(teacher, aim->teacher_top, T, q), sum = 0;
-    for (size_t i = 0; i < aim->teacher_top; i++) {
-        sum += (double)q[i] * ((double)teacher[i] - (double)z[id[i]]);
-        p[id[i]] -= q[i];
-    }
-    return sum / T + lse - teacher_lse;
-}
-
-static double row_loss(const struct task *task, size_t row, float *scratch) {
-    const struct logit_loss *aim = task->aim;
-    const float *z = task->logits + row * task->V;
-    float *dz = task->gradient ? task->gradient + row * task->V : NULL, *difference = scratch;
-    bool compared = task->divergence > 0 && (!aim->counted || aim->counted[row]);
-    bool labelled = task->label_weight > 0 && aim->labels[row] != LABEL_IGNORED;
-    double loss = 0;
-
-    if (compared) loss += task->divergence * row_divergence(task, z, row, difference, difference + task->V);
-    if (labelled) loss += task->label_weight * row_cross_entropy(task, z, (size_t)aim->labels[row], dz);
-    else if (dz) memset(dz, 0, task->V * sizeof *dz);
-    if (compared && dz) {
-        float weight = (float)(task->divergence / aim->temperature * task->scale);
-        for (size_t i = 0; i < task->V; i++) dz[i] += weight * difference[i];
-    }
-    return loss;
-}
-
-static void rows_body(void *context, size_t begin, size_t end, int worker) {
-    struct task *task = context;
-    float *scratch = task->scratch ? task->scratch + (size_t)worker * 2 * task->V : NULL;
-    double total = 0;
-    for (size_t row = begin; row < end; row++) total += row_loss(task, row, scratch);
-    task->partial[begin / task->grain] = total;
-}
-
-/* The rows that count, and the factors of their losses. */
-static void weigh(struct task *task, size_t rows) {
-    const struct logit_loss *aim = task->aim;
-    double labels = 0, counted = 0, alpha = aim->teacher ? aim->alpha : 0;
-    for (size_t i = 0; i < rows && aim->labels; i++)
-        if (aim->labels[i] != LABEL_IGNORED)
-            labels += aim->class_weight ? (double)aim->class_weight[aim->labels[i]] : 1;
-    for (size_t i = 0; i < rows && alpha > 0; i++) counted += !aim->counted || aim->counted[i];
-    task->label_weight = labels > 0 ? (1 - alpha) / labels : 0;
-    task->divergence = counted > 0 ? alpha * aim->temperature * aim->temperature / counted : 0;
-    if (aim->class_weight)
-        for (size_t i = 0; i < task->V; i++) task->class_weights += (double)aim->class_weight[i];
-}
-
-static double run(struct task *task, size_t rows) {
-    double total = 0;
-    task->grain = (rows + PARTS_MAX - 1) / PARTS_MAX;
-    if (rows == 0) return 0;
-    if (rows * task->V < SHARE_MIN) /* the same chunks in the same order */
-        for (size_t i = 0; i < rows; i += task->grain)
-            rows_body(task, i, i + task->grain < rows ? i + task->grain : rows, 0);
-    else parallel_for(rows, task->grain, rows_body, task);
-    for (size_t i = 0; i < PARTS_MAX; i++) total += task->partial[i];
-    return total;
-}
-
-int loss_logits(const float *logits, size_t rows, size_t V, const struct logit_loss *aim, double scale, float *gradient,
-                double *loss) {
+int logit_loss_check(const struct logit_loss *loss, size_t rows, size_t V) {
     int status = 0;
-    struct task task = {.aim = aim, .logits = logits, .gradient = gradient, .V = V, .scale = scale};
-    void *scratch = NULL;
-
-    weigh(&task, rows);
-    if (task.divergence > 0) {
-        TRY(memory_take_raw(&scratch, (size_t)threads_get() * 2 * V, sizeof(float)));
-        task.scratch = scratch;
-    }
-    *loss = run(&task, rows);
+    if (!loss->labels && (!is_taught(loss) || loss->alpha < 1))
+        FAIL(E_ARGUMENT, "a loss without a teacher needs labels");
+    if (is_taught(loss) && !(loss->temperature > 0)) FAIL(E_ARGUMENT, "the temperature is %g", loss->temperature);
+    for (size_t i = 0; loss->labels && i < rows; i++)
+        if (loss->labels[i] != LABEL_IGNORED && (loss->labels[i] < 0 || (size_t)loss->labels[i] >= V))
+            FAIL(E_SHAPE, "label %zu is %d, outside 0..%zu", i, loss->labels[i], V - 1);
+    for (size_t i = 0; is_taught(loss) && loss->teacher_top_id && i < rows * loss->teacher_top; i++)
+        if (loss->teacher_top_id[i] >= V)
+            FAIL(E_SHAPE, "the teacher's id %u is outside 0..%zu", loss->teacher_top_id[i], V - 1);
 out:
-    memory_release(scratch);
     return status;
 }
 
-double loss_cross_entropy(const float *logits, const int32_t *labels, size_t rows, size_t V, double smoothing,
-                          float *gradient) {
-    struct logit_loss aim = {.labels = labels, .smoothing = smoothing};
-    struct task task = {.aim = &aim, .logits = logits, .gradient = gradient, .V = V, .scale = 1};
-    weigh(&task, rows);
-    return run(&task, rows);
+static double weight_of(const struct logit_loss *loss, size_t class) {
+    return loss->class_weight ? (double)loss->class_weight[class] : 1.0;
+}
+
+void logit_loss_means(const struct logit_loss *loss, size_t rows, size_t V, struct logit_means *means) {
+    *means = (struct logit_means){0};
+    for (size_t c = 0; c < V; c++) means->classes += weight_of(loss, c);
+    for (size_t i = 0; i < rows; i++) {
+        means->rows += !loss->counted || loss->counted[i];
+        if (loss->labels && loss->labels[i] != LABEL_IGNORED) means->weight += weight_of(loss, (size_t)loss->labels[i]);
+    }
+}
+
+static size_t teacher_width(const struct logit_loss *loss, size_t V) {
+    return loss->teacher_top_id ? loss->teacher_top : V;
+}
+
+size_t logit_loss_scratch(const struct logit_loss *loss, size_t V) {
+    return is_taught(loss) ? size_round_up(V + teacher_width(loss, V), MEMORY_ALIGN / sizeof(float)) : 0;
+}
+
+/* x = softmax(x / T); returns log Σ exp(x / T). */
+static double soften(size_t n, double temperature, float *x) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (!(x[i] <= x[best])) best = i; /* a NaN is chosen and shows in the loss */
+    double top = (double)x[best] / temperature;
+    kernels.softmax(1, n, n, (float)(1.0 / temperature), x);
+    return top - log((double)x[best]);
+}
+
+/* Σ p_i (a_i - b_i). */
+static double sum_difference(size_t n, const float *p, const float *a, const float *b) {
+    double lane[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++) lane[k] += (double)p[i + k] * ((double)a[i + k] - (double)b[i + k]);
+    for (; i < n; i++) lane[0] += (double)p[i] * ((double)a[i] - (double)b[i]);
+    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
+}
+
+/* KL of a row, as Σ p (t - z) / T + lse(z) - lse(t); q (V) becomes q - p. p: scratch of the teacher's width. */
+static double teach(const struct logit_loss *loss, size_t row, size_t V, const float *z, float *q, float *p) {
+    size_t n = teacher_width(loss, V);
+    const uint32_t *ids = loss->teacher_top_id ? loss->teacher_top_id + row * n : NULL;
+    const float *teacher = loss->teacher + row * n;
+    double T = loss->temperature, sum = 0;
+    memcpy(q, z, V * sizeof *q);
+    memcpy(p, teacher, n * sizeof *p);
+    double lse_q = soften(V, T, q), lse_p = soften(n, T, p);
+    if (!ids) {
+        sum = sum_difference(n, p, teacher, z);
+        for (size_t c = 0; c < V; c++) q[c] -= p[c];
+    }
+    for (size_t i = 0; ids && i < n; i++) {
+        sum += (double)p[i] * ((double)teacher[i] - (double)z[ids[i]]);
+        q[ids[i]] -= p[i];
+    }
+    return sum / T + lse_q - lse_p;
+}
+
+struct rows_task {
+    const struct logit_loss *loss;
+    const struct logit_means *means;
+    size_t first, V;
+    double scale;
+    float *logits, *scratch;
+    double *row_loss;
+};
+
+/* The row's nats; z becomes the gradient, divided by what the mean divides by. */
+static double cross_entropy(const struct rows_task *task, int32_t label, float *z) {
+    const struct logit_loss *loss = task->loss;
+    size_t V = task->V;
+    double s = loss->smoothing, w = weight_of(loss, (size_t)label), chosen = (double)z[label], spread = 0;
+    for (size_t c = 0; s > 0 && c < V; c++) spread += weight_of(loss, c) * (double)z[c];
+    double lse = soften(V, 1, z), share = task->scale / task->means->weight;
+    float on_p = (float)(((1 - s) * w + s * task->means->classes / (double)V) * share);
+    float even = (float)(s / (double)V * share);
+    for (size_t c = 0; c < V; c++) z[c] = z[c] * on_p - (s > 0 ? even * (float)weight_of(loss, c) : 0.0f);
+    z[label] -= (float)((1 - s) * w * share);
+    return (1 - s) * w * (lse - chosen) + s / (double)V * (task->means->classes * lse - spread);
+}
+
+static double row_loss(const struct rows_task *task, size_t i, int worker) {
+    const struct logit_loss *loss = task->loss;
+    size_t V = task->V, row = task->first + i;
+    float *z = task->logits + i * V, *q = NULL;
+    int32_t label = loss->labels ? loss->labels[row] : LABEL_IGNORED;
+    double alpha = is_taught(loss) ? loss->alpha : 0, T = loss->temperature, total = 0;
+    bool taught = alpha > 0 && (!loss->counted || loss->counted[row]), labelled = alpha < 1 && label != LABEL_IGNORED;
+    if (taught) {
+        q = task->scratch + (size_t)worker * logit_loss_scratch(loss, V);
+        total = alpha * T * T * teach(loss, row, V, z, q, q + V) / (double)task->means->rows;
+    }
+    if (labelled && task->means->weight > 0) total += (1 - alpha) * cross_entropy(task, label, z) / task->means->weight;
+    else memset(z, 0, V * sizeof *z);
+    if (alpha == 0) return total;
+    float on_q = taught ? (float)(alpha * T * task->scale / (double)task->means->rows) : 0, rest = (float)(1 - alpha);
+    for (size_t c = 0; c < V; c++) z[c] = z[c] * rest + (taught ? q[c] * on_q : 0.0f);
+    return total;
+}
+
+static void rows_body(void *context, size_t begin, size_t end, int worker) {
+    const struct rows_task *task = context;
+    for (size_t i = begin; i < end; i++) task->row_loss[i] = row_loss(task, i, worker);
+}
+
+double logit_loss_rows(const struct logit_loss *loss, const struct logit_means *means, size_t first, size_t count,
+                       size_t V, double scale, float *logits, double *row_loss_out, float *scratch) {
+    struct rows_task task = {loss, means, first, V, scale, logits, scratch, row_loss_out};
+    double sum = 0;
+    if (count * V <= SERIAL_LOGITS) rows_body(&task, 0, count, 0);
+    else parallel_for(count, 1, rows_body, &task);
+    for (size_t i = 0; i < count; i++) sum += row_loss_out[i];
+    return sum;
+}
+
+int loss_logits(float *logits, size_t rows, size_t V, const struct logit_loss *aim, double scale, double *loss) {
+    int status = 0;
+    struct logit_means means;
+    void *row_loss_block = NULL, *scratch = NULL;
+    *loss = 0;
+    TRY(logit_loss_check(aim, rows, V));
+    TRY(memory_take(&row_loss_block, rows, sizeof(double)));
+    TRY(memory_take_raw(&scratch, (size_t)threads_get() * logit_loss_scratch(aim, V), sizeof(float)));
+    logit_loss_means(aim, rows, V, &means);
+    *loss = logit_loss_rows(aim, &means, 0, rows, V, scale, logits, row_loss_block, scratch);
+out:
+    memory_release(row_loss_block);
+    memory_release(scratch);
+    return status;
 }
 
 size_t loss_shift_labels(const int32_t *labels, const uint32_t *offset, size_t sequences, int32_t *shifted) {

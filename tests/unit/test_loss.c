@@ -70,7 +70,8 @@ static void test_against_the_definition(void **state) {
                                  .teacher = which & 4 ? teacher : NULL,
                                  .temperature = 3,
                                  .alpha = 0.3};
-        assert_int_equal(loss_logits(logits, rows, V, &aim, 0.5, gradient, &loss), 0);
+        memcpy(gradient, logits, sizeof gradient);
+        assert_int_equal(loss_logits(gradient, rows, V, &aim, 0.5, &loss), 0);
         double expected = definition(z, rows, V, &aim);
         assert_true(fabs(loss - expected) <= 1e-6 * fabs(expected));
         for (size_t i = 0; i < rows * V; i++) {
@@ -86,30 +87,38 @@ static void test_against_the_definition(void **state) {
 }
 
 static void test_rows_that_take_no_part(void **state) {
-    float logits[6] = {1, 2, 3, 4, 5, 6}, gradient[6], teacher[6] = {0};
+    static const float logits[6] = {1, 2, 3, 4, 5, 6}, teacher[6] = {0};
     const int32_t labels[2] = {LABEL_IGNORED, LABEL_IGNORED}, counted[2] = {0, 1};
     struct logit_loss aim = {.labels = labels};
+    float gradient[6];
     double loss = 1;
     (void)state;
-    memset(gradient, 1, sizeof gradient);
-    assert_int_equal(loss_logits(logits, 2, 3, &aim, 1, gradient, &loss), 0);
+    memcpy(gradient, logits, sizeof gradient);
+    assert_int_equal(loss_logits(gradient, 2, 3, &aim, 1, &loss), 0);
     assert_true(loss == 0);
     for (size_t i = 0; i < 6; i++) assert_true(gradient[i] == 0);
     aim = (struct logit_loss){.labels = labels, .teacher = teacher, .temperature = 1, .alpha = 0.5, .counted = counted};
-    assert_int_equal(loss_logits(logits, 2, 3, &aim, 1, gradient, &loss), 0);
+    memcpy(gradient, logits, sizeof gradient);
+    assert_int_equal(loss_logits(gradient, 2, 3, &aim, 1, &loss), 0);
     assert_true(loss > 0);
     for (size_t i = 0; i < 6; i++) assert_true(i < 3 ? gradient[i] == 0 : gradient[i] != 0);
-    logits[4] = NAN;
-    assert_int_equal(loss_logits(logits, 2, 3, &aim, 1, gradient, &loss), 0);
+    memcpy(gradient, logits, sizeof gradient);
+    gradient[4] = NAN;
+    assert_int_equal(loss_logits(gradient, 2, 3, &aim, 1, &loss), 0);
     assert_true(isnan(loss)); /* and does not hide */
-    assert_int_equal(loss_logits(logits, 0, 3, &aim, 1, gradient, &loss), 0);
+    assert_int_equal(loss_logits(gradient, 0, 3, &aim, 1, &loss), 0);
     assert_true(loss == 0);
+    const int32_t zero[2] = {0, 0};
+    const float none[3] = {0, 1, 1}; /* all labels weigh nothing */
+    aim = (struct logit_loss){.labels = zero, .class_weight = none};
+    memcpy(gradient, logits, sizeof gradient);
+    assert_int_equal(loss_logits(gradient, 2, 3, &aim, 1, &loss), 0);
+    assert_true(loss == 0 && gradient[0] == 0 && gradient[5] == 0);
 }
 
 /* With alpha 0 the teacher changes no bit. */
 static void test_no_share_of_the_teacher(void **state) {
-    float *logits = noise(ROWS * CLASSES, 3), *teacher = noise(ROWS * CLASSES, 4), *with = noise(ROWS * CLASSES, 5),
-          *without = noise(ROWS * CLASSES, 6);
+    float *teacher = noise(ROWS * CLASSES, 4), *with = noise(ROWS * CLASSES, 5), *without = noise(ROWS * CLASSES, 5);
     int32_t labels[ROWS];
     double one, two;
     (void)state;
@@ -117,13 +126,10 @@ static void test_no_share_of_the_teacher(void **state) {
     struct logit_loss plain = {.labels = labels, .smoothing = 0.1}, aim = plain;
     aim.teacher = teacher;
     aim.temperature = 2;
-    assert_int_equal(loss_logits(logits, ROWS, CLASSES, &plain, 1, without, &one), 0);
-    assert_int_equal(loss_logits(logits, ROWS, CLASSES, &aim, 1, with, &two), 0);
-    assert_true(one == two && loss_cross_entropy(logits, labels, ROWS, CLASSES, 0.1, NULL) != 0);
+    assert_int_equal(loss_logits(without, ROWS, CLASSES, &plain, 1, &one), 0);
+    assert_int_equal(loss_logits(with, ROWS, CLASSES, &aim, 1, &two), 0);
+    assert_true(one == two);
     assert_memory_equal(with, without, ROWS * CLASSES * sizeof *with);
-    assert_true(loss_cross_entropy(logits, labels, ROWS, CLASSES, 0.1, with) == one);
-    assert_memory_equal(with, without, ROWS * CLASSES * sizeof *with);
-    free(logits);
     free(teacher);
     free(with);
     free(without);
@@ -135,7 +141,8 @@ static void all_losses(float *gradient, double loss[5]) {
     int32_t labels[ROWS];
     for (size_t i = 0; i < ROWS; i++) labels[i] = (int32_t)(i * 13 % CLASSES);
     struct logit_loss aim = {.labels = labels, .smoothing = 0.1, .teacher = teacher, .temperature = 2, .alpha = 0.5};
-    assert_int_equal(loss_logits(student, ROWS, CLASSES, &aim, 1, gradient, &loss[0]), 0);
+    memcpy(gradient, student, ROWS * CLASSES * sizeof *gradient);
+    assert_int_equal(loss_logits(gradient, ROWS, CLASSES, &aim, 1, &loss[0]), 0);
     loss[1] = loss_cosine(ROWS, CLASSES, student, teacher, 1, gradient);
     loss[2] = loss_mean_square(ROWS, CLASSES, student, teacher, 1, gradient);
     projection_forward(ROWS, CLASSES, 64, student, weight, projected);
@@ -166,33 +173,30 @@ static void test_same_bits_at_any_thread_count(void **state) {
 /* Two sequences with a teacher, and a position outside: each side's rows as loss_logits sees them. */
 static void test_span_with_a_teacher(void **state) {
     enum { T = 9 };
-    float *logits = noise(2 * T, 10), *teacher = noise(2 * T, 11), *gradient = noise(2 * T, 12);
+    float *logits = noise(2 * T, 10), *teacher = noise(2 * T, 11), *gradient = noise(2 * T, 10);
     const uint32_t offset[3] = {0, 4, T};
     const int32_t start[2] = {3, 5}, end[2] = {0, 2}; /* 5 is outside the five tokens of the second */
     struct span_loss aim = {.start = start, .end = end, .teacher = teacher, .temperature = 2, .alpha = 0.4};
     double loss, expected = 0;
     (void)state;
-    assert_int_equal(loss_span(logits, offset, 2, &aim, 1, gradient, &loss), 0);
+    assert_int_equal(loss_span(gradient, offset, 2, &aim, 1, &loss), 0);
     for (size_t side = 0; side < 2; side++)
         for (size_t s = 0; s < 2; s++) {
-            float z[5], t[5], dz[5];
+            float soft_gradient[5], hard_gradient[5], t[5];
             size_t n = offset[s + 1] - offset[s];
             int32_t label = (side ? end : start)[s];
-            bool inside = (size_t)label < n;
-            double own, soft, label_share = 0.6 * (side ? 0.5 : 1), entropy_gradient;
+            if ((size_t)label >= n) label = LABEL_IGNORED;
+            double hard, soft, label_share = 0.6 * (side ? 0.5 : 1); /* of two ends, of the one start inside */
             for (size_t i = 0; i < n; i++) {
-                z[i] = logits[2 * (offset[s] + i) + side];
+                soft_gradient[i] = hard_gradient[i] = logits[2 * (offset[s] + i) + side];
                 t[i] = teacher[2 * (offset[s] + i) + side];
             }
-            struct logit_loss kl = {.teacher = t, .temperature = 2, .alpha = 1};
-            assert_int_equal(loss_logits(z, 1, n, &kl, 1, dz, &soft), 0);
-            own = inside ? loss_cross_entropy(z, &label, 1, n, 0, NULL) : 0;
-            expected += 0.5 * (0.4 * 0.5 * soft + label_share * own);
-            double sum = 0;
-            for (size_t i = 0; i < n; i++) sum += exp((double)z[i]);
+            struct logit_loss kl = {.teacher = t, .temperature = 2, .alpha = 1}, ce = {.labels = &label};
+            assert_int_equal(loss_logits(soft_gradient, 1, n, &kl, 1, &soft), 0);
+            assert_int_equal(loss_logits(hard_gradient, 1, n, &ce, 1, &hard), 0);
+            expected += 0.5 * (0.4 * 0.5 * soft + label_share * hard);
             for (size_t i = 0; i < n; i++) {
-                entropy_gradient = inside ? exp((double)z[i]) / sum - (i == (size_t)label) : 0;
-                double wanted = 0.5 * (0.4 * 0.5 * (double)dz[i] + label_share * entropy_gradient);
+                double wanted = 0.5 * (0.4 * 0.5 * (double)soft_gradient[i] + label_share * (double)hard_gradient[i]);
                 assert_true(fabs((double)gradient[2 * (offset[s] + i) + side] - wanted) <= 1e-6);
             }
         }
@@ -203,20 +207,30 @@ static void test_span_with_a_teacher(void **state) {
 }
 
 static void test_faults(void **state) {
-    float logits[6] = {0}, gradient[6], teacher[6] = {0};
-    const int32_t labels[2] = {0, 1};
-    const uint32_t offset[2] = {0, 3};
+    float logits[6] = {0}, gradient[6] = {0}, teacher[6] = {0};
+    const int32_t labels[2] = {0, 1}, wrong[2] = {0, 3};
+    const uint32_t offset[2] = {0, 3}, ids[2] = {0, 3};
     struct logit_loss aim = {.labels = labels, .teacher = teacher, .temperature = 1, .alpha = 0.5};
     struct span_loss span = {.start = labels, .end = labels};
     double loss;
     (void)state;
+    for (long n = 1; n <= 2; n++) {
+        memory_fail_after(n);
+        assert_int_equal(loss_logits(logits, 2, 3, &aim, 1, &loss), E_MEMORY);
+    }
     memory_fail_after(1);
-    assert_int_equal(loss_logits(logits, 2, 3, &aim, 1, gradient, &loss), E_MEMORY);
-    memory_fail_after(1);
-    assert_int_equal(loss_span(logits, offset, 1, &span, 1, gradient, &loss), E_MEMORY);
+    assert_int_equal(loss_span(logits, offset, 1, &span, 1, &loss), E_MEMORY);
     memory_fail_after(0);
+    aim.labels = wrong;
+    assert_int_equal(loss_logits(logits, 2, 3, &aim, 1, &loss), E_SHAPE);
+    aim.labels = NULL;
+    assert_int_equal(loss_logits(logits, 2, 3, &aim, 1, &loss), E_ARGUMENT);
+    aim =
+        (struct logit_loss){.teacher = teacher, .temperature = 1, .alpha = 1, .teacher_top_id = ids, .teacher_top = 1};
+    assert_int_equal(loss_logits(logits, 2, 3, &aim, 1, &loss), E_SHAPE);
     /* Rows of zeros have no direction. */
     assert_true(loss_cosine(2, 3, logits, teacher, 1, gradient) == 1);
+    for (size_t i = 0; i < 6; i++) assert_true(gradient[i] == 0);
     assert_true(isnan(loss_cosine(1, 1, (float[]){NAN}, teacher, 1, NULL)));
 }
 

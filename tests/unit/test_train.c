@@ -16,7 +16,6 @@
 #include "kernels/kernels.h"
 #include "small_model.h"
 #include "train/batches.h"
-#include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/train.h"
 
@@ -248,30 +247,6 @@ static void test_clipping(void **state) {
     assert_true(schedule_linear(3, 4, 4, 1) == 0.75 && schedule_linear(0, 1, 0, 1) == 1);
 }
 
-static void test_loss_ignores_and_threads(void **state) {
-    enum { ROWS = 130, V = 77 };
-    float *logits = calloc(2 * ROWS * V, sizeof(float)), *gradient = logits + ROWS * V;
-    int32_t labels[ROWS];
-    struct random random;
-    int before = threads_get();
-    (void)state;
-    random_open(&random, 3, 3);
-    for (size_t i = 0; i < ROWS * V; i++) logits[i] = (float)(20 * random_normal(&random));
-    for (size_t i = 0; i < ROWS; i++) labels[i] = i % 3 ? (int32_t)(i % V) : -100;
-    threads_set(1);
-    double one = loss_cross_entropy(logits, labels, ROWS, V, 0.1, gradient);
-    threads_set(2);
-    assert_true(loss_cross_entropy(logits, labels, ROWS, V, 0.1, gradient) == one);
-    threads_set(before);
-    for (size_t c = 0; c < V; c++) assert_true(gradient[c] == 0);
-    for (size_t i = 0; i < ROWS; i++) labels[i] = -100;
-    assert_true(loss_cross_entropy(logits, labels, ROWS, V, 0.1, gradient) == 0);
-    logits[5] = NAN;
-    labels[0] = 1;
-    assert_true(isnan(loss_cross_entropy(logits, labels, ROWS, V, 0, gradient)));
-    free(logits);
-}
-
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
@@ -282,7 +257,6 @@ int main(void) {
         cmocka_unit_test(test_hidden_words),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_clipping),
-        cmocka_unit_test(test_loss_ignores_and_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
