@@ -215,6 +215,9 @@ void model_unprepare(struct model *model);
  * sets parameter->gradient, NULL for the others. Idempotent for the same heads. E_STATE when the model is
  * not editable or a layer is packed, E_UNSUPPORTED when it lacks the head, E_MEMORY. */
 int model_gradients_open(struct model *model, unsigned heads);
+/* The same for all but the frozen parameters ([parameter_count], NULL: none is) and packed layers. Memory comes into
+ * being as gradients are written: rows of an embedding that never occur take none. */
+int model_gradients_open_some(struct model *model, unsigned heads, const bool *frozen);
 void model_gradients_close(struct model *model);
 
 /* Where a forward pass leaves its results; pointers stay valid until the next use of the workspace. NULL

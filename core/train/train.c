@@ -25,7 +25,11 @@ void train_plan_defaults(struct train_plan *plan) {
         .beta2 = 0.999,
         .epsilon = 1e-8,
         .weight_decay = 0.01,
+        .momentum = 0.9,
         .clip_norm = 1,
+        .optimizer = OPTIMIZER_ADAMW,
+        .schedule = SCHEDULE_LINEAR,
+        .schedule_power = 1,
         .mask_frac = 0.15,
         .mask_id = -1,
         .max_tokens = 128,
@@ -47,6 +51,8 @@ static int check_plan(const struct model *model, const struct examples *examples
     int status = 0;
     size_t V = model->config.vocabulary;
 
+    if (plan->objective != TRAIN_CLASSIFICATION && plan->objective != TRAIN_MASKED_LM)
+        FAIL(E_UNSUPPORTED, "training for %s is not supported", train_objective_name(plan->objective));
     TRY(check_fraction("epochs", plan->epochs, 1e-9, 1e6));
     TRY(check_fraction("batch", (double)plan->batch, 1, 1 << 20));
     TRY(check_fraction("rate", plan->rate, 0, 10));
@@ -77,10 +83,6 @@ static int check_plan(const struct model *model, const struct examples *examples
                  model->config.classes);
 out:
     return status;
-}
-
-static unsigned heads_of(enum train_objective objective) {
-    return objective == TRAIN_MASKED_LM ? HEAD_MASKED_LM : HEAD_CLASSIFICATION;
 }
 
 /* Loss and all gradients of one batch. labels: [B] classes, or [T] ids with -100 ignored. */
@@ -139,58 +141,64 @@ static int diverged(size_t step, size_t steps, const struct train_plan *plan, co
 }
 
 int train_run(struct model *model, const struct examples *examples, const struct train_plan *plan,
-              train_observer *observer, void *context, struct train_result *result) {
+              const struct train_host *host, struct train_result *result) {
     int status = 0;
     struct batches batches = {0};
     struct pass pass = {0};
+    struct trainables trainables = {0};
     struct optimizer optimizer = {0};
     struct loss_window window = {0};
     struct train_result done = {0};
     double started = now_s(), steps_real;
-    size_t cut = plan->max_tokens < model->config.positions ? plan->max_tokens : model->config.positions, warmup;
+    size_t cut = plan->max_tokens < model->config.positions ? plan->max_tokens : model->config.positions;
+    struct schedule schedule;
+    struct optimizer_settings settings = {plan->optimizer, plan->beta1,    plan->beta2,        plan->epsilon,
+                                          plan->momentum,  plan->nesterov, plan->weight_decay, plan->clip_norm};
 
     if (result) *result = done;
     TRY(check_plan(model, examples, plan));
     TRY(batches_open(&batches, examples, plan, cut));
-    TRY(model_gradients_open(model, heads_of(plan->objective)));
+    TRY(model_gradients_open(model, train_objective_heads(plan->objective)));
     TRY(pass_open(&pass, model, NULL));
-    TRY(optimizer_open(&optimizer, model));
+    TRY(trainables_open(&trainables, model, plan->objective != TRAIN_MASKED_LM, plan->extra, plan->extra_count));
+    TRY(optimizer_open(&optimizer, &settings, &trainables));
     model_unprepare(model);
-    optimizer.beta1 = plan->beta1;
-    optimizer.beta2 = plan->beta2;
-    optimizer.epsilon = plan->epsilon;
-    optimizer.weight_decay = plan->weight_decay;
-    optimizer.clip_norm = plan->clip_norm;
     steps_real = plan->epochs * (double)batches.per_epoch;
     if (steps_real > 1e9) FAIL(E_ARGUMENT, "epochs %g are %g steps: too many", plan->epochs, steps_real);
     done.steps = steps_real < 1 ? 1 : (size_t)(steps_real + 0.5);
-    warmup = (size_t)(plan->warmup_frac * (double)done.steps + 0.5);
+    if (plan->steps) done.steps = plan->steps;
+    schedule =
+        (struct schedule){plan->schedule, done.steps,           (size_t)(plan->warmup_frac * (double)done.steps + 0.5),
+                          plan->rate,     plan->schedule_power, plan->schedule_end_frac};
 
     for (size_t step = 0; step < done.steps; step++) {
         struct pass_options options = {.dropout = plan->dropout, .seed = plan->seed, .step = step, .scale = 1};
         struct train_progress progress = {.step = step + 1, .steps = done.steps};
-        progress.rate = schedule_linear(step, done.steps, warmup, plan->rate);
+        progress.rate = schedule_rate(&schedule, step);
         batches_step(&batches, step, model->config.vocabulary);
+        optimizer_touch(&optimizer, trainables.tokens, batches.batch.ids, batches.batch.tokens);
         TRY(gradients_of(&pass, &batches.batch, batches.labels, plan->objective, plan->label_smoothing, &options,
                          &progress.loss));
         if (!isfinite(progress.loss)) {
             status = diverged(step, done.steps, plan, "loss", progress.loss);
             goto out;
         }
-        status = optimizer_step(&optimizer, model, progress.rate, &progress.gradient_norm);
+        status = optimizer_step(&optimizer, progress.rate, &progress.gradient_norm);
         if (status == E_NUMERIC) status = diverged(step, done.steps, plan, "gradient norm", progress.gradient_norm);
         if (status < 0) goto out;
         window_add(&window, progress.loss);
         done.tokens += batches.batch.tokens;
         progress.seconds = now_s() - started;
-        if (observer && observer(context, &progress))
+        if (host && host->step && host->step(host->context, &progress))
             FAIL(E_INTERRUPTED, "training was stopped at step %zu of %zu", step + 1, done.steps);
     }
+    optimizer_settle(&optimizer);
     window_result(&window, &done);
     done.seconds = now_s() - started;
     if (result) *result = done;
 out:
     optimizer_close(&optimizer);
+    trainables_close(&trainables);
     pass_close(&pass);
     batches_close(&batches);
     model_gradients_close(model);

@@ -56,6 +56,7 @@ static size_t option_bytes(enum option_type type) {
     case OPTION_REAL: return sizeof(double);
     case OPTION_BOOLEAN: return sizeof(bool);
     case OPTION_CHOICE:
+    case OPTION_PATH:
     case OPTION_TEXT: return sizeof(const char *);
     case OPTION_NAMES: return sizeof(struct option_names);
     }

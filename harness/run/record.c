@@ -290,6 +290,7 @@ int options_json(const struct option *table, const void *options, char **json) {
         case OPTION_REAL: value = json_real(*(const double *)(const void *)at); break;
         case OPTION_BOOLEAN: value = json_boolean(*(const bool *)at); break;
         case OPTION_CHOICE:
+        case OPTION_PATH:
         case OPTION_TEXT: {
             const char *text = *(const char *const *)(const void *)at;
             value = text ? json_string(text) : json_null();

@@ -83,6 +83,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
     struct finetune_state *state = opaque;
     const struct examples *examples = is_masked_lm(o) ? context->unlabelled : context->training;
     struct train_plan plan;
+    struct train_host host = {.context = context, .step = observe};
 
     if (!examples) FAIL(E_STATE, "%s needs %s", o->objective, is_masked_lm(o) ? "unlabelled text" : "training data");
     train_plan_defaults(&plan);
@@ -102,7 +103,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
     plan.mask_id = context->mask_id;
     plan.special_ids = context->special_ids;
     plan.seed = context->seed;
-    TRY(train_run(context->model, examples, &plan, observe, context, &state->result));
+    TRY(train_run(context->model, examples, &plan, &host, &state->result));
 out:
     return status;
 }

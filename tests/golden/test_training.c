@@ -18,6 +18,7 @@
 #include "kernels/kernels.h"
 #include "train/head.h"
 #include "train/optimizer.h"
+#include "train/schedule.h"
 
 #define REL 1e-4
 #define NOISE                                                                                                          \
@@ -211,15 +212,21 @@ static void drop_noise(const struct model *model, double threshold) {
  * without their rounding noise where `threshold` > 0. */
 static void walk(struct training *training, size_t steps, double threshold, double *losses, double *norms) {
     struct model *model = &training->family.model;
+    struct optimizer_settings settings = {
+        .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .clip_norm = 1};
+    struct schedule schedule = {.kind = SCHEDULE_LINEAR, .steps = steps, .warmup = 1, .peak = 1e-2};
+    struct trainables trainables;
     struct optimizer optimizer;
-    must(optimizer_open(&optimizer, model));
+    must(trainables_open(&trainables, model, false, NULL, 0));
+    must(optimizer_open(&optimizer, &settings, &trainables));
     for (size_t step = 0; step < steps; step++) {
         losses[step] = gradients(training, false);
         if (threshold > 0) drop_noise(model, threshold);
-        must(optimizer_step(&optimizer, model, schedule_linear(step, steps, 1, 1e-2), &norms[step]));
+        must(optimizer_step(&optimizer, schedule_rate(&schedule, step), &norms[step]));
     }
     losses[steps] = gradients(training, false);
     optimizer_close(&optimizer);
+    trainables_close(&trainables);
 }
 
 /* Within REL, and what the rounding noise of earlier steps' gradients can do: the distance to the walk without it. */

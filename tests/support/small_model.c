@@ -83,7 +83,11 @@ void small_examples_new(struct small_examples *examples, const struct model_conf
         examples->ids[used++] = 2;
         examples->offset[i + 1] = (uint32_t)used;
     }
-    examples->examples = (struct examples){count, examples->ids, examples->offset, examples->label, config->classes};
+    examples->examples = (struct examples){.count = count,
+                                           .ids = examples->ids,
+                                           .offset = examples->offset,
+                                           .label = examples->label,
+                                           .classes = config->classes};
 }
 
 void small_examples_free(struct small_examples *examples) {
