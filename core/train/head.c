@@ -58,6 +58,11 @@ static void cut_pooled(struct pooled *head, struct arena *arena, size_t scratch)
     head->scratch = pass_cut_floats(arena, scratch);
 }
 
+static int check_pooled(const struct model *model) {
+    if (model_part(model, PART_CLASSIFIER)->linear) return 0;
+    return error_record(E_UNSUPPORTED, __FILE__, __LINE__, "the model has no classification head");
+}
+
 static int pooled_forward(struct pass *pass, size_t scratch, struct pooled *head) {
     int status = 0;
     const struct model *model = pass->model;
@@ -69,7 +74,6 @@ static int pooled_forward(struct pass *pass, size_t scratch, struct pooled *head
                             .B = B,
                             .C = C,
                             .K = model->config.classes};
-    if (!head->classifier) FAIL(E_UNSUPPORTED, "the model has no classification head");
     cut_pooled(head, &measure, scratch);
     TRY(head_room(pass, measure.used_bytes));
     cut_pooled(head, &pass->head_room, scratch);
@@ -104,6 +108,7 @@ int head_classify(struct pass *pass, const struct logit_loss *labels, double *lo
     struct logit_means means;
     size_t B = pass->batch->sequences, K = pass->model->config.classes;
 
+    TRY(check_pooled(pass->model));
     TRY(logit_loss_check(labels, B, K));
     TRY(pooled_forward(pass, (size_t)threads_get() * logit_loss_scratch(labels, K), &head));
     logit_loss_means(labels, B, K, &means);
@@ -118,6 +123,7 @@ int head_regress(struct pass *pass, const float *target, double *loss) {
     struct pooled head;
     double sum = 0, B = (double)pass->batch->sequences;
 
+    TRY(check_pooled(pass->model));
     if (pass->model->config.classes != 1)
         FAIL(E_UNSUPPORTED, "regression needs a head of one output (the model has %zu classes)",
              pass->model->config.classes);

@@ -155,8 +155,7 @@ static bool decays(const struct optimizer *optimizer, const struct trainable *tr
 
 void optimizer_touch(struct optimizer *optimizer, size_t item, const int32_t *rows, size_t count) {
     const struct trainable *trainable = &optimizer->trainables->items[item];
-    uint32_t *last = optimizer->items[item].last;
-
+    uint32_t *last = item < optimizer->trainables->count ? optimizer->items[item].last : NULL;
     for (size_t i = 0; last && i < count; i++) {
         size_t row = (size_t)rows[i];
         if (!last[row] && decays(optimizer, trainable))

@@ -54,7 +54,7 @@ int optimizer_open(struct optimizer *optimizer, const struct optimizer_settings 
 void optimizer_close(struct optimizer *optimizer); /* accepts a zeroed one */
 
 /* Rows of a sparse trainable that the coming step may give a gradient: to be called before anything reads them, once
- * for each micro-batch. Nothing for other trainables. */
+ * for each micro-batch. Nothing for other trainables, nor for one that is not in the list (SIZE_MAX). */
 void optimizer_touch(struct optimizer *optimizer, size_t item, const int32_t *rows, size_t count);
 
 /* One step at `rate`. norm: of all gradients before clipping, summed in a fixed order; the factor is

@@ -20,7 +20,6 @@ int pass_open(struct pass *pass, struct model *model, const struct linear_edit *
 
     memset(pass, 0, sizeof *pass);
     pass->model = model;
-    pass->touched_all = true;
     TRY(memory_take(&block, L + 1, sizeof *pass->block));
     pass->block = block;
     TRY(memory_take(&block, 2 * L + 2, sizeof *pass->stream));
@@ -84,6 +83,7 @@ static void clear_heads(struct pass *pass) {
     for (size_t i = 0; !pass->options.add && i < sizeof parts / sizeof *parts; i++) {
         const struct part_view *part = model_part(pass->model, parts[i]);
         struct parameter *both[] = {part->weight, part->bias};
+        if (part->linear && !pass_linear_trained(pass, part->linear)) continue;
         for (size_t j = 0; j < 2; j++)
             if (both[j] && both[j]->gradient)
                 memset(both[j]->gradient, 0, both[j]->rows * both[j]->columns * sizeof(float));
@@ -172,9 +172,9 @@ static void final_shards_back(void *context, size_t begin, size_t end, int worke
 
 /* A head's own matrix that no head of this pass wrote. */
 static void clear_untouched_head(struct pass *pass) {
-    const struct parameter *head = model_part(pass->model, PART_HEAD)->weight;
-    if (pass->head_stale && head && head->gradient)
-        memset(head->gradient, 0, head->rows * head->columns * sizeof(float));
+    const struct linear *head = model_part(pass->model, PART_HEAD)->linear;
+    if (pass->head_stale && head && pass_linear_trained(pass, head))
+        memset(head->parameter->gradient, 0, head->rows * head->columns * sizeof(float));
 }
 
 int pass_backward(struct pass *pass) {

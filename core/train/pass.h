@@ -116,8 +116,9 @@ struct pass {
     size_t at_block;
 };
 
-/* The model must have its gradients open (those that are NULL are not computed) and may not change its layout until
- * pass_close. edits: [linear_count], copied; NULL: none. E_MEMORY. */
+/* The model must have its gradients open (those that are NULL are not computed), that of the token table zeroed as it
+ * was opened, so that rows which never occur are never written, and may not change its layout until pass_close. edits:
+ * [linear_count], copied; NULL: none. E_MEMORY. */
 int pass_open(struct pass *pass, struct model *model, const struct linear_edit *edits);
 void pass_close(struct pass *pass); /* accepts a zeroed pass */
 

@@ -19,7 +19,8 @@
 
 struct pass;        /* train/pass.h */
 struct linear_edit; /* train/pass.h */
-struct logit_loss;  /* train/head.h */
+struct logit_loss;  /* train/loss.h */
+struct span_loss;
 
 enum train_compute { TRAIN_F32, TRAIN_BF16 };
 
@@ -34,21 +35,32 @@ struct train_batch {
     const uint32_t *row;        /* language models: [rows] tokens of the batch at which something is predicted */
     const int32_t *row_label;   /* [rows] what should be */
     size_t rows;
-    size_t step;
-    double share; /* of the step's loss: what its loss and gradients are multiplied by */
-    bool first;   /* of its step: gradients are overwritten; in later ones they are added to */
+    size_t step, first_sequence, first_token; /* of its step's batch */
+    double share;                             /* of the step's loss: what its loss and gradients are multiplied by */
+    double token_share;                       /* of the step's tokens: the same for losses that are means over tokens */
+    bool first; /* of its step: gradients are overwritten; in later ones they are added to */
 };
 
 /* A teacher (distillation): adds to an objective without the loop knowing how. Both functions may be NULL and return 0
  * or a negative status, which ends training. */
 struct train_teacher {
     void *context;
-    /* Before the forward pass. May fill the teacher's fields of `loss` (logits for the batch's B sequences, or for its
-     * `rows`) and may put other targets in place of the batch's. What it points to must stay until the next call. */
-    int (*targets)(void *context, struct train_batch *batch, struct logit_loss *loss);
+    /* Before the forward pass. May fill the teacher's fields of `logits` (for the batch's B sequences, or for its
+     * `rows`) or `span`, and may put other labels there and other targets in place of the batch's. What it points to
+     * must stay until the next call. */
+    int (*targets)(void *context, struct train_batch *batch, struct logit_loss *logits, struct span_loss *span);
     /* Between head and backward: adds its mean loss over the micro-batch to *loss, and gradients (times batch->share)
-     * through pass_want_block_gradient, pass_want_part_gradient, and to the plan's extra trainables. */
+     * through pass_want_block_gradient, pass_want_part_gradient, and to the plan's extra trainables. A mean over tokens
+     * takes batch->token_share, and adds to *loss what batch->share will make of it. */
     int (*losses)(void *context, const struct train_batch *batch, struct pass *pass, double *loss);
+};
+
+/* Bytes that passes change without a gradient (running ranges of a quantizer): kept with the best values and in
+ * checkpoints. */
+struct train_state {
+    const char *name;
+    void *bytes;
+    size_t count;
 };
 
 struct train_plan {
@@ -83,7 +95,10 @@ struct train_plan {
     size_t patience;       /* stop after so many evaluations in a row that did not better the best; 0: never */
     bool keep_best;        /* end with the values of the best evaluation instead of the last ones */
 
-    const char *checkpoint_dir; /* an existing folder; NULL: no checkpoints */
+    /* Checkpoints, in FOLDER/training.checkpoint, also when the host stops the run. A run of the same plan, examples
+     * and first values goes on from there, to the same bits. One that cannot be written (a full disk) leaves the last
+     * one in place and is said once in the log. */
+    const char *checkpoint_dir; /* an existing folder; NULL: none */
     double checkpoint_s;        /* seconds between two; 0: after every step */
 
     enum train_compute compute;  /* BF16: products in bf16 with f32 sums and f32 master weights */
@@ -94,6 +109,10 @@ struct train_plan {
     const bool *frozen;                  /* [parameter_count] true: no gradient, not moved; NULL: all are trained */
     const struct trainable *extra;       /* what learns beside the model's parameters */
     size_t extra_count;
+    const struct train_state *states; /* what else changes from step to step */
+    size_t state_count;
+    const char *identity; /* of what else decides about the result (a teacher's hash): a checkpoint of a run with
+                           * another one is not gone on from; NULL: nothing does */
     uint64_t seed;
 };
 /* AdamW 0.9/0.999/1e-8, decay 0.01, momentum 0.9, clip 1, linear after a warm-up of 0.06, batch 32, one epoch, f32. */
@@ -109,18 +128,20 @@ struct train_host {
 };
 
 struct train_result {
-    size_t steps, tokens;         /* taken, resumed ones included */
+    size_t steps, tokens;         /* taken, those of a checkpoint included */
     size_t steps_planned;         /* steps < steps_planned: patience ended it */
     size_t steps_resumed;         /* that a checkpoint brought */
     double loss_first, loss_last; /* means over the first 10 and the last 50 steps */
-    double seconds;               /* in this process */
-    double best_score;            /* NaN without evaluation */
-    size_t best_step;
+    double seconds;               /* times before a resumption included */
+    size_t best_step;             /* of the best evaluation; 0: there was none */
+    double best_score;
+    size_t checkpoints, checkpoints_failed; /* written, and not, by this process */
 };
 
-/* Train the model in place. E_NUMERIC when loss or gradients are not finite: the text names the step, the first layer
- * that went wrong, and advice. E_ARGUMENT, E_SHAPE: plan and examples do not fit the model; E_UNSUPPORTED, E_MEMORY,
- * E_INTERRUPTED; E_FORMAT: a damaged checkpoint. host and result may be NULL. */
+/* Train the model in place. E_NUMERIC when losses or gradients are not finite or stay far above the first ones: the
+ * text names the step, the layer where it began, and advice. E_ARGUMENT, E_SHAPE: plan, examples and model do not fit
+ * together; E_UNSUPPORTED: the model lacks the head; E_FORMAT: a damaged checkpoint; E_MEMORY, E_INTERRUPTED. host and
+ * result may be NULL. After an error the model's values are between two steps. */
 int train_run(struct model *model, const struct examples *examples, const struct train_plan *plan,
               const struct train_host *host, struct train_result *result);
 

@@ -63,7 +63,7 @@ static void make_model(struct model *model, const struct small_kind *kind, size_
     config.key_value_heads = kind->key_value_heads ? kind->key_value_heads : 4;
     config.head_width = 8;
     config.feed_forward = 48;
-    config.vocabulary = 97;
+    config.vocabulary = kind->vocabulary ? kind->vocabulary : 97;
     config.positions = longest;
     config.classes = kind->objective == SMALL_REGRESS ? 1 : 3;
     config.embedding_width = kind->embedding_width;
@@ -164,13 +164,29 @@ double small_training_loss(struct small_training *training, const struct pass_op
     double loss = 0;
     if (pass_forward(&training->pass, &training->batch, options) < 0 || run_head(training, &loss) < 0)
         fail_msg("%s: %s", training->kind->name, error_text());
-    return loss;
+    return training->extra ? loss + training->extra(&training->pass) : loss;
 }
 
 double small_training_step(struct small_training *training, const struct pass_options *options) {
     double loss = small_training_loss(training, options);
     if (pass_backward(&training->pass) < 0) fail_msg("%s: %s", training->kind->name, error_text());
     return loss;
+}
+
+static double loss_at(struct small_training *training, const struct pass_options *options, float *value, float offset) {
+    float kept = *value;
+    *value = kept + offset;
+    double loss = small_training_loss(training, options);
+    *value = kept;
+    return loss;
+}
+
+/* The error falls with the fourth power of the step. */
+double small_training_slope(struct small_training *training, const struct pass_options *options, float *value) {
+    const float step = 1.0f / 256;
+    double near = loss_at(training, options, value, step) - loss_at(training, options, value, -step),
+           far = loss_at(training, options, value, 2 * step) - loss_at(training, options, value, -2 * step);
+    return (8 * near - far) / (12 * (double)step);
 }
 
 size_t small_training_values(const struct small_training *training) {

@@ -1,4 +1,4 @@
-/* Passes of every kind of model: gradients against differences of the loss, the same bits at any number of threads and
+/* Passes of every kind of model: gradients against differences of losses, the same bits at any number of threads and
  * with checkpoints, sums over parts of a batch, and nothing left over from earlier batches. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,37 +47,20 @@ static void must_equal(const struct small_training *training, const float *expec
 
 /* ---- differences ------------------------------------------------------------------------------------------- */
 
-static double loss_at(struct small_training *training, float *value, float offset) {
-    struct pass_options options = with_dropout();
-    float kept = *value;
-    *value = kept + offset;
-    double loss = small_training_loss(training, &options);
-    *value = kept;
-    return loss;
-}
-
-/* Five points: the error falls with the fourth power of the step. */
-static double slope(struct small_training *training, float *value) {
-    const float step = 1.0f / 256;
-    double near = loss_at(training, value, step) - loss_at(training, value, -step),
-           far = loss_at(training, value, 2 * step) - loss_at(training, value, -2 * step);
-    return (8 * near - far) / (12 * (double)step);
-}
-
 /* A few values of every parameter. Dropped elements come from a counter, so repeating a pass repeats them. */
-static void check_slopes(const struct small_kind *kind) {
+static void check_slopes(const struct small_kind *kind, double (*extra)(struct pass *pass)) {
     struct small_training training;
     struct pass_options options = with_dropout();
     struct random random;
     double worst = 0, scale = 0;
     small_training_open(&training, kind, short_ones, COUNT(short_ones), 5);
+    training.extra = extra;
     struct model *model = &training.model;
     const struct parameter *tokens = model_part(model, PART_TOKENS)->weight;
     small_training_step(&training, &options);
-    float *gradients = gradients_of(&training), *gradient = gradients; /* heads overwrite theirs in every loss below */
+    float *gradients = gradients_of(&training); /* heads write theirs in every loss below */
     random_open(&random, 1, 1);
-    for (size_t i = 0; i < model->parameter_count;
-         gradient += model->parameters[i].rows * model->parameters[i].columns, i++) {
+    for (size_t i = 0, first = 0; i < model->parameter_count; i++) {
         struct parameter *parameter = &model->parameters[i];
         assert_non_null(parameter->gradient);
         for (size_t k = 0; k < 6; k++) {
@@ -85,13 +68,14 @@ static void check_slopes(const struct small_kind *kind) {
             if (parameter == tokens) /* a row that occurs */
                 at = (size_t)training.ids[3 + k] * parameter->columns + at % parameter->columns;
             if (parameter == tokens && (int32_t)(at / parameter->columns) == model->config.pad_id) continue;
-            double expected = slope(&training, &parameter->value[at]), got = (double)gradient[at];
+            double expected = small_training_slope(&training, &options, &parameter->value[at]);
             scale = fmax(scale, fabs(expected));
-            worst = fmax(worst, fabs(expected - got));
+            worst = fmax(worst, fabs(expected - (double)gradients[first + at]));
         }
+        first += parameter->rows * parameter->columns;
     }
-    assert_true(scale > 0.05);
     free(gradients);
+    assert_true(scale > 0.05);
     if (!(worst <= (kind->kinks ? 2e-2 : 1e-3) * scale))
         fail_msg("%s: off by %g where the largest is %g", kind->name, worst, scale);
     small_training_close(&training);
@@ -99,7 +83,40 @@ static void check_slopes(const struct small_kind *kind) {
 
 static void test_slopes(void **state) {
     (void)state;
-    for (size_t i = 0; i < small_kind_count; i++) check_slopes(&small_kinds[i]);
+    for (size_t i = 0; i < small_kind_count; i++) check_slopes(&small_kinds[i], NULL);
+}
+
+/* A sum of x with weights that are all over the place; they are its gradient. */
+static double weigh(size_t count, const float *x, float *gradient) {
+    double sum = 0;
+    assert_non_null(gradient);
+    for (size_t i = 0; i < count; i++) {
+        float weight = 0.01f * sinf(0.37f * (float)i);
+        sum += (double)(weight * x[i]);
+        gradient[i] += weight;
+    }
+    return sum;
+}
+
+/* All that other losses can be taken of: embeddings, block outputs, queries, keys, values. */
+static double weigh_everything(struct pass *pass) {
+    const struct model_config *config = &pass->model->config;
+    size_t T = pass->batch->tokens, A = config->heads * config->head_width,
+           K = config->key_value_heads * config->head_width;
+    double sum = 0;
+    for (int b = -1; b < (int)config->layers; b++)
+        sum += weigh(T * config->width, pass_block_output(pass, b), pass_want_block_gradient(pass, b));
+    for (size_t b = 0; b < config->layers; b++) {
+        sum += weigh(T * A, pass_part(pass, b, PART_QUERY), pass_want_part_gradient(pass, b, PART_QUERY));
+        sum += weigh(T * K, pass_part(pass, b, PART_KEY), pass_want_part_gradient(pass, b, PART_KEY));
+        sum += weigh(T * K, pass_part(pass, b, PART_VALUE), pass_want_part_gradient(pass, b, PART_VALUE));
+    }
+    return sum;
+}
+
+static void test_slopes_of_other_losses(void **state) {
+    (void)state;
+    for (size_t i = 0; i < small_kind_count; i++) check_slopes(&small_kinds[i], weigh_everything);
 }
 
 /* ---- bits -------------------------------------------------------------------------------------------------- */
@@ -268,7 +285,8 @@ static void test_token_rows(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slopes),  cmocka_unit_test(test_bits),       cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_slopes),  cmocka_unit_test(test_slopes_of_other_losses),
+        cmocka_unit_test(test_bits),    cmocka_unit_test(test_parts),
         cmocka_unit_test(test_forgets), cmocka_unit_test(test_token_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
