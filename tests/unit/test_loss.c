@@ -148,7 +148,7 @@ static void all_losses(float *gradient, double loss[5]) {
     projection_forward(ROWS, CLASSES, 64, student, weight, projected);
     projection_backward(ROWS, CLASSES, 64, student, weight, projected, gradient, false, weight);
     loss[3] = loss_mean_square(ROWS, 64, projected, teacher, 1, NULL);
-    loss[4] = loss_mean_square(64, CLASSES, weight, weight + 1, 1, NULL);
+    loss[4] = loss_mean_square(63, CLASSES, weight, weight + CLASSES, 1, NULL);
     free(student);
     free(teacher);
     free(weight);
