@@ -102,7 +102,7 @@ struct train_options {
         TRAIN_OPTION(S, M, checkpoint_activations, OPTION_BOOLEAN, "false", 0, 0, NULL, NULL,                          \
                      "Compute blocks again on the way back: less memory, a third more time, the same bits."),          \
         TRAIN_OPTION(S, M, compute, OPTION_CHOICE, "f32", 0, 0, "f32|bf16", NULL,                                      \
-                     "bf16: products of rounded values with f32 sums and f32 weights, where the CPU has them.")
+                     "bf16: products of rounded values with f32 sums and f32 weights; sooner where the CPU has bf16.")
 
 /* What `objective` means where the task's data teaches `task`. */
 enum train_objective train_options_objective(const struct train_options *options, enum train_objective task);
