@@ -148,6 +148,11 @@ int model_create(struct model *model, const struct model_config *config, uint64_
 int model_open(struct model *model, const char *path, bool editable);
 void model_close(struct model *model); /* accepts a zeroed model */
 
+/* A model that borrows every value of another one, which must outlive it, with those of its heads that are in `heads`:
+ * to prepare and run it without touching the other, which may be in the middle of training. It sees values as they are
+ * when it is prepared. E_MEMORY. */
+int model_view(struct model *view, const struct model *model, unsigned heads);
+
 /* Write one safetensors file: metadata "config" (config.json text), "weights" (format of each packed
  * layer) and the model's own metadata; f32 parameters as F32, packed layers as U8 "NAME.packed". Heads not
  * in `heads` are left out. Same model, same bytes. */

@@ -329,7 +329,7 @@ int session_yardsticks(struct session *session) {
     size_t known;
     struct process process = {.log_fd = -1}, *ended = NULL, *list[1] = {&process};
     struct yardstick_reply reply = {session, 0};
-    if (!session->task.classes || !session->task.split[SPLIT_TRAIN].count ||
+    if (session->task.classes < 2 || !session->task.split[SPLIT_TRAIN].count ||
         !session->task.split[SPLIT_VALIDATION].count)
         goto out; /* they are classifiers that need training */
     TRY(store_yardsticks_known(session->store, session->experiment->task->name, session->task.data_hash, &known));

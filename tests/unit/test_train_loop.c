@@ -184,6 +184,25 @@ static void test_checkpointed_activations_change_nothing(void **state) {
     }
 }
 
+/* Products of rounded values: near the curve in f32, not on it, and with the same bits at any number of threads. */
+static void test_bf16(void **state) {
+    (void)state;
+    for (size_t i = 0; i < PAIRINGS; i++) {
+        struct train_plan plan;
+        struct outcome full = {0}, half[2] = {0};
+        small_task_plan(&plan, pairings[i].objective);
+        plan.steps = 12;
+        run(pairings[i].family, &plan, 64, 0, &full);
+        plan.compute = TRAIN_BF16;
+        for (int k = 0; k < 2; k++) run(pairings[i].family, &plan, 64, k + 1, &half[k]);
+        assert_true(full.status == 0 && half[0].status == 0 && half[1].status == 0);
+        assert_string_equal(half[0].hash, half[1].hash);
+        assert_true(half[0].watcher.loss[0] != full.watcher.loss[0]);
+        for (size_t step = 0; step < 12; step++)
+            assert_true(fabs(half[0].watcher.loss[step] - full.watcher.loss[step]) <= 0.05 * full.watcher.loss[step]);
+    }
+}
+
 static void test_optimizers_and_schedules(void **state) {
     static const struct {
         enum optimizer_kind optimizer;
@@ -605,6 +624,7 @@ int main(void) {
         cmocka_unit_test(test_same_curve_at_any_thread_count),
         cmocka_unit_test(test_micro_batches),
         cmocka_unit_test(test_checkpointed_activations_change_nothing),
+        cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_optimizers_and_schedules),
         cmocka_unit_test(test_best_is_kept),
         cmocka_unit_test(test_patience),
