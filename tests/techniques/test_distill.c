@@ -116,8 +116,8 @@ static void test_comparisons_are_learnt(void **state) {
 /* One pass or several: the same gradients up to rounding, also of what is a mean over tokens. */
 static void test_micro_batches(void **state) {
     static const char *const whole[] = {"depth", "1",         "hidden",    "mse",       "width", "16",    "heads",
-                                        "2",     "attention", "scores",    "optimizer", "sgd",   "steps", "1",
-                                        "rate",  "1",         "clip_norm", "0",         NULL};
+                                        "2",     "attention", "scores",    "optimizer", "sgd",   "steps", "3",
+                                        "rate",  "0.2",       "clip_norm", "0",         NULL};
     const char *parts[32];
     struct stage one, two;
     (void)state;

@@ -110,17 +110,18 @@ static void test_kept_by_content(void **state) {
     assert_true(run(TRAIN_CLASSIFICATION, other, true, hash) == 0);
     assert_true(folder_files(NULL) == 1);
     assert_true(run(TRAIN_CLASSIFICATION, shorter, true, hash) == 96);
-    for (int what = 0; what < 2; what++) {
+    for (int what = 0; what < 3; what++) {
         struct stage stage;
         stage_open(&stage, "bert", TRAIN_CLASSIFICATION, 2, false);
         stage.cache_dir = folder;
         if (what == 0) stage.task.base.ids[7]++;
-        else stage.model.parameters[3].value[0] += 0.5f;
+        else if (what == 1) stage.model.parameters[3].value[0] += 0.5f;
+        else stage.task.base.offset[4]++; /* the same ids, cut elsewhere */
         stage_must(&stage, &technique_distill, plain);
         assert_true(stage.forwards == 96);
         stage_close(&stage);
     }
-    assert_true(folder_files(NULL) == 4);
+    assert_true(folder_files(NULL) == 5);
     folder_close();
 }
 
@@ -157,6 +158,21 @@ static void test_nothing_can_be_kept(void **state) {
     snprintf(folder, sizeof folder, "/proc/no_such_folder");
     assert_true(run(TRAIN_CLASSIFICATION, pairs, true, hash) == 96);
     assert_string_equal(hash, expected);
+}
+
+/* A teacher's own greedy words surprise it less than any others on average, and what it was given is not learnt: with
+ * one word to write after eleven, a student that is its teacher has the loss of that word alone. */
+static void test_prompts_are_not_learnt(void **state) {
+    static const char *const pairs[] = {"level", "sequence", "prompt_tokens", "11", "max_tokens", "12",
+                                        "depth", "2",        "rate",          "0",  NULL};
+    struct stage stage;
+    (void)state;
+    stage_open(&stage, "gpt2", TRAIN_CAUSAL_LM, 2, false);
+    stage.task.examples.count = 40;
+    for (uint32_t i = 0; i <= 40; i++) stage.task.base.offset[i] = 12 * i; /* none shorter than the prompt */
+    stage_must(&stage, &technique_distill, pairs);
+    assert_true(stage.loss[0] < 3.5); /* words at random: log 97 = 4.57 */
+    stage_close(&stage);
 }
 
 /* ---- the same bytes --------------------------------------------------------------------------------------------- */
@@ -226,6 +242,7 @@ int main(void) {
         cmocka_unit_test(test_kept_by_content),
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_nothing_can_be_kept),
+        cmocka_unit_test(test_prompts_are_not_learnt),
         cmocka_unit_test(test_same_bytes),
         cmocka_unit_test(test_students_learn),
     };
