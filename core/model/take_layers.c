@@ -50,7 +50,7 @@ static int read_source(const struct taking *taking, const struct layout_entry *e
 
     if (!parameter) {
         const struct linear *linear = view->linear;
-        CHECK(linear && !entry->bias && linear->weight.packed, "'%s' has no values in the source", entry->name);
+        if (!linear || entry->bias) FAIL(E_SHAPE, "'%s' has no values in the model to take it from", entry->name);
         *columns = linear->columns;
         TRY(linear->weight.format->unpack(&linear->weight.shape, linear->weight.packed, taking->values));
         goto out;

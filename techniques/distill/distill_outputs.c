@@ -102,7 +102,7 @@ struct best {
 };
 
 /* a is worse than b: lower, or as high with a larger id. */
-static bool is_worse(const float *z, uint32_t a, uint32_t b) { return z[a] < z[b] || (z[a] == z[b] && a > b); }
+static bool is_worse(const float *z, uint32_t a, uint32_t b) { return z[a] == z[b] ? a > b : z[a] < z[b]; }
 
 /* Let id[at] sink in a heap whose worst is on top. */
 static void sink(const float *z, uint32_t *id, size_t count, size_t at) {
