@@ -216,7 +216,7 @@ static void test_no_rows(void **state) {
     }
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------- */
+/* ---- definitions ---------------------------------------------------------------------------------------------- */
 
 static const struct small_kind *kind_named(const char *name) {
     for (size_t i = 0; i < small_kind_count; i++)
@@ -224,6 +224,67 @@ static const struct small_kind *kind_named(const char *name) {
     fail_msg("no kind '%s'", name);
     return NULL;
 }
+
+/* Losses from what model_forward gives of the same model and batch. */
+static double defined_span(const struct small_training *training, const float *span) {
+    double sum[2] = {0, 0}, count[2] = {0, 0};
+    for (size_t s = 0; s < training->batch.sequences; s++)
+        for (size_t side = 0; side < 2; side++) {
+            int32_t label = side ? training->end[s] : training->labels[s];
+            size_t first = training->offset[s], t = training->offset[s + 1] - first;
+            double total = 0;
+            if ((size_t)label >= t) continue;
+            for (size_t i = 0; i < t; i++) total += exp((double)span[2 * (first + i) + side]);
+            sum[side] += log(total) - (double)span[2 * (first + (size_t)label) + side];
+            count[side]++;
+        }
+    return sum[0] / count[0] / 2 + sum[1] / count[1] / 2;
+}
+
+static double defined_similarity(const struct small_training *training, const float *hidden) {
+    size_t C = training->model.config.width, B = training->batch.sequences;
+    float *unit = room(B * C, sizeof *unit);
+    double sum = 0;
+    model_mean_pool(&training->model, &training->batch, hidden, true, unit);
+    for (size_t i = 0; i < B; i += 2) {
+        double cosine = 0;
+        for (size_t c = 0; c < C; c++) cosine += (double)unit[i * C + c] * (double)unit[(i + 1) * C + c];
+        sum += pow(cosine - (double)training->target[i / 2], 2) / (double)(B / 2);
+    }
+    free(unit);
+    return sum;
+}
+
+static double defined(const struct small_training *training, const struct model_output *output) {
+    double sum = 0;
+    if (training->kind->objective == SMALL_SPAN) return defined_span(training, output->span);
+    if (training->kind->objective == SMALL_SIMILAR) return defined_similarity(training, output->hidden);
+    for (size_t s = 0; s < training->batch.sequences; s++)
+        sum += pow((double)output->logits[s] - (double)training->target[s], 2);
+    return sum / (double)training->batch.sequences;
+}
+
+static void test_definitions(void **state) {
+    static const char *const names[] = {"bert regression", "bert span", "distilbert span", "bert similarity"};
+    static const size_t lengths[] = {9, 6, 4, 17};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct small_training training;
+        struct pass_options options = {.scale = 1};
+        struct workspace workspace = {0};
+        struct model_output output;
+        small_training_open(&training, kind_named(names[i]), lengths, 4, 2);
+        if (training.kind->objective == SMALL_SPAN) training.labels[2] = 4; /* past the end: ignored */
+        must(model_prepare(&training.model, GEMM_BUILTIN));
+        must(model_forward(&training.model, &training.batch, NULL, &workspace, &output));
+        double expected = defined(&training, &output), got = small_training_loss(&training, &options);
+        if (!(fabs(got - expected) <= 1e-5 * expected)) fail_msg("%s: %.9g instead of %.9g", names[i], got, expected);
+        workspace_close(&workspace);
+        small_training_close(&training);
+    }
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------------- */
 
 static void test_errors(void **state) {
     static const size_t lengths[] = {9, 6, 4};
@@ -266,7 +327,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logit_losses),  cmocka_unit_test(test_teacher_limits),
         cmocka_unit_test(test_tiles_of_rows), cmocka_unit_test(test_no_rows),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_definitions),   cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
