@@ -322,12 +322,58 @@ static void test_errors(void **state) {
     small_training_close(&training);
 }
 
+/* Every allocation of a first step may fail: E_MEMORY, and the same pass goes on once there is memory. */
+static int whole_step(struct small_training *training, double *loss) {
+    int status = 0;
+    struct pass_options options = {.scale = 1};
+    struct logit_loss labels = {.labels = training->labels, .smoothing = 0.1};
+    TRY(pass_forward(&training->pass, &training->batch, &options));
+    TRY(head_tokens(&training->pass, training->rows, training->count, &labels, loss));
+    if (!pass_want_block_gradient(&training->pass, 0)) {
+        status = error_code();
+        goto out;
+    }
+    TRY(pass_backward(&training->pass));
+out:
+    return status;
+}
+
+static void test_failing_allocations(void **state) {
+    static const size_t lengths[] = {9, 6, 4};
+    struct small_training training;
+    struct pass pass;
+    double loss = 0, expected;
+    long n = 1;
+    int status;
+    (void)state;
+    small_training_open(&training, kind_named("opt post-norm projected"), lengths, 3, 2);
+    must(whole_step(&training, &expected));
+    for (n = 1, status = -1; status < 0; n++) {
+        memory_fail_after(n);
+        status = pass_open(&pass, &training.model, NULL);
+        assert_int_equal(status, memory_count() < n ? 0 : E_MEMORY);
+        memory_fail_after(0);
+    }
+    assert_true(n > 5);
+    pass_close(&training.pass);
+    training.pass = pass;
+    for (n = 1, status = -1; status < 0; n++) {
+        memory_fail_after(n);
+        status = whole_step(&training, &loss);
+        assert_int_equal(status, memory_count() < n ? 0 : E_MEMORY);
+        memory_fail_after(0);
+    }
+    assert_true(n > 3 && loss == expected);
+    small_training_close(&training);
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logit_losses),  cmocka_unit_test(test_teacher_limits),
-        cmocka_unit_test(test_tiles_of_rows), cmocka_unit_test(test_no_rows),
-        cmocka_unit_test(test_definitions),   cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_logit_losses),        cmocka_unit_test(test_teacher_limits),
+        cmocka_unit_test(test_tiles_of_rows),       cmocka_unit_test(test_no_rows),
+        cmocka_unit_test(test_definitions),         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
