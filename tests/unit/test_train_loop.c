@@ -452,7 +452,6 @@ static void test_refuses_plans(void **state) {
     BAD(epsilon, 0, "epsilon must be");
     BAD(momentum, 1, "momentum must be");
     BAD(dropout, 1, "dropout must be");
-    BAD(max_tokens, 0, "max_tokens");
     BAD(patience, 3, "patience 3 needs evaluate_steps");
     BAD(evaluate_steps, 3, "nothing to evaluate with");
     BAD(class_weights, weights, "class_weights must be");
