@@ -53,7 +53,8 @@ int train_micro(struct training *training, size_t index, double *share, double *
                                    .first_token = micro.first_token,
                                    .scale = micro.share,
                                    .add = !micro.first,
-                                   .checkpoint = plan->checkpoint_activations};
+                                   .checkpoint = plan->checkpoint_activations,
+                                   .bf16 = plan->compute == TRAIN_BF16};
     if (teacher && teacher->targets) TRY(teacher->targets(teacher->context, &micro, &logits));
     TRY(pass_forward(&training->pass, &micro.batch, &options));
     TRY(heads[plan->objective](&training->pass, &micro, &logits, loss));
