@@ -43,6 +43,13 @@
     void id(size_t T, size_t n_padded, const uint16_t *x, size_t x_stride, const uint16_t *weights, const float *bias, \
             float *y, size_t y_stride, size_t rows)
 
+/* y(M,N) = Σ_k a[m·a_row + k·a_step] · b[k·b_stride + n] over k = 0..K-1, added to y when `add`: a product of row-major
+ * matrices, the first one transposed where a_row is 1. Every output is one chain over k, which starts from y when
+ * `add`. b       f32 (K,N), row stride b_stride y       f32 (M,N), row stride y_stride; neither operand */
+#define KERNEL_MULTIPLY_F32(id)                                                                                        \
+    void id(size_t M, size_t N, size_t K, const float *a, size_t a_row, size_t a_step, const float *b,                 \
+            size_t b_stride, int add, float *y, size_t y_stride)
+
 /* Per-token symmetric quantization: scale[t] = max|x[t]| / 127, q = nearest-even(x / scale) in -127..127;
  * an all-zero token gets scale 0 and q 0. Columns N..n_padded-1 of q are zeroed.
  *   q       s8 (T, n_padded)
@@ -167,7 +174,8 @@
     X(layer_norm, KERNEL_LAYER_NORM)                                                                                   \
     X(rms_norm, KERNEL_RMS_NORM)                                                                                       \
     X(add, KERNEL_ADD)                                                                                                 \
-    X(adamw, KERNEL_ADAMW)
+    X(adamw, KERNEL_ADAMW)                                                                                             \
+    X(multiply_f32, KERNEL_MULTIPLY_F32)
 
 struct kernels {
 #define KERNEL_FIELD(name, contract) contract((*name));

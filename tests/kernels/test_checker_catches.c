@@ -74,6 +74,36 @@ static KERNEL_MATMUL_F32(depends_on_the_batch) {
     }
 }
 
+#define MULTIPLY_PASS M, N, K, a, a_row, a_step, b, b_stride, add, y, y_stride
+static KERNEL_MULTIPLY_F32(adds_always) {
+    (void)add, multiply_f32_c(M, N, K, a, a_row, a_step, b, b_stride, 1, y, y_stride);
+}
+static KERNEL_MULTIPLY_F32(takes_a_as_it_lies) {
+    (void)a_row, multiply_f32_c(M, N, K, a, a_step == 1 ? a_row : K, 1, b, b_stride, add, y, y_stride);
+}
+static KERNEL_MULTIPLY_F32(starts_anew_after_a_stretch) {
+    size_t skipped = K > 256 ? 256 : 0;
+    multiply_f32_c(M, N, K - skipped, a + skipped * a_step, a_row, a_step, b + skipped * b_stride, b_stride, add, y,
+                   y_stride);
+}
+static KERNEL_MULTIPLY_F32(writes_whole_vectors) {
+    multiply_f32_c(MULTIPLY_PASS);
+    if (N % 8) y[(M - 1) * y_stride + N] = 0;
+}
+static KERNEL_MULTIPLY_F32(reads_whole_vectors) {
+    multiply_f32_c(MULTIPLY_PASS);
+    seen = b[(K - 1) * b_stride + (N + 7) / 8 * 8 - 1];
+}
+/* Right within rounding, but what is there is added last where rows come together. */
+static KERNEL_MULTIPLY_F32(adds_last_in_a_batch) {
+    float before[33];
+    for (size_t m = 0; m < M; m++) before[m] = y[m * y_stride];
+    multiply_f32_c(MULTIPLY_PASS);
+    if (!add || M < 2) return;
+    multiply_f32_c(M, 1, K, a, a_row, a_step, b, b_stride, 0, y, y_stride);
+    for (size_t m = 0; m < M; m++) y[m * y_stride] += before[m];
+}
+
 typedef float decode_weight(uint16_t bits);
 static float same_value(float value) { return value; }
 static float through_half(float value) { return half_to_float(half_from_float(value)); }
@@ -358,6 +388,12 @@ static void planted_bugs_in_float_multiplication_are_caught(void **state) {
     PLANT(matmul_f32, takes_the_first_panel_twice);
     PLANT(matmul_f32, accumulates_into_output);
     PLANT(matmul_f32, depends_on_the_batch);
+    PLANT(multiply_f32, adds_always);
+    PLANT(multiply_f32, takes_a_as_it_lies);
+    PLANT(multiply_f32, starts_anew_after_a_stretch);
+    PLANT(multiply_f32, writes_whole_vectors);
+    PLANT(multiply_f32, reads_whole_vectors);
+    PLANT(multiply_f32, adds_last_in_a_batch);
 }
 
 static void planted_bugs_in_16_bits_are_caught(void **state) {

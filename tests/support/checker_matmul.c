@@ -329,3 +329,55 @@ void check_widen_f16(struct check *check) {
             return;
         }
 }
+
+/* y[m][n] of multiply_f32 and the sum of magnitudes, in double. */
+static double exact_multiply(size_t K, const float *a, size_t a_step, const float *b, size_t b_stride, double start,
+                             double *magnitude) {
+    double sum = start;
+    *magnitude = fabs(start);
+    for (size_t k = 0; k < K; k++) {
+        double product = (double)a[k * a_step] * (double)b[k * b_stride];
+        sum += product;
+        *magnitude += fabs(product);
+    }
+    return sum;
+}
+
+void check_multiply_f32(struct check *check) {
+    static const size_t longer[] = {255, 256, 257, 511, 520, 600};
+    size_t M = check_tokens(check), N = check_length(check) % 150 + 1, K = check_length(check);
+    if (check_below(check, 6) == 0) K = longer[check_below(check, 6)];
+    bool turned = check_below(check, 2), add = check_below(check, 2);
+    size_t a_stride = (turned ? M : K) + check_below(check, 5), b_stride = N + check_below(check, 5),
+           y_stride = N + check_below(check, 5);
+    size_t a_row = turned ? 1 : a_stride, a_step = turned ? a_stride : 1;
+    enum fill fill = check_any_fill(check);
+    snprintf(check->shape, sizeof check->shape, "M %zu N %zu K %zu turned %d add %d strides %zu %zu %zu", M, N, K,
+             turned, add, a_stride, b_stride, y_stride);
+    float *a = check_take_rows(check, turned ? K : M, turned ? M : K, a_stride, fill);
+    float *b = check_take_rows(check, K, N, b_stride, fill == FILL_HUGE ? FILL_NORMAL : fill);
+    float *y = check_take(check, (M - 1) * y_stride + N, sizeof *y), *before = check_take(check, M * N, sizeof *y),
+          *alone = check_take(check, N, sizeof *y);
+    check_fill_f32(check, before, M * N, fill);
+    for (size_t m = 0; add && m < M; m++) memcpy(y + m * y_stride, before + m * N, N * sizeof *y);
+    check->table->multiply_f32(M, N, K, a, a_row, a_step, b, b_stride, add, y, y_stride);
+    check_gaps(check, y, M, y_stride, N);
+    for (size_t m = 0; m < M; m++) {
+        size_t from = check_below(check, N), count = 1 + check_below(check, N - from); /* some columns of a row alone */
+        memcpy(alone, before + m * N, N * sizeof *alone);
+        check->table->multiply_f32(1, count, K, a + m * a_row, a_row, a_step, b + from, b_stride, add, alone + from, N);
+        for (size_t n = 0; n < N; n++) {
+            double magnitude, got = (double)y[m * y_stride + n];
+            double exact = exact_multiply(K, a + m * a_row, a_step, b + n, b_stride,
+                                          add ? (double)before[m * N + n] : 0, &magnitude);
+            double bound = check_gamma(K + 2) * magnitude + (double)(K + 2) * 0x1p-149;
+            if (!(fabs(got - exact) <= bound)) {
+                check_fail(check, "y[%zu][%zu] is %.9g, expected %.9g", m, n, got, exact);
+                return;
+            }
+            if (n < from || n >= from + count || check_same(y[m * y_stride + n], alone[n])) continue;
+            check_fail(check, "y[%zu][%zu] is %.9g, alone %.9g", m, n, got, (double)alone[n]);
+            return;
+        }
+    }
+}
