@@ -7,7 +7,8 @@
  * Commands, one a line; each answers one line "ns multiply_adds weight_bytes value", or "error TEXT":
  * - train B T P: one step on B new random sequences of T tokens, their labels random as well, with P percent dropout:
  *   forward, loss, backward, clipping, AdamW at the linear schedule's rate (value: the loss, nats)
- * - gradients B T: "= loss" and "= gradient norm" of such a batch, then an answer; not timed, at rate 0
+ * - gradients B T: "= loss" and "= gradient norm" of the first such batch, whatever was drawn before, then an answer;
+ *   not timed, at rate 0
  * - memory: a line "= peak before": the process's largest resident memory so far, and before it opened the model, in
  *   bytes; then an answer
  *
@@ -135,6 +136,7 @@ static int run_gradients(struct bench *bench, size_t B, size_t T) {
     int status = 0;
     struct batch batch;
     double loss, norm;
+    bench->drawn = 0;
     TRY(draw(bench, B, T, &batch));
     TRY(step(bench, &batch, 0, 0, &loss, &norm));
     printf("= %.9g\n= %.9g\n", loss, norm);
