@@ -13,27 +13,44 @@
 #include "base/option.h"
 #include "model/model.h"
 #include "text/examples.h"
+#include "train/objective.h"
 
-#define TECHNIQUE_ABI 1u /* raised whenever this header changes its layout */
+#define TECHNIQUE_ABI 2u /* raised whenever this header changes its layout */
 
 /* What the harness must provide; it refuses with the reason where it cannot. */
 enum technique_needs {
-    NEEDS_TRAINING_DATA = 1u << 0,    /* context->training: labelled examples */
-    NEEDS_UNLABELLED_TEXT = 1u << 1,  /* context->unlabelled */
+    NEEDS_TRAINING_DATA = 1u << 0,    /* context->training: examples of context->objective */
+    NEEDS_UNLABELLED_TEXT = 1u << 1,  /* context->unlabelled: ids alone */
     NEEDS_CALIBRATION_DATA = 1u << 2, /* context->calibration */
     NEEDS_GRADIENTS = 1u << 3,        /* an editable f32 model: no packed layers */
     NEEDS_CACHE = 1u << 4,            /* expensive: the harness caches the model after this stage */
 };
 
+/* All pointers are valid until close returns. Functions are called from the thread that called apply. */
 struct technique_context {
     struct model *model;
-    const struct examples *training, *validation, *unlabelled, *calibration; /* NULL unless needed and given */
+    enum train_objective objective; /* what the task's training data teaches */
+
+    const struct examples *training, *unlabelled, *calibration; /* NULL unless needed */
     uint64_t seed;
     int32_t mask_id, special_ids; /* of the tokenizer, for masked language modelling */
+    const char *cache_dir;        /* shared by all runs: name files by a hash of what determines them, write to
+                                   * NAME.tmp and rename. NULL: nothing may be kept */
+    const char *checkpoint_dir;   /* of stages with NEEDS_CACHE: a folder of this stage and what came before it, model,
+                                   * data, seed and options included. It outlives a worker that was killed and is removed
+                                   * once the stage is done. NULL: there is none */
     /* An extra number with the result. name: "loss_last", unit: "nats"; "" for none. */
     void (*metric)(void *host, const char *name, const char *unit, double value);
-    /* Progress 0..1 with a short text; nonzero: stop with E_INTERRUPTED. */
+    /* Progress 0..1 with a short text; nonzero: stop with E_INTERRUPTED. NULL: nobody listens. */
     int (*progress)(void *host, double fraction, const char *text);
+    /* A step of training was taken: stored as a row of the stage's curve. Steps rise; one that was told before
+     * (training resumed from a checkpoint) takes the place of that row and of all after it. NULL: nobody listens. */
+    void (*step)(void *host, const struct train_progress *progress);
+    /* The task's primary metric of a model as it stands, on the validation split; stored with the last step that was
+     * told. The model (context->model, or a student of its own) may be in the middle of training: its values are read,
+     * not changed, and what was prepared of it is left alone. E_STATE: the task has no validation split; E_MEMORY,
+     * E_NUMERIC. NULL: cannot be asked. */
+    int (*evaluate)(void *host, const struct model *model, double *value, bool *higher_is_better);
     void *host;
 };
 
@@ -43,11 +60,13 @@ struct technique {
     const char *name;             /* as in YAML. Required. */
     const char *summary;          /* one sentence. Required. */
     const char *source;           /* paper and equation, or "none" */
-    uint32_t needs;               /* enum technique_needs bits */
+    uint32_t needs;               /* enum technique_needs bits: all that any options call for */
     const struct option *options; /* ends with OPTION_END; NULL: none */
     size_t options_bytes;         /* sizeof the options struct */
     size_t state_bytes;           /* the harness allocates it zeroed and frees it */
 
+    /* Which of `needs` these options call for, so that data nobody reads is not made nor missed. Optional: all. */
+    uint32_t (*needs_of)(const void *options);
     /* Can this run here, with these options on this model? 0, or E_UNSUPPORTED with the reason in the
      * error text: the cell is skipped. May also normalise options (e.g. group 0 where bits is 8): what
      * the options say after probe is stored. Optional. */

@@ -79,6 +79,22 @@ out:
     return status;
 }
 
+int file_replace_open_alone(struct file_replace *replace, const char *path) {
+    int status = 0;
+    void *block = NULL;
+    *replace = (struct file_replace){.file = -1};
+    TRY(memory_string(&replace->path, path));
+    size_t size = strlen(path) + sizeof ".tmp";
+    TRY(memory_take(&block, size, 1));
+    replace->temporary = block;
+    snprintf(block, size, "%s.tmp", path);
+    replace->file = open(block, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (replace->file < 0) FAIL(E_IO, "%s: cannot create: %s", path, strerror(errno));
+out:
+    if (status < 0) file_replace_close(replace);
+    return status;
+}
+
 int file_replace_write(struct file_replace *replace, const void *bytes, size_t count) {
     int status = 0;
     const char *from = bytes;

@@ -21,6 +21,9 @@ struct file_replace {
     int file; /* -1 when closed */
 };
 int file_replace_open(struct file_replace *replace, const char *path);
+/* As file_replace_open where nobody else writes that path: the temporary file is PATH.tmp, and one that a killed writer
+ * left behind is written over, so that large ones do not pile up. */
+int file_replace_open_alone(struct file_replace *replace, const char *path);
 int file_replace_write(struct file_replace *replace, const void *bytes, size_t count);
 int file_replace_commit(struct file_replace *replace);
 void file_replace_close(struct file_replace *replace); /* after open, whether it succeeded or not */

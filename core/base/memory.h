@@ -27,6 +27,10 @@ int memory_take(void **block, size_t count, size_t size);
  * system for huge pages. */
 int memory_take_raw(void **block, size_t count, size_t size);
 
+/* As memory_take, but memory comes into being page by page when it is first written: for large tables of which only
+ * some rows will ever be used. */
+int memory_take_lazy(void **block, size_t count, size_t size);
+
 /* Grow or shrink a block from memory_take, keeping its contents (new bytes are not zeroed). On error
  * *block is untouched. *block may be NULL. */
 int memory_resize(void **block, size_t count, size_t size);
@@ -50,6 +54,8 @@ struct arena {
 int arena_open(struct arena *arena, size_t bytes);
 /* As arena_open, but with contents undefined (so are its views'): for values that threads fill at once. */
 int arena_open_raw(struct arena *arena, size_t bytes);
+/* As arena_open, but from memory_take_lazy. */
+int arena_open_lazy(struct arena *arena, size_t bytes);
 /* count*size bytes, zeroed, 64-byte aligned; E_MEMORY when the arena is full. */
 int arena_take(struct arena *arena, void **view, size_t count, size_t size);
 void arena_close(struct arena *arena); /* accepts a zeroed arena */

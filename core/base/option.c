@@ -251,6 +251,7 @@ int option_set(const struct option *option, void *target, const char *text, stru
         const char *choice = choice_find(option->choices, text, &length);
         return choice ? store_text(store, choice, length, slot) : choice_error(option, text);
     }
+    case OPTION_PATH:
     case OPTION_TEXT: return store_text(store, text, strlen(text), slot);
     case OPTION_NAMES: return names_parse(option, target, text, store);
     }
@@ -283,6 +284,7 @@ size_t option_print(const struct option *option, const void *target, char *text,
     case OPTION_REAL: real_print(*(const double *)slot, number); break;
     case OPTION_BOOLEAN: return put(text, size, 0, *(const bool *)slot ? "true" : "false");
     case OPTION_CHOICE:
+    case OPTION_PATH:
     case OPTION_TEXT: {
         const char *value = *(const char *const *)slot;
         return put(text, size, 0, value ? value : "");

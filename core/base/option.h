@@ -18,6 +18,8 @@ enum option_type {
     OPTION_CHOICE,  /* const char *, one of `choices` */
     OPTION_TEXT,    /* const char * */
     OPTION_NAMES,   /* struct option_names: a list of texts; never becomes a matrix axis by itself */
+    OPTION_PATH,    /* const char *: a file or folder, "" for none. One that is missing is refused when the
+                     * experiment is read, and the bytes of what it names are part of a cell's key. */
 };
 
 struct option_names {

@@ -1,7 +1,10 @@
-/* Layer norm with the residual sum in front of it (Ba et al. 2016), and its gradient.
+/* Layer norm with the residual sum in front of it (Ba et al. 2016), its gradient, and that of rms norm (Zhang and
+ * Sennrich 2019).
  *
  *   xhat = (x - mean) · rstd,  y = gain · xhat + bias
  *   dx = rstd · (g - mean(g) - xhat · mean(g · xhat)),  g = gain · dy
+ *
+ * and without mean, mean(g) and bias for rms norm.
  *
  * Row sums run in eight fixed lanes, so that a compiler can use vectors without changing the order.
  */
@@ -45,5 +48,20 @@ void norm_backward(size_t T, size_t C, const float *x, const float *mean, const 
         }
         float mean_plain = sum_lanes(plain) / (float)C, mean_product = sum_lanes(product) / (float)C;
         for (c = 0; c < C; c++) dxt[c] = s * (gain[c] * dyt[c] - mean_plain - (xt[c] - m) * s * mean_product);
+    }
+}
+
+void rms_norm_backward(size_t T, size_t C, const float *x, const float *rstd, const float *gain, const float *dy,
+                       float *dx, float *dgain) {
+    for (size_t t = 0; t < T; t++) {
+        const float *xt = x + t * C, *dyt = dy + t * C;
+        float *dxt = dx + t * C, s = rstd[t], product[LANES] = {0};
+        for (size_t c = 0; c < C; c++) {
+            float xhat = xt[c] * s;
+            product[c % LANES] += gain[c] * dyt[c] * xhat;
+            dgain[c] += dyt[c] * xhat;
+        }
+        float mean_product = sum_lanes(product) / (float)C;
+        for (size_t c = 0; c < C; c++) dxt[c] = s * (gain[c] * dyt[c] - xt[c] * s * mean_product);
     }
 }

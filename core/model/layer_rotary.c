@@ -34,3 +34,18 @@ void rotary_forward(size_t T, size_t heads, size_t D, size_t stride, const float
             }
         }
 }
+
+/* A rotation's transpose turns by the opposite angle. */
+void rotary_backward(size_t T, size_t heads, size_t D, size_t stride, const float *table, float *dx) {
+    size_t half = D / 2;
+    for (size_t t = 0; t < T; t++)
+        for (size_t h = 0; h < heads; h++) {
+            const float *restrict cosine = table + t * D, *restrict sine = cosine + half;
+            float *restrict first = dx + t * stride + h * D, *restrict second = first + half;
+            for (size_t i = 0; i < half; i++) {
+                float a = first[i], b = second[i];
+                first[i] = a * cosine[i] + b * sine[i];
+                second[i] = b * cosine[i] - a * sine[i];
+            }
+        }
+}

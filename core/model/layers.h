@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/model.h"
+
 /* y(T,R) = x(T,N) · w(R,N)ᵀ + bias[R]; bias may be NULL. */
 void linear_forward(size_t T, size_t N, size_t R, const float *x, const float *w, const float *bias, float *y);
 /* dx(T,N) = dy(T,R) · w(R,N), added to dx when `add`. */
@@ -27,6 +29,18 @@ void residual_norm_forward(size_t T, size_t C, const float *x, float *sum, const
 /* dx(T,C) of layer norm at input x; dgain[C] and dbias[C] are added to. dx may be dy. */
 void norm_backward(size_t T, size_t C, const float *x, const float *mean, const float *rstd, const float *gain,
                    const float *dy, float *dx, float *dgain, float *dbias);
+
+/* dx(T,C) of rms norm at input x; dgain[C] is added to. rstd [T] from the forward pass. dx may be dy. */
+void rms_norm_backward(size_t T, size_t C, const float *x, const float *rstd, const float *gain, const float *dy,
+                       float *dx, float *dgain);
+
+/* active[count] from up and, of the gated kind alone, gate (else NULL); active may be up or gate. */
+void activation_forward(enum model_activation activation, size_t count, const float *up, const float *gate,
+                        float *active);
+/* dup[count] and, of the gated kind alone, dgate (else NULL) from the forward pass's inputs and dactive; dup or dgate
+ * may be dactive. */
+void activation_backward(enum model_activation activation, size_t count, const float *up, const float *gate,
+                         const float *dactive, float *dup, float *dgate);
 
 /* y(T,C) = tokens[id] + types[type] + positions[p]. position [T]: place of each token in its sequence;
  * type NULL: all 0. */
@@ -70,6 +84,27 @@ void attention_stream(size_t t, size_t group, size_t D, const float *q, size_t q
 void rotary_table(size_t T, size_t D, const int32_t *position, float base, float *table);
 /* In place, for each of `heads` heads of width D in a row of x (row stride `stride`). */
 void rotary_forward(size_t T, size_t heads, size_t D, size_t stride, const float *table, float *x);
+/* The gradient turned back, in place: dx at the turned rows becomes dx at the rows before. */
+void rotary_backward(size_t T, size_t heads, size_t D, size_t stride, const float *table, float *dx);
+
+/* The heads of one sequence that share a key/value head, in training. Head h of the group lies at column h·D of q,
+ * context and their gradients, whose rows have stride q_stride; k, v and theirs have k_stride. */
+struct attention_train {
+    size_t t, group, D, q_stride, k_stride;
+    bool causal;   /* query i sees keys 0..i, else all */
+    size_t window; /* causal only: of those the last `window`; 0: all */
+};
+/* Floats of scratch for either way. */
+size_t attention_train_scratch(const struct attention_train *attention);
+/* context(t, group·D) = softmax(q kᵀ / √D) v for each head. */
+void attention_train_forward(const struct attention_train *attention, const float *q, const float *k, const float *v,
+                             float *context, float *scratch);
+/* dq, dk, dv, overwritten, from dcontext and the forward pass's inputs and context; dk and dv sum over the group's
+ * heads in order. dscores (group,t,t), or NULL: a further gradient at the scores q kᵀ / √D, read where a query sees a
+ * key. */
+void attention_train_backward(const struct attention_train *attention, const float *q, const float *k, const float *v,
+                              const float *context, const float *dcontext, float *dq, float *dk, float *dv,
+                              const float *dscores, float *scratch);
 
 /* dq, dk, dv (row stride `stride`) from dcontext and what the forward pass kept. */
 void attention_backward(size_t t, size_t D, size_t stride, const float *q, const float *k, const float *v,

@@ -360,10 +360,11 @@ out:
     return status;
 }
 
-/* Parameters that training over `heads` moves: the body and those heads' rows. */
+/* Parameters that training over `heads` moves: the body and those heads' rows, but for the frozen ones. */
 struct trained {
     struct model *model;
     unsigned heads;
+    const bool *frozen;
     bool take;
     size_t bytes;
 };
@@ -376,13 +377,13 @@ static int gradient_visit(void *context, const struct layout_entry *entry) {
 
     for (size_t i = 0; i < trained->model->parameter_count && !parameter; i++)
         if (strcmp(trained->model->parameters[i].name, entry->name) == 0) parameter = &trained->model->parameters[i];
-    CHECK(parameter, "'%s' has no parameter", entry->name);
+    if (!parameter) goto out; /* packed */
+    if (trained->frozen && trained->frozen[parameter - trained->model->parameters]) goto out;
+    if (entry->row->heads && !(entry->row->heads & trained->heads)) goto out;
     if (trained->take) {
-        parameter->gradient = NULL;
-        if (entry->row->heads && !(entry->row->heads & trained->heads)) goto out;
         TRY(arena_take(&trained->model->gradients, &view, entry->rows * entry->columns, sizeof(float)));
         parameter->gradient = view;
-    } else if (!entry->row->heads || (entry->row->heads & trained->heads)) {
+    } else {
         trained->bytes += size_round_up(entry->rows * entry->columns * sizeof(float), MEMORY_ALIGN);
     }
 out:
@@ -390,20 +391,25 @@ out:
 }
 
 int model_gradients_open(struct model *model, unsigned heads) {
+    for (size_t i = 0; i < model->linear_count; i++)
+        if (!model->linears[i].parameter)
+            return error_record(E_STATE, __FILE__, __LINE__,
+                                "layer '%s' is packed as %s and cannot be trained: train before quantizing",
+                                model->linears[i].name, model->linears[i].weight.format->name);
+    return model_gradients_open_some(model, heads, NULL);
+}
+
+int model_gradients_open_some(struct model *model, unsigned heads, const bool *frozen) {
     int status = 0;
-    struct trained trained = {.model = model, .heads = heads};
+    struct trained trained = {.model = model, .heads = heads, .frozen = frozen};
 
     if (!model->editable) FAIL(E_STATE, "the model was opened for reading only and cannot be trained");
     for (unsigned bit = 1; bit <= HEAD_SPAN; bit <<= 1)
         if (heads & bit & ~model->config.model_heads)
             FAIL(E_UNSUPPORTED, "the model has no %s head", model_head_name((enum model_head)bit));
-    for (size_t i = 0; i < model->linear_count; i++)
-        if (!model->linears[i].parameter)
-            FAIL(E_STATE, "layer '%s' is packed as %s and cannot be trained: train before quantizing",
-                 model->linears[i].name, model->linears[i].weight.format->name);
     model_gradients_close(model);
     TRY(layout_walk(&model->config, gradient_visit, &trained));
-    TRY(arena_open(&model->gradients, trained.bytes));
+    TRY(arena_open_lazy(&model->gradients, trained.bytes));
     trained.take = true;
     TRY(layout_walk(&model->config, gradient_visit, &trained));
 out:

@@ -1,85 +1,204 @@
-/* One training pass: loss and gradients of a packed batch. Private to core/train.
+/* One training pass: gradients of a packed batch, for every family of core/model. Private to core/train and those who
+ * build objectives upon it.
  *
- * The batch is cut into shards of whole sequences, about 112 tokens each whatever the machine. A shard goes
- * through all blocks forward, and later backward, without meeting another: one parallel region each way. Then
- * every weight gradient is one job, summed over all tokens in a single multiplication, so its value does not
- * depend on how many threads there are. Between the two, the head sees the whole batch.
+ * A pass is pass_forward, one or more heads (train/head.h), pass_backward. The batch is cut into shards of whole
+ * sequences, about 112 tokens each whatever the machine; where sequences are long, into tiles of tokens, and attention
+ * into sequences and groups of heads. Blocks are walked one after the other: the block's matrices become panels, shards
+ * go through the block, and on the way back every weight gradient is one sum over all tokens in tiles of its rows. No
+ * bound and no order of a sum depends on the number of threads, so neither does any bit of a gradient.
+ *
+ * What backward needs of a block is kept, or, checkpointing, made again from the block's input (Chen et al. 2016).
+ * Nothing of size t·t is kept, gradients at the outputs of linear layers exist for one block at a time, and inputs of
+ * linear layers that a norm or an activation gives at once are made again.
  */
 #ifndef PASS_H
 #define PASS_H
 
 #include "model/family.h"
-#include "train/train.h"
 
-/* What the backward pass needs of one block, and what it leaves for the weight gradients. (T,·) each. */
-struct pass_block {
-    float *x;                                /* (T,C) input; of block L: the body's output */
-    float *query, *key, *value, *context;    /* (T,A) */
-    float *sum1, *mean1, *rstd1, *y1;        /* residual sum and norm after attention */
-    float *up, *active;                      /* (T,F) before and after the activation */
-    float *sum2, *mean2, *rstd2;             /* after the feed-forward layers */
-    float *probabilities;                    /* Σ over sequences of H·t² */
-    uint8_t *keep1, *keep2;                  /* (T,C) dropout */
-    float *dquery, *dkey, *dvalue, *doutput; /* gradients at the outputs of the linear layers */
-    float *dup, *ddown;
+struct adapter;
+struct fake_quant;
+
+/* What training adds to one linear layer; a zeroed one adds nothing. Indexed like model->linears. */
+struct linear_edit {
+    struct adapter *adapter; /* low-rank update, or NULL */
+    struct fake_quant *fake; /* quantizer that the forward pass sees, or NULL */
+    bool frozen;             /* no gradient for matrix and bias; a packed layer is frozen whatever this says */
 };
 
-struct weight_job {
-    uint32_t block, part, begin, end;
+struct pass_options {
+    double dropout; /* on embeddings, each block's two outputs and the pooled vector; 0: none */
+    uint64_t seed, step;
+    size_t first_token, first_sequence; /* of the batch within its step, so that parts of one draw its dropout */
+    double scale;    /* of every gradient: this batch's share of the step's loss; 1 for a step of one batch */
+    bool add;        /* to the gradients that are there, instead of overwriting them */
+    bool bf16;       /* products of linear layers round their inputs to bf16 and sum in f32; weights stay f32 */
+    bool checkpoint; /* keep block inputs alone: less memory, a third more work; the same bits */
+};
+
+/* What is kept of one block, (T,·) each. Checkpointing, blocks share all but x. */
+struct pass_block {
+    float *x;                   /* (T,C) input; of block L: the last block's output */
+    float *query, *key, *value; /* (T,H·D), (T,K·D), (T,K·D); query and key turned by rotary positions */
+    float *context;             /* (T,H·D) */
+    float *sum1;                /* (T,C) residual sum after attention */
+    float *up, *gate;           /* (T,F) before the activation; gate NULL where there is none */
+    float *sum2;                /* (T,C) residual sum after the feed-forward layers; NULL in a pre-norm model */
+    float *mean1, *rstd1, *mean2, *rstd2; /* [T] of the norms; no mean with RMS */
+    uint8_t *keep1, *keep2;               /* (T,C) dropout */
+};
+
+/* One linear layer in training. */
+struct pass_linear {
+    struct linear *linear;
+    struct linear_edit edit;
+    const float *value; /* (R,N) effective values: the layer's own, or what was unpacked last */
+    float *panels;      /* of the last direction prepared */
+};
+
+/* A matrix, its input (T,N) and the gradient at its output (T,R). */
+struct linear_use {
+    const struct linear *linear;
+    const float *x, *dy;
+};
+
+/* Tokens at..at+T-1; whole sequences sequence_begin..sequence_end-1 unless the pass works in tiles. */
+struct shard {
+    size_t at, T, sequence_begin, sequence_end;
+    int worker; /* the thread that works on it */
 };
 
 struct pass {
     struct model *model;
-    struct arena arena;
-    struct pass_block *block; /* [L+1] */
-    struct weight_job *job;
-    size_t job_count;
-    size_t tokens_max, sequences_max, squares_max, rows_max, longest_max; /* what the arena is cut for */
-    size_t shards_max, worker_count;
+    struct arena arena, head_room;
+    struct pass_block *block;   /* [L+1] */
+    struct pass_linear *linear; /* [linear_count], like model->linears */
+    float **want;        /* [4L+1] gradients asked for: block outputs from -1 on, then query, key, value of blocks */
+    bool *wanted;        /* [4L+1] in this pass */
+    size_t *want_floats; /* [4L+1] that each has room for */
 
-    int32_t *position; /* [T] */
-    uint32_t *shard;   /* [shards+1] first sequence of each */
-    size_t *square;    /* [B+1] Σ t² of the sequences before */
-    float *embedded, *mean0, *rstd0, *dx, *dcontext;
-    uint8_t *keep0;
-    float *partial;   /* [shards][2L+1][2][C] norm gradients */
-    uint64_t *stream; /* [2L+2] dropout: embeddings, each block's two outputs, the pooled vector */
-    float *scratch;   /* [workers][scratch_floats] */
+    /* What the arena is cut for. */
+    size_t tokens_max, sequences_max, shards_max, longest_max, worker_count;
+    bool checkpoint_cut;
+
+    int32_t *position;           /* [T] of each token in its sequence */
+    float *rotary;               /* (T,D) or NULL */
+    uint32_t *bound;             /* [shards+1] first sequence of each shard */
+    uint64_t *stream;            /* [2L+2] dropout: embeddings, each block's two outputs, the pooled vector */
+    float *embedded;             /* (T,E) token rows, where they are projected; their gradient on the way back */
+    float *dembedded;            /* (T,E) */
+    float *sum0, *mean0, *rstd0; /* (T,C), [T]: embeddings before their norm, where there is one */
+    uint8_t *keep0;              /* (T,C) */
+    float *hidden, *mean_final, *rstd_final; /* (T,C) after the final norm, where there is one */
+
+    /* Of the block at work. */
+    float *attention_input, *feed_input; /* (T,C) inputs of query, key, value, and of up and gate */
+    float *active;                       /* (T,F) */
+    float *dquery, *dkey, *dvalue, *dcontext, *doutput, *dup, *dgate, *ddown, *dnorm;
+    float *panels, *values; /* of its linear layers; values of those that are packed */
+    float *own_panels;      /* of one layer outside the blocks */
+    float *partial;         /* [shards][4][C] gradients of norm gains and biases */
+    float *scratch;         /* [workers][scratch_floats] */
     size_t scratch_floats;
-    int32_t *touched; /* embedding rows that the last pass wrote */
+
+    float *dhidden; /* (T,C) gradient at pass_hidden, written by heads; then the stream that runs back */
+
+    /* Token table: which rows may have a gradient. */
+    uint64_t *touched;    /* a bit per row */
+    int32_t *touched_ids; /* [V at most] in rising order, of the last pass */
     size_t touched_count;
-    bool touched_all;
-    /* heads: (B,·) for classification, (rows,·) for masked LM */
-    float *first, *pooled, *dropped, *logits, *dpooled, *dfirst;
-    uint8_t *keep_pooled;
-    int32_t *row, *row_label; /* [rows] token of each prediction, and its label */
-    float *gathered, *transformed, *activated, *normed, *mean, *rstd, *dnormed, *dnormed_partial;
+    uint64_t *token_order; /* [T] id and token, sorted */
+    bool touched_all, tokens_stale, head_stale;
 
-    /* of the batch at work */
+    /* Of the batch at work. */
     const struct batch *batch;
-    size_t shard_count, rows;
-    double dropout;
-    uint64_t seed;
+    struct pass_options options;
+    size_t shard_count;
+    bool tiles; /* shards are tiles of tokens, attention is cut by itself */
+    size_t at_block;
 };
 
-struct pass_options {
-    enum train_objective objective;
-    double dropout, smoothing;
-    uint64_t seed, step;
-};
-
-/* The model must have its gradients open; it may not change its layout until pass_close. */
-int pass_open(struct pass *pass, struct model *model);
+/* The model must have its gradients open (those that are NULL are not computed), that of the token table zeroed as it
+ * was opened, so that rows which never occur are never written, and may not change its layout until pass_close. edits:
+ * [linear_count], copied; NULL: none. E_MEMORY. */
+int pass_open(struct pass *pass, struct model *model, const struct linear_edit *edits);
 void pass_close(struct pass *pass); /* accepts a zeroed pass */
-/* Loss in nats and all gradients (overwritten) of one batch. labels: [B] classes, or [T] ids with -100 ignored.
- * The batch was checked. E_MEMORY. */
-int pass_run(struct pass *pass, const struct batch *batch, const int32_t *labels, const struct pass_options *options,
-             double *loss);
 
-/* pass_head.c: loss and gradients of a head, and dx (T,C) at the body's output. */
-void pass_classify(struct pass *pass, const int32_t *labels, double smoothing, double *loss);
-void pass_masked(struct pass *pass, double smoothing, double *loss);
+/* Through embeddings and blocks. The batch must live until pass_backward. E_SHAPE: as model_forward; E_MEMORY. */
+int pass_forward(struct pass *pass, const struct batch *batch, const struct pass_options *options);
+/* (T,C): what heads read. */
+const float *pass_hidden(const struct pass *pass);
+/* (T,C): raw output of a block; -1: embeddings, complete. */
+const float *pass_block_output(const struct pass *pass, int block);
+/* Query (T,H·D), key or value (T,K·D) of a block, turned by rotary positions; NULL when checkpointing. */
+const float *pass_part(const struct pass *pass, size_t block, enum part part);
 
-#define HEAD_VOCABULARY_TILE 1024
+/* Gradients of all parameters from dhidden and what was asked for. E_MEMORY. */
+int pass_backward(struct pass *pass);
+/* A zeroed buffer, to be filled before pass_backward, that is added to the gradient at a raw block output (T,C), or at
+ * query, key or value as pass_part gives them; the same one when asked again within a pass. NULL: E_MEMORY. Such
+ * gradients are not scaled: the caller's losses know their share. */
+float *pass_want_block_gradient(struct pass *pass, int block);
+float *pass_want_part_gradient(struct pass *pass, size_t block, enum part part);
+
+/* The rows of the token table that may have a gradient since it was last overwritten: true and ids [count], rising;
+ * false: any row. Valid until the next pass. */
+bool pass_token_rows(const struct pass *pass, const int32_t **ids, size_t *count);
+
+/* ---- between the files of the pass ---------------------------------------------------------------------- */
+
+/* pass_linear.c: all that a linear layer does in training. */
+enum panel_direction { PANELS_FORWARD, PANELS_BACKWARD };
+int pass_linears_open(struct pass *pass, const struct linear_edit *edits); /* E_UNSUPPORTED */
+size_t pass_panel_floats(const struct linear *linear);
+/* Floats of a worker's scratch that products of up to `shard` rows, and a tile of a weight gradient over T tokens,
+ * take. */
+size_t pass_linear_scratch(const struct linear *linear, size_t shard, size_t T);
+/* Panels of the layers of a block, on all threads. */
+void pass_prepare_block(struct pass *pass, size_t block, enum panel_direction direction);
+/* The shard's rows of y(·,R) = x(·,N)·Wᵀ + b, and of dx(·,N) = dy(·,R)·W, over panels prepared. */
+void pass_multiply(const struct pass *pass, const struct linear *linear, const struct shard *shard, const float *x,
+                   float *y);
+void pass_multiply_back(const struct pass *pass, const struct linear *linear, const struct shard *shard,
+                        const float *dy, bool add, float *dx);
+/* Gradients of matrices and biases (of layers that have any), on all threads; added when `add`. */
+void pass_weight_gradients(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add);
+/* A layer outside the blocks, over any rows, on all threads: panels and product in one. dx NULL: not wanted. */
+void pass_own_forward(struct pass *pass, const struct linear *linear, size_t T, const float *x, float *y);
+void pass_own_backward(struct pass *pass, const struct linear *linear, size_t T, const float *x, const float *dy,
+                       bool add_gradient, bool add_input, float *dx);
+bool pass_linear_trained(const struct pass *pass, const struct linear *linear);
+/* Effective values (R,N) of a layer outside the blocks; unpacked ones are valid until the next call. */
+const float *pass_own_values(struct pass *pass, const struct linear *linear);
+
+/* pass_store.c */
+/* Cut count·size bytes from an arena, contents as they are. Of a zeroed arena: measures what a real one must hold. */
+void *pass_cut(struct arena *arena, size_t count, size_t size);
+float *pass_cut_floats(struct arena *arena, size_t count);
+int pass_reserve(struct pass *pass, const struct batch *batch, size_t longest, bool checkpoint);
+void pass_cut_shards(struct pass *pass, size_t longest);
+struct shard pass_shard(const struct pass *pass, size_t index, int worker);
+float *pass_scratch(const struct pass *pass, int worker);
+
+/* pass_block.c: block `at_block` over all shards; forward from block[b].x to block[b+1].x, backward in dhidden. */
+void pass_block_forward(struct pass *pass, size_t block);
+void pass_block_backward(struct pass *pass, size_t block);
+void pass_drop(const struct pass *pass, size_t site, const struct shard *shard, float *x, uint8_t *keep);
+void pass_drop_back(const struct pass *pass, const struct shard *shard, const uint8_t *keep, const float *dy,
+                    float *dx);
+/* Norm of rows at..at+T-1 in the model's kind; mean and rstd are written (mean NULL with RMS). */
+void pass_norm(const struct pass *pass, const struct part_view *norm, const struct shard *shard, const float *x,
+               float *y, float *mean, float *rstd);
+/* dx at the norm's input x; its sums for gain and bias go to slot 0 or 1 of the shard's partials. dx may be dy. */
+void pass_norm_back(const struct pass *pass, const struct part_view *norm, size_t index, size_t slot,
+                    const struct shard *shard, const float *x, const float *mean, const float *rstd, const float *dy,
+                    float *dx);
+/* Gradients of a norm's gain and bias from the shards' partials. */
+void pass_norm_gradients(struct pass *pass, const struct part_view *norm, size_t slot);
+
+/* pass_embed.c */
+void pass_embed_forward(struct pass *pass);
+void pass_embed_backward(struct pass *pass);
+void pass_tokens_clear(struct pass *pass); /* what earlier steps left in the token table's gradient */
 
 #endif

@@ -1,4 +1,5 @@
-/* The training loop: batches, pass, clip, AdamW, schedule; and the checks that make its errors readable. */
+/* The training loop: micro-batches, clipping and the optimizer, evaluations, checkpoints; who is told what, and when.
+ */
 #include "train/train.h"
 
 #include <math.h>
@@ -6,186 +7,232 @@
 #include <time.h>
 
 #include "base/error.h"
-#include "train/batches.h"
-#include "train/optimizer.h"
-#include "train/pass.h"
-
-#define LOSS_FIRST_STEPS 10 /* the reported first and last losses are means over so many steps */
-#define LOSS_LAST_STEPS 50
+#include "train/train_run.h"
 
 void train_plan_defaults(struct train_plan *plan) {
     *plan = (struct train_plan){
         .objective = TRAIN_CLASSIFICATION,
         .epochs = 1,
         .batch = 32,
+        .optimizer = OPTIMIZER_ADAMW,
         .rate = 5e-4,
         .warmup_frac = 0.06,
+        .schedule = SCHEDULE_LINEAR,
+        .schedule_power = 1,
         .beta1 = 0.9,
         .beta2 = 0.999,
         .epsilon = 1e-8,
+        .momentum = 0.9,
         .weight_decay = 0.01,
         .clip_norm = 1,
         .mask_frac = 0.15,
         .mask_id = -1,
         .max_tokens = 128,
+        .checkpoint_s = 600,
     };
 }
 
-static double now_s(void) {
+double train_now_s(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static int check_fraction(const char *name, double value, double low, double high) {
-    if (value >= low && value <= high) return 0;
-    return error_record(E_ARGUMENT, __FILE__, __LINE__, "%s must be in %g..%g (got %g)", name, low, high, value);
+/* ---- opening ----------------------------------------------------------------------------------------- */
+
+/* Gradients for what is trained: what neither the plan nor an edit freezes. */
+static int open_gradients(struct training *training) {
+    int status = 0;
+    const struct train_plan *plan = training->plan;
+    struct model *model = training->model;
+    void *block = NULL;
+    TRY(memory_take(&block, model->parameter_count, sizeof(bool)));
+    bool *frozen = block;
+    if (plan->frozen) memcpy(frozen, plan->frozen, model->parameter_count * sizeof *frozen);
+    for (size_t i = 0; plan->edits && i < model->linear_count; i++) {
+        const struct linear *linear = &model->linears[i];
+        if (!plan->edits[i].frozen) continue;
+        if (linear->parameter) frozen[linear->parameter - model->parameters] = true;
+        if (linear->bias_parameter) frozen[linear->bias_parameter - model->parameters] = true;
+    }
+    TRY(model_gradients_open_some(model, train_objective_heads(plan->objective), frozen));
+out:
+    memory_release(block);
+    return status;
 }
 
-static int check_plan(const struct model *model, const struct examples *examples, const struct train_plan *plan) {
+static int plan_steps(struct training *training) {
     int status = 0;
-    size_t V = model->config.vocabulary;
-
-    TRY(check_fraction("epochs", plan->epochs, 1e-9, 1e6));
-    TRY(check_fraction("batch", (double)plan->batch, 1, 1 << 20));
-    TRY(check_fraction("rate", plan->rate, 0, 10));
-    TRY(check_fraction("warmup_frac", plan->warmup_frac, 0, 1));
-    TRY(check_fraction("dropout", plan->dropout, 0, 0.95));
-    TRY(check_fraction("label_smoothing", plan->label_smoothing, 0, 0.95));
-    TRY(check_fraction("word_dropout", plan->word_dropout, 0, 0.95));
-    if (plan->word_dropout > 0 && (plan->mask_id < 0 || (size_t)plan->mask_id >= V))
-        FAIL(E_ARGUMENT, "word dropout needs a tokenizer with a mask token (mask_id %d)", plan->mask_id);
-    if (plan->max_tokens < 1) FAIL(E_ARGUMENT, "max_tokens must be at least 1");
-    for (size_t i = 0; i < examples->count; i++)
-        if (examples->offset[i + 1] <= examples->offset[i]) FAIL(E_SHAPE, "training example %zu is empty", i);
-    for (size_t i = examples->offset[0]; i < examples->offset[examples->count]; i++)
-        if (examples->ids[i] < 0 || (size_t)examples->ids[i] >= V)
-            FAIL(E_SHAPE, "training token %zu has id %d outside the model's vocabulary of %zu", i, examples->ids[i], V);
-    if (plan->objective == TRAIN_MASKED_LM) {
-        TRY(check_fraction("mask_frac", plan->mask_frac, 1e-6, 1));
-        if (plan->mask_id < 0 || (size_t)plan->mask_id >= V)
-            FAIL(E_ARGUMENT, "masked-LM training needs a tokenizer with a mask token (mask_id %d)", plan->mask_id);
-        if (plan->special_ids < 0 || (size_t)plan->special_ids >= V)
-            FAIL(E_ARGUMENT, "special_ids %d leaves no ordinary token in a vocabulary of %zu", plan->special_ids, V);
-        goto out;
-    }
-    if (!examples->label) FAIL(E_ARGUMENT, "classification needs labelled examples");
-    for (size_t i = 0; i < examples->count; i++)
-        if (examples->label[i] < 0 || (size_t)examples->label[i] >= model->config.classes)
-            FAIL(E_SHAPE, "training example %zu has label %d but the model has %zu classes", i, examples->label[i],
-                 model->config.classes);
+    const struct train_plan *plan = training->plan;
+    double steps = plan->steps ? (double)plan->steps : plan->epochs * (double)training->batches.per_epoch;
+    if (steps > 1e9) FAIL(E_ARGUMENT, "epochs %g are %g steps: too many", plan->epochs, steps);
+    training->schedule = (struct schedule){.kind = plan->schedule,
+                                           .steps = steps < 1 ? 1 : (size_t)(steps + 0.5),
+                                           .peak = plan->rate,
+                                           .power = plan->schedule_power,
+                                           .end_frac = plan->schedule_end_frac};
+    training->schedule.warmup = (size_t)(plan->warmup_frac * (double)training->schedule.steps + 0.5);
 out:
     return status;
 }
 
-/* The pass is written for one architecture. */
-static int check_family(const struct model *model) {
-    if (strcmp(model->config.family, "bert") == 0) return 0;
-    return error_record(E_UNSUPPORTED, __FILE__, __LINE__, "training a %s model is not supported (only bert)",
-                        model->config.family);
+/* Look-ups alone give the token embedding a gradient, unless it is the language-model head as well. */
+static bool tokens_are_sparse(const struct training *training) {
+    enum train_objective objective = training->plan->objective;
+    return objective != TRAIN_MASKED_LM && !(objective == TRAIN_CAUSAL_LM && training->model->config.tied);
 }
 
-static unsigned heads_of(enum train_objective objective) {
-    return objective == TRAIN_MASKED_LM ? HEAD_MASKED_LM : HEAD_CLASSIFICATION;
+static int training_open(struct training *training) {
+    int status = 0;
+    const struct train_plan *plan = training->plan;
+    struct optimizer_settings settings = {.kind = plan->optimizer,
+                                          .beta1 = plan->beta1,
+                                          .beta2 = plan->beta2,
+                                          .epsilon = plan->epsilon,
+                                          .momentum = plan->momentum,
+                                          .nesterov = plan->nesterov,
+                                          .weight_decay = plan->weight_decay,
+                                          .clip_norm = plan->clip_norm};
+
+    TRY(train_check(training->model, training->examples, plan, training->host));
+    TRY(batches_open(&training->batches, training->examples, plan, &training->model->config));
+    TRY(plan_steps(training));
+    training->chance = train_chance(training);
+    TRY(open_gradients(training));
+    model_unprepare(training->model);
+    TRY(pass_open(&training->pass, training->model, plan->edits));
+    TRY(trainables_open(&training->trainables, training->model, tokens_are_sparse(training), plan->extra,
+                        plan->extra_count));
+    if (training->trainables.count == 0) FAIL(E_ARGUMENT, "everything is frozen: there is nothing to train");
+    TRY(optimizer_open(&training->optimizer, &settings, &training->trainables));
+    TRY(train_resume_open(training));
+out:
+    return status;
 }
 
-/* Running sums for the reported losses. */
-struct loss_window {
-    double first, last[LOSS_LAST_STEPS];
-    size_t count;
-};
-
-static void window_add(struct loss_window *window, double loss) {
-    if (window->count < LOSS_FIRST_STEPS) window->first += loss;
-    window->last[window->count++ % LOSS_LAST_STEPS] = loss;
+static void training_close(struct training *training) {
+    optimizer_settle(&training->optimizer);
+    train_resume_close(training);
+    optimizer_close(&training->optimizer);
+    trainables_close(&training->trainables);
+    pass_close(&training->pass);
+    batches_close(&training->batches);
+    model_gradients_close(training->model);
 }
 
-static void window_result(const struct loss_window *window, struct train_result *result) {
-    size_t first = window->count < LOSS_FIRST_STEPS ? window->count : LOSS_FIRST_STEPS,
-           last = window->count < LOSS_LAST_STEPS ? window->count : LOSS_LAST_STEPS;
+/* ---- one step ---------------------------------------------------------------------------------------- */
+
+static int take_step(struct training *training, struct train_progress *progress) {
+    int status = 0;
+    struct train_tally *tally = &training->tally;
+    size_t step = tally->steps;
+
+    *progress = (struct train_progress){
+        .step = step + 1, .steps = training->schedule.steps, .rate = schedule_rate(&training->schedule, step)};
+    batches_step(&training->batches, step);
+    for (size_t i = 0; i < training->batches.micros; i++) {
+        double share, loss;
+        TRY(train_micro(training, i, &share, &loss));
+        progress->loss += share * loss;
+    }
+    status = optimizer_step(&training->optimizer, progress->rate, &progress->gradient_norm);
+    if (status == E_NUMERIC) status = train_not_finite_backward(training, progress->gradient_norm);
+    if (status < 0) goto out;
+    TRY(train_check_loss(training, progress->loss));
+    if (step < LOSS_FIRST_STEPS) tally->first_sum += progress->loss;
+    tally->last[step % LOSS_LAST_STEPS] = progress->loss;
+    tally->tokens += training->batches.tokens;
+    tally->steps++;
+    progress->seconds = train_now_s() - training->started_s;
+out:
+    return status;
+}
+
+static bool evaluation_is_due(const struct training *training) {
+    size_t every = training->plan->evaluate_steps, steps = training->tally.steps;
+    return every && (steps % every == 0 || steps == training->schedule.steps);
+}
+
+static int evaluate(struct training *training) {
+    int status = 0;
+    struct train_tally *tally = &training->tally;
+    double score;
+    bool higher = true;
+
+    optimizer_settle(&training->optimizer);
+    TRY(training->host->evaluate(training->host->context, training->model, &score, &higher));
+    /* A score that is not a number betters nothing. */
+    if (tally->best_step ? (higher ? score > tally->best_score : score < tally->best_score) : !isnan(score)) {
+        tally->best_score = score;
+        tally->best_step = tally->steps;
+        tally->unbettered = 0;
+        train_best_keep(training);
+    } else {
+        tally->unbettered++;
+    }
+out:
+    return status;
+}
+
+static bool is_over(const struct training *training) {
+    const struct train_tally *tally = &training->tally;
+    return tally->steps >= training->schedule.steps ||
+           (training->plan->patience && tally->unbettered >= training->plan->patience);
+}
+
+static int loop(struct training *training) {
+    int status = 0;
+    const struct train_host *host = training->host;
+    while (!is_over(training)) {
+        struct train_progress progress;
+        bool stop;
+        TRY(take_step(training, &progress));
+        stop = host && host->step && host->step(host->context, &progress);
+        if (!stop && evaluation_is_due(training)) TRY(evaluate(training));
+        /* Stopped before an evaluation, a run could not be gone on from here. */
+        if (stop ? !evaluation_is_due(training)
+                 : !is_over(training) && train_now_s() - training->checkpointed_s >= training->plan->checkpoint_s)
+            train_checkpoint(training);
+        if (stop) FAIL(E_INTERRUPTED, "training was stopped at step %zu of %zu", progress.step, progress.steps);
+    }
+    optimizer_settle(&training->optimizer);
+    if (training->tally.best_step != training->tally.steps) train_best_restore(training);
+out:
+    return status;
+}
+
+static void report(const struct training *training, size_t resumed, struct train_result *result) {
+    const struct train_tally *tally = &training->tally;
+    size_t first = tally->steps < LOSS_FIRST_STEPS ? tally->steps : LOSS_FIRST_STEPS;
+    size_t last = tally->steps < LOSS_LAST_STEPS ? tally->steps : LOSS_LAST_STEPS;
     double sum = 0;
-    for (size_t i = 0; i < last; i++) sum += window->last[i];
-    result->loss_first = first ? window->first / (double)first : 0;
-    result->loss_last = last ? sum / (double)last : 0;
-}
-
-static int diverged(size_t step, size_t steps, const struct train_plan *plan, const char *what, double value) {
-    return error_record(E_NUMERIC, __FILE__, __LINE__,
-                        "training diverged at step %zu of %zu (%s %g): lower rate (now %g), raise warmup_frac (now %g) "
-                        "or set clip_norm (now %g)",
-                        step + 1, steps, what, value, plan->rate, plan->warmup_frac, plan->clip_norm);
+    for (size_t i = 0; i < last; i++) sum += tally->last[i];
+    *result = (struct train_result){.steps = tally->steps,
+                                    .tokens = tally->tokens,
+                                    .steps_planned = training->schedule.steps,
+                                    .steps_resumed = resumed,
+                                    .loss_first = first ? tally->first_sum / (double)first : 0,
+                                    .loss_last = last ? sum / (double)last : 0,
+                                    .seconds = train_now_s() - training->started_s,
+                                    .best_step = tally->best_step,
+                                    .best_score = tally->best_score,
+                                    .checkpoints = training->checkpoints,
+                                    .checkpoints_failed = training->checkpoints_failed};
 }
 
 int train_run(struct model *model, const struct examples *examples, const struct train_plan *plan,
-              train_observer *observer, void *context, struct train_result *result) {
+              const struct train_host *host, struct train_result *result) {
     int status = 0;
-    struct batches batches = {0};
-    struct pass pass = {0};
-    struct optimizer optimizer = {0};
-    struct loss_window window = {0};
-    struct train_result done = {0};
-    double started = now_s(), steps_real;
-    size_t cut = plan->max_tokens < model->config.positions ? plan->max_tokens : model->config.positions, warmup;
+    struct training training = {
+        .model = model, .examples = examples, .plan = plan, .host = host, .started_s = train_now_s()};
+    size_t resumed;
 
-    if (result) *result = done;
-    TRY(check_family(model));
-    TRY(check_plan(model, examples, plan));
-    TRY(batches_open(&batches, examples, plan, cut));
-    TRY(model_gradients_open(model, heads_of(plan->objective)));
-    TRY(pass_open(&pass, model));
-    TRY(optimizer_open(&optimizer, model));
-    model_unprepare(model);
-    optimizer.beta1 = plan->beta1;
-    optimizer.beta2 = plan->beta2;
-    optimizer.epsilon = plan->epsilon;
-    optimizer.weight_decay = plan->weight_decay;
-    optimizer.clip_norm = plan->clip_norm;
-    steps_real = plan->epochs * (double)batches.per_epoch;
-    if (steps_real > 1e9) FAIL(E_ARGUMENT, "epochs %g are %g steps: too many", plan->epochs, steps_real);
-    done.steps = steps_real < 1 ? 1 : (size_t)(steps_real + 0.5);
-    warmup = (size_t)(plan->warmup_frac * (double)done.steps + 0.5);
-
-    for (size_t step = 0; step < done.steps; step++) {
-        struct pass_options options = {plan->objective, plan->dropout, plan->label_smoothing, plan->seed, step};
-        struct train_progress progress = {.step = step + 1, .steps = done.steps};
-        progress.rate = schedule_linear(step, done.steps, warmup, plan->rate);
-        batches_step(&batches, step, model->config.vocabulary);
-        TRY(pass_run(&pass, &batches.batch, batches.labels, &options, &progress.loss));
-        if (!isfinite(progress.loss)) {
-            status = diverged(step, done.steps, plan, "loss", progress.loss);
-            goto out;
-        }
-        status = optimizer_step(&optimizer, model, progress.rate, &progress.gradient_norm);
-        if (status == E_NUMERIC) status = diverged(step, done.steps, plan, "gradient norm", progress.gradient_norm);
-        if (status < 0) goto out;
-        window_add(&window, progress.loss);
-        done.tokens += batches.batch.tokens;
-        progress.seconds = now_s() - started;
-        if (observer && observer(context, &progress))
-            FAIL(E_INTERRUPTED, "training was stopped at step %zu of %zu", step + 1, done.steps);
-    }
-    window_result(&window, &done);
-    done.seconds = now_s() - started;
-    if (result) *result = done;
+    if (result) *result = (struct train_result){0};
+    TRY(training_open(&training));
+    resumed = training.tally.steps;
+    TRY(loop(&training));
+    if (result) report(&training, resumed, result);
 out:
-    optimizer_close(&optimizer);
-    pass_close(&pass);
-    batches_close(&batches);
-    model_gradients_close(model);
-    return status;
-}
-
-int train_gradients(struct model *model, const struct batch *batch, const int32_t *labels,
-                    enum train_objective objective, double *loss) {
-    int status = 0;
-    struct pass pass = {0};
-    struct pass_options options = {.objective = objective};
-
-    TRY(check_family(model));
-    TRY(model_gradients_open(model, heads_of(objective)));
-    TRY(pass_open(&pass, model));
-    TRY(pass_run(&pass, batch, labels, &options, loss));
-out:
-    pass_close(&pass);
+    training_close(&training);
     return status;
 }

@@ -44,6 +44,9 @@ struct stage_plan {
     struct position at;
 };
 
+/* What a stage needs with its options: bits of enum technique_needs. */
+uint32_t stage_needs(const struct stage_plan *stage);
+
 struct cell {
     char key[HASH_HEX];        /* of all that can change its result; see plan_key in plan.c */
     const char *label;         /* unique in the experiment, short: "rtn bits=4 group=64"; "baseline" */
@@ -125,7 +128,7 @@ int schema_print(char **json);
 /* Registry of techniques: built in, then loaded plug-ins. NULL-terminated by count. */
 const struct technique *technique_find(const char *name);
 const struct technique *const *technique_list(size_t *count);
-/* Load technique_<name>.so: E_PLUGIN "x.so: technique 'foo' has ABI 7, this runexp needs 1". Loading the same
+/* Load technique_<name>.so: E_PLUGIN "x.so: technique 'foo' has ABI 7, this runexp needs 2". Loading the same
  * file twice is one load. */
 int technique_load(const char *path);
 /* Does a technique keep its contract (ABI, name, required hooks, option table)? E_PLUGIN says what is wrong. */

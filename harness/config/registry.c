@@ -50,12 +50,18 @@ const struct technique *technique_find(const char *name) {
     return NULL;
 }
 
+uint32_t stage_needs(const struct stage_plan *stage) {
+    const struct technique *technique = stage->technique;
+    return technique->needs_of ? technique->needs & technique->needs_of(stage->options) : technique->needs;
+}
+
 static size_t option_bytes(enum option_type type) {
     switch (type) {
     case OPTION_INTEGER: return sizeof(int64_t);
     case OPTION_REAL: return sizeof(double);
     case OPTION_BOOLEAN: return sizeof(bool);
     case OPTION_CHOICE:
+    case OPTION_PATH:
     case OPTION_TEXT: return sizeof(const char *);
     case OPTION_NAMES: return sizeof(struct option_names);
     }

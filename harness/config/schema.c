@@ -56,6 +56,7 @@ static json_t *value_schema(const struct option *option) {
     case OPTION_BOOLEAN: schema = text_type("boolean"); break;
     case OPTION_CHOICE: schema = json_pack("{s:o}", "enum", choices_array(option->choices, false)); break;
     case OPTION_TEXT: schema = json_pack("{s:[s,s,s]}", "type", "string", "number", "boolean"); break;
+    case OPTION_PATH: schema = text_type("string"); break;
     case OPTION_NAMES: {
         json_t *item = option->choices != NULL ? json_pack("{s:o}", "enum", choices_array(option->choices, false))
                                                : json_pack("{s:[s,s]}", "type", "string", "number");

@@ -5,10 +5,12 @@
  */
 #include "config/settings.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 
@@ -89,6 +91,15 @@ out:
     return status;
 }
 
+int settings_assign(const struct option *option, void *target, const char *text, struct option_store *store) {
+    int status = 0;
+    TRY(option_set(option, target, text, store));
+    if (option->type == OPTION_PATH && *text && access(text, R_OK) != 0)
+        FAIL(E_ARGUMENT, "%s: %s: %s", option->name, text, strerror(errno));
+out:
+    return status;
+}
+
 int settings_set(const struct option *option, void *target, const struct node *node, const char *who,
                  struct option_store *store) {
     int status = 0;
@@ -112,7 +123,7 @@ int settings_set(const struct option *option, void *target, const struct node *n
         if (node->type == NODE_LIST)
             FAIL_AT(&node->at, "%s: %s takes one value here, not a list (lists become axes inside matrix alone)", who,
                     option->name);
-        status = option_set(option, target, node->text, store);
+        status = settings_assign(option, target, node->text, store);
     }
     if (status < 0) position_prefix(status, &node->at, who);
 out:

@@ -18,6 +18,9 @@ int settings_read(const struct option *table, void *target, const struct node *m
 int settings_set(const struct option *option, void *target, const struct node *node, const char *who,
                  struct option_store *store);
 
+/* option_set, which also refuses a path (OPTION_PATH) that cannot be read: "teacher: models/x: No such file …". */
+int settings_assign(const struct option *option, void *target, const char *text, struct option_store *store);
+
 /* Several values: a scalar, a range "1..8", "1..9+2", "64..1024*2" (numbers only), or a list of those. */
 struct values {
     const char **text;

@@ -50,7 +50,7 @@ static int axis_read(struct axis *axis, struct experiment *experiment, struct do
     axis->values = block;
     axis->count = values.count;
     for (size_t i = 0; i < values.count; i++) {
-        status = option_set(option, &axis->values[i], values.text[i], &experiment->store);
+        status = settings_assign(option, &axis->values[i], values.text[i], &experiment->store);
         if (status < 0) {
             position_prefix(status, &values.at[i], who);
             goto out;

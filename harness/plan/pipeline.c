@@ -152,7 +152,7 @@ static int pipeline_build(struct pipeline *pipeline, struct experiment *experime
         pipeline->stages[s].options = block;
         for (size_t a = 0; a < stage->axis_count; a++) {
             const struct stage_axis *axis = &stage->axes[a];
-            status = option_set(axis->option, block, axis->values.text[axis->digit], store);
+            status = settings_assign(axis->option, block, axis->values.text[axis->digit], store);
             if (status < 0) {
                 position_prefix(status, &axis->values.at[axis->digit], stage->technique->name);
                 goto out;

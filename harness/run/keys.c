@@ -13,41 +13,6 @@
 #include "plan/plan.h"
 #include "run/run.h"
 
-static int identity(const struct cell *cell, size_t stages, const char *data_hash, char hex[HASH_HEX]) {
-    int status = 0;
-    struct hash hash;
-    hash_open(&hash);
-    hash_text(&hash, data_hash);
-    hash_text(&hash, code_hash_core());
-    for (size_t i = 0; i < stages; i++) {
-        char code[HASH_HEX];
-        TRY(code_hash_technique(cell->stages[i].technique, code));
-        hash_text(&hash, code);
-    }
-out:
-    hash_close(&hash, hex);
-    return status;
-}
-
-int keys_cell(const struct experiment *experiment, const struct cell *cell, const char *data_hash, char key[HASH_HEX]) {
-    int status = 0;
-    char known[HASH_HEX];
-    TRY(identity(cell, cell->stage_count, data_hash, known));
-    TRY(plan_cell_key(experiment, cell, known, key));
-out:
-    return status;
-}
-
-int keys_prefix(const struct experiment *experiment, const struct cell *cell, size_t stages, const char *data_hash,
-                char key[HASH_HEX]) {
-    int status = 0;
-    char known[HASH_HEX];
-    TRY(identity(cell, stages, data_hash, known));
-    TRY(plan_prefix_key(experiment, cell, stages, known, key));
-out:
-    return status;
-}
-
 static int entry_compare(const void *a, const void *b) {
     return strcmp((*(struct dirent *const *)a)->d_name, (*(struct dirent *const *)b)->d_name);
 }
@@ -93,10 +58,85 @@ out:
     return status;
 }
 
+/* Files that stages name, by path: a teacher of some hundred megabytes stands in the keys of many cells. Forgotten when
+ * the next experiment asks for its keys. */
+static struct known_path { char path[PATH_MAX], hex[HASH_HEX]; } known_paths[8];
+static size_t known_count;
+
+static int known_path_add(struct hash *hash, const char *path, const char *what) {
+    int status = 0;
+    struct hash own;
+    char hex[HASH_HEX];
+    for (size_t i = 0; i < known_count; i++)
+        if (strcmp(known_paths[i].path, path) == 0) {
+            hash_text(hash, known_paths[i].hex);
+            goto out;
+        }
+    hash_open(&own);
+    status = path_add(&own, path, what);
+    hash_close(&own, hex);
+    if (status < 0) goto out;
+    hash_text(hash, hex);
+    if (known_count == sizeof known_paths / sizeof *known_paths || strlen(path) >= PATH_MAX) goto out;
+    snprintf(known_paths[known_count].path, PATH_MAX, "%s", path);
+    memcpy(known_paths[known_count++].hex, hex, HASH_HEX);
+out:
+    return status;
+}
+
+/* What the options of a stage name on disk is part of it, by content. */
+static int stage_paths_add(struct hash *hash, const struct stage_plan *stage) {
+    int status = 0;
+    for (const struct option *option = stage->technique->options; option && option->name; option++) {
+        if (option->type != OPTION_PATH) continue;
+        const char *path = *(const char *const *)(const void *)((const char *)stage->options + option->offset);
+        if (path && *path) TRY(known_path_add(hash, path, option->name));
+    }
+out:
+    return status;
+}
+
+static int identity(const struct cell *cell, size_t stages, const char *data_hash, char hex[HASH_HEX]) {
+    int status = 0;
+    struct hash hash;
+    hash_open(&hash);
+    hash_text(&hash, data_hash);
+    hash_text(&hash, code_hash_core());
+    for (size_t i = 0; i < stages; i++) {
+        char code[HASH_HEX];
+        TRY(code_hash_technique(cell->stages[i].technique, code));
+        hash_text(&hash, code);
+        TRY(stage_paths_add(&hash, &cell->stages[i]));
+    }
+out:
+    hash_close(&hash, hex);
+    return status;
+}
+
+int keys_cell(const struct experiment *experiment, const struct cell *cell, const char *data_hash, char key[HASH_HEX]) {
+    int status = 0;
+    char known[HASH_HEX];
+    TRY(identity(cell, cell->stage_count, data_hash, known));
+    TRY(plan_cell_key(experiment, cell, known, key));
+out:
+    return status;
+}
+
+int keys_prefix(const struct experiment *experiment, const struct cell *cell, size_t stages, const char *data_hash,
+                char key[HASH_HEX]) {
+    int status = 0;
+    char known[HASH_HEX];
+    TRY(identity(cell, stages, data_hash, known));
+    TRY(plan_prefix_key(experiment, cell, stages, known, key));
+out:
+    return status;
+}
+
 int keys_data(const struct experiment *experiment, const char *data_hash, char hex[HASH_HEX]) {
     int status = 0;
     struct hash hash;
     const char *tokenizer = experiment->tokenizer.path;
+    known_count = 0;
     hash_open(&hash);
     hash_text(&hash, data_hash);
     if (experiment->model.path) TRY(path_add(&hash, experiment->model.path, "model"));

@@ -108,12 +108,31 @@ void record_outcome(struct record *record, const char *name, enum outcome_type t
     record->run.outcome_count++;
 }
 
+void record_curve(struct record *record, const struct curve_record *row) {
+    struct curve_record *slot =
+        grow(record, (void **)&record->curve, &record->curve_capacity, record->run.curve_count, sizeof *slot);
+    if (!slot) return;
+    *slot = *row;
+    record->run.curve_count++;
+}
+
+void record_evaluation(struct record *record, const struct evaluation_record *row) {
+    struct evaluation_record *slot = grow(record, (void **)&record->evaluations, &record->evaluation_capacity,
+                                          record->run.evaluation_count, sizeof *slot);
+    if (!slot) return;
+    *slot = *row;
+    slot->metric = record_text(record, row->metric);
+    record->run.evaluation_count++;
+}
+
 int record_finish(struct record *record) {
     record->run.stages = record->stages;
     record->run.metrics = record->metrics;
     record->run.samples = record->samples;
     record->run.counters = record->counters;
     record->run.outcomes = record->outcomes;
+    record->run.curve = record->curve;
+    record->run.evaluations = record->evaluations;
     return record->status;
 }
 
@@ -123,6 +142,8 @@ void record_close(struct record *record) {
     memory_release(record->samples);
     memory_release(record->counters);
     memory_release(record->outcomes);
+    memory_release(record->curve);
+    memory_release(record->evaluations);
     option_store_close(&record->texts);
     *record = (struct record){0};
 }
@@ -193,7 +214,56 @@ void record_encode(const struct record *record, struct wire_writer *writer) {
         wire_put_u64(writer, o->type);
         wire_put_bytes(writer, o->values, o->items * outcome_type_bytes(o->type));
     }
+    wire_put_u64(writer, run->curve_count);
+    for (size_t i = 0; i < run->curve_count; i++) {
+        const struct curve_record *c = &record->curve[i];
+        put_i64(writer, c->stage);
+        put_i64(writer, c->step);
+        wire_put_f64(writer, c->loss);
+        wire_put_f64(writer, c->rate);
+        wire_put_f64(writer, c->gradient_norm);
+        wire_put_f64(writer, c->seconds);
+    }
+    wire_put_u64(writer, run->evaluation_count);
+    for (size_t i = 0; i < run->evaluation_count; i++) {
+        const struct evaluation_record *e = &record->evaluations[i];
+        put_i64(writer, e->stage);
+        put_i64(writer, e->step);
+        wire_put_text(writer, e->metric);
+        wire_put_f64(writer, e->value);
+    }
     wire_put_u64(writer, 0x656e64); /* "end": a check that both sides walked the same fields */
+}
+
+/* A stage of the run that is being read, and a step of it. */
+static bool place_read(struct record *record, struct wire_reader *reader, int *stage, int64_t *step) {
+    int64_t index = get_i64(reader);
+    *step = get_i64(reader);
+    if (index < 0 || index >= (int64_t)record->run.stage_count || *step < 0) reader->bad = true;
+    *stage = reader->bad ? 0 : (int)index;
+    return !reader->bad;
+}
+
+static void curve_decode(struct record *record, struct wire_reader *reader) {
+    uint64_t count = wire_get_u64(reader);
+    for (uint64_t i = 0; i < count && i < LIST_MAX && !reader->bad; i++) {
+        struct curve_record c = {0};
+        if (!place_read(record, reader, &c.stage, &c.step)) return;
+        c.loss = wire_get_f64(reader);
+        c.rate = wire_get_f64(reader);
+        c.gradient_norm = wire_get_f64(reader);
+        c.seconds = wire_get_f64(reader);
+        record_curve(record, &c);
+    }
+    count = wire_get_u64(reader);
+    for (uint64_t i = 0; i < count && i < LIST_MAX && !reader->bad; i++) {
+        struct evaluation_record e = {0};
+        if (!place_read(record, reader, &e.stage, &e.step)) return;
+        e.metric = wire_get_text(reader);
+        e.value = wire_get_f64(reader);
+        if (!e.metric) reader->bad = true;
+        else record_evaluation(record, &e);
+    }
 }
 
 int record_decode(struct record *record, struct wire_reader *reader) {
@@ -270,6 +340,7 @@ int record_decode(struct record *record, struct wire_reader *reader) {
             record_outcome(record, name, (enum outcome_type)type, bytes / outcome_type_bytes((enum outcome_type)type),
                            values);
     }
+    curve_decode(record, reader);
     if (wire_get_u64(reader) != 0x656e64 || reader->bad) FAIL(E_FORMAT, "a worker's result is malformed");
     TRY(record_finish(record));
 out:
@@ -290,6 +361,7 @@ int options_json(const struct option *table, const void *options, char **json) {
         case OPTION_REAL: value = json_real(*(const double *)(const void *)at); break;
         case OPTION_BOOLEAN: value = json_boolean(*(const bool *)at); break;
         case OPTION_CHOICE:
+        case OPTION_PATH:
         case OPTION_TEXT: {
             const char *text = *(const char *const *)(const void *)at;
             value = text ? json_string(text) : json_null();

@@ -16,7 +16,10 @@ struct record {
     struct sample_record *samples;
     struct counter_record *counters;
     struct outcome_record *outcomes;
-    size_t stage_capacity, metric_capacity, sample_capacity, counter_capacity, outcome_capacity;
+    struct curve_record *curve;
+    struct evaluation_record *evaluations;
+    size_t stage_capacity, metric_capacity, sample_capacity, counter_capacity, outcome_capacity, curve_capacity,
+        evaluation_capacity;
     uint64_t main_ns;          /* when the worker's main began, monotonic clock; 0 when it was forked */
     uint64_t work_ns;          /* time spent on the model: load, warm-up, windows */
     struct option_store texts; /* owns every text and array */
@@ -29,6 +32,8 @@ void record_metric(struct record *record, const char *name, const char *unit, do
 void record_sample(struct record *record, const struct sample_record *sample);
 void record_counter(struct record *record, const struct counter_record *counter);
 void record_artifact(struct record *record, const struct artifact_record *artifact);
+void record_curve(struct record *record, const struct curve_record *row);
+void record_evaluation(struct record *record, const struct evaluation_record *row);
 /* One value per item; copied. */
 void record_outcome(struct record *record, const char *name, enum outcome_type type, size_t items, const void *values);
 const char *record_text(struct record *record, const char *text); /* a copy that lives as long as the record */

@@ -1,5 +1,5 @@
 -- From version 1 to 2: metrics of any kind (unit, estimator), per-item results as named arrays, storage of f32 weights
--- as an axis, and phases of a timed sample. Views are made anew from schema.sql afterwards.
+-- as an axis, and phases of a timed sample. Views are made anew after the last migration.
 DROP VIEW problem;
 DROP VIEW timing;
 DROP VIEW result;

@@ -4,6 +4,7 @@
  */
 #include "store/store.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,9 +19,10 @@ static const char *text_or_empty(const char *text) { return text ? text : ""; }
 /* Remove an earlier try of this run that did not end ok. E_STATE where an ok one is stored. */
 static int earlier_remove(struct store *store, int64_t cell_id, int64_t session_id, const char *kind, int64_t round) {
     static const char *const removals[] = {
-        "DELETE FROM counter WHERE run_id = ?", "DELETE FROM sample WHERE run_id = ?",
-        "DELETE FROM metric WHERE run_id = ?",  "DELETE FROM stage WHERE run_id = ?",
-        "DELETE FROM outcome WHERE run_id = ?", "DELETE FROM run WHERE id = ?"};
+        "DELETE FROM counter WHERE run_id = ?",    "DELETE FROM sample WHERE run_id = ?",
+        "DELETE FROM metric WHERE run_id = ?",     "DELETE FROM stage WHERE run_id = ?",
+        "DELETE FROM outcome WHERE run_id = ?",    "DELETE FROM curve WHERE run_id = ?",
+        "DELETE FROM evaluation WHERE run_id = ?", "DELETE FROM run WHERE id = ?"};
     int status = 0;
     struct query q = {0};
     bool found, ok;
@@ -213,6 +215,51 @@ out:
     return status;
 }
 
+static int stage_check(const char *what, int stage, size_t stage_count) {
+    int status = 0;
+    if (stage < 0 || (size_t)stage >= stage_count)
+        FAIL(E_ARGUMENT, "%s of stage %d of a run with %zu stages", what, stage, stage_count);
+out:
+    return status;
+}
+
+static void finite_real(struct query *q, double number) { query_real(q, isfinite(number) ? number : NAN); }
+
+static int curve_add(struct store *store, int64_t run_id, const struct run_record *record) {
+    int status = 0;
+    struct query q = {0};
+    TRY(query_open(
+        &q, store,
+        "INSERT INTO curve (run_id, stage, step, loss, rate, gradient_norm, seconds) VALUES (?,?,?,?,?,?,?)"));
+    for (size_t i = 0; i < record->curve_count; i++) {
+        const struct curve_record *row = &record->curve[i];
+        TRY(stage_check("a step", row->stage, record->stage_count));
+        query_integer(&q, run_id);
+        query_integer(&q, row->stage);
+        query_integer(&q, row->step);
+        finite_real(&q, row->loss);
+        finite_real(&q, row->rate);
+        finite_real(&q, row->gradient_norm);
+        finite_real(&q, row->seconds);
+        TRY(query_done(&q));
+    }
+    query_close(&q);
+    TRY(query_open(&q, store, "INSERT INTO evaluation (run_id, stage, step, metric, value) VALUES (?,?,?,?,?)"));
+    for (size_t i = 0; i < record->evaluation_count; i++) {
+        const struct evaluation_record *row = &record->evaluations[i];
+        TRY(stage_check("an evaluation", row->stage, record->stage_count));
+        query_integer(&q, run_id);
+        query_integer(&q, row->stage);
+        query_integer(&q, row->step);
+        query_text(&q, row->metric);
+        finite_real(&q, row->value);
+        TRY(query_done(&q));
+    }
+out:
+    query_close(&q);
+    return status;
+}
+
 int store_run(struct store *store, const struct run_record *record) {
     int status = 0;
     int64_t artifact_id = 0, run_id = 0;
@@ -227,6 +274,7 @@ int store_run(struct store *store, const struct run_record *record) {
     TRY(samples_add(store, run_id, record->samples, record->sample_count));
     TRY(counters_add(store, run_id, record->counters, record->counter_count));
     TRY(outcomes_add(store, run_id, record->outcomes, record->outcome_count));
+    TRY(curve_add(store, run_id, record));
     TRY(store_commit(store));
 out:
     if (status < 0) store_rollback(store);
@@ -306,7 +354,9 @@ int store_run_copy(struct store *store, int64_t run_id, int64_t cell_id, int64_t
          " SELECT ?1, meter, batch, name, unit, value, reason, enabled_ns, running_ns FROM counter WHERE run_id = ?2"
          " ORDER BY id"),
         ("INSERT INTO outcome (run_id, name, type, items, data) SELECT ?1, name, type, items, data FROM outcome"
-         " WHERE run_id = ?2 ORDER BY id")};
+         " WHERE run_id = ?2 ORDER BY id"),
+        ("INSERT INTO curve SELECT ?1, stage, step, loss, rate, gradient_norm, seconds FROM curve WHERE run_id = ?2"),
+        ("INSERT INTO evaluation SELECT ?1, stage, step, metric, value FROM evaluation WHERE run_id = ?2")};
     int status = 0;
     struct query q = {0};
     TRY(store_begin(store));

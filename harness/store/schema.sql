@@ -1,4 +1,4 @@
--- The results database, version 2. One transaction per run; the parent process is the only writer.
+-- The results database, version 3. One transaction per run; the parent process is the only writer.
 -- Numbers a machine does not offer are NULL with a reason beside them, never 0.
 
 CREATE TABLE host (
@@ -111,6 +111,22 @@ CREATE TABLE outcome (
   type TEXT NOT NULL CHECK (type IN ('u8','i32','f32')), items INTEGER NOT NULL, data BLOB NOT NULL,
   UNIQUE (run_id, name)
 ) STRICT;
+
+-- Steps of stages that train, as they happened: what `stage` (its ordinal) tells of each. At most some 2,048 rows a stage:
+-- longer ones are thinned evenly, to every 2nd, 4th, … step; the first and the last step are always there.
+-- seconds: since the stage began to train. gradient_norm: before clipping.
+CREATE TABLE curve (
+  run_id INTEGER NOT NULL REFERENCES run(id), stage INTEGER NOT NULL, step INTEGER NOT NULL,
+  loss REAL, rate REAL, gradient_norm REAL, seconds REAL,
+  PRIMARY KEY (run_id, stage, step)
+) STRICT, WITHOUT ROWID;
+
+-- Scores on the validation split while a stage trained, after this step of it (0: before the first).
+CREATE TABLE evaluation (
+  run_id INTEGER NOT NULL REFERENCES run(id), stage INTEGER NOT NULL, step INTEGER NOT NULL,
+  metric TEXT NOT NULL, value REAL,
+  PRIMARY KEY (run_id, stage, step, metric)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE yardstick (
   id INTEGER PRIMARY KEY,

@@ -13,7 +13,7 @@
 
 #include <sqlite3.h>
 
-#define STORE_VERSION 2
+#define STORE_VERSION 3
 
 struct store {
     sqlite3 *db;
@@ -88,6 +88,20 @@ struct artifact_record {
     double bits_per_weight;
 };
 
+/* A step of a stage that trains; numbers that are not finite are stored as NULL. */
+struct curve_record {
+    int stage; /* index */
+    int64_t step;
+    double loss, rate, gradient_norm, seconds;
+};
+/* A score on the validation split in the middle of a stage. */
+struct evaluation_record {
+    int stage;
+    int64_t step;
+    const char *metric;
+    double value;
+};
+
 enum outcome_type { OUTCOME_U8, OUTCOME_I32, OUTCOME_F32 };
 static inline size_t outcome_type_bytes(enum outcome_type type) { return type == OUTCOME_U8 ? 1 : 4; }
 /* One value per item of the test split. */
@@ -115,6 +129,10 @@ struct run_record {
     size_t counter_count;
     const struct outcome_record *outcomes;
     size_t outcome_count;
+    const struct curve_record *curve;
+    size_t curve_count;
+    const struct evaluation_record *evaluations;
+    size_t evaluation_count;
 };
 
 /* Find or insert; *id is the row. E_IO with SQLite's message. */

@@ -48,3 +48,12 @@ CREATE VIEW problem AS
   FROM run r JOIN cell c ON c.id = r.cell_id JOIN session s ON s.id = r.session_id JOIN experiment e ON e.id = s.experiment_id
   JOIN newest_session n ON n.experiment = e.name AND n.session_id = s.id
   WHERE r.status <> 'ok';
+
+-- One row per stored step of every stage that trained; metric and value where the model was scored after that step.
+CREATE VIEW training AS
+  SELECT e.name AS experiment, c.label AS cell, c.seed, u.stage, t.technique, u.step, u.loss, u.rate, u.gradient_norm,
+    u.seconds, v.metric, v.value, r.session_id
+  FROM run r JOIN cell c ON c.id = r.cell_id JOIN experiment e ON e.id = c.experiment_id
+  JOIN curve u ON u.run_id = r.id JOIN stage t ON t.run_id = r.id AND t.ordinal = u.stage
+  LEFT JOIN evaluation v ON v.run_id = u.run_id AND v.stage = u.stage AND v.step = u.step
+  WHERE r.kind = 'build';

@@ -8,6 +8,7 @@
 #define ANSWER_WINDOWS_H
 
 #include "model/model.h"
+#include "task/task.h"
 #include "text/tokenizer.h"
 
 struct answer_pair {
@@ -31,6 +32,17 @@ struct answer_windows {
 int answer_windows_open(struct answer_windows *windows, const struct tokenizer *tokenizer, const char *const *questions,
                         const char *const *contexts, size_t count, size_t max_tokens, size_t stride);
 void answer_windows_close(struct answer_windows *windows); /* accepts a zeroed struct */
+
+/* Windows as examples to train on, by pair and place: answers [pair_count] are bytes begin .. end-1 of the contexts.
+ * start and end are the first and last token of an answer that lies whole in the window, else -1. Windows of a pair
+ * whose answer is empty (begin == end: unknown) are left out. E_FORMAT when none remain; E_LIMIT, E_MEMORY. */
+struct answer_span;
+int answer_windows_examples(const struct answer_windows *windows, const struct answer_span *answers,
+                            struct task_examples *out);
+
+/* Where an answer is in its context: `start` in characters (Unicode code points) as the file gives it, or "" to look
+ * for the text alone. Its place is the occurrence of `answer` nearest to that. begin == end when it does not occur. */
+void answer_locate(const char *context, const char *answer, const char *start, struct answer_span *span);
 
 struct answer_span {
     uint32_t begin, end; /* bytes of the context; both 0 where it has no tokens */

@@ -133,4 +133,5 @@ const struct task_kind task_classification = {
     .close = classification_close,
     .heads = HEAD_CLASSIFICATION,
     .score = task_classification_score,
+    .objective = TRAIN_CLASSIFICATION,
 };

@@ -79,14 +79,21 @@ out:
     return status;
 }
 
-static int answers_add(struct data_table *table, const struct json *answers, size_t where, struct data_cell *cell) {
+static int answers_add(struct data_table *table, const struct json *answers, size_t where, struct data_cell *cell,
+                       struct data_cell *starts) {
     int status = 0;
+    size_t at;
     *cell = (struct data_cell){.text = table->text_bytes, .count = 0};
     for (const struct json *item = answers->child; item; item = item->next, cell->count++) {
         const struct json *text;
-        size_t at;
         TRY(member_find(table, item, "text", JSON_STRING, where, &text));
         TRY(data_text_add(table, text->text, text->text_bytes, &at));
+    }
+    *starts = (struct data_cell){.text = table->text_bytes, .count = cell->count};
+    for (const struct json *item = answers->child; item; item = item->next) {
+        const struct json *start = json_member(item, "answer_start");
+        const char *number = start && start->type == JSON_NUMBER ? start->text : "";
+        TRY(data_text_add(table, number, strlen(number), &at));
     }
 out:
     return status;
@@ -105,7 +112,7 @@ static int question_add(struct data_table *table, const struct json *qa, size_t 
     cells[SQUAD_QUESTION].count = cells[SQUAD_ID].count = 1;
     TRY(data_text_add(table, question->text, question->text_bytes, &cells[SQUAD_QUESTION].text));
     TRY(data_text_add(table, id->text, id->text_bytes, &cells[SQUAD_ID].text));
-    TRY(answers_add(table, answers, where, &cells[SQUAD_ANSWERS]));
+    TRY(answers_add(table, answers, where, &cells[SQUAD_ANSWERS], &cells[SQUAD_STARTS]));
 out:
     return status;
 }

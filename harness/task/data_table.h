@@ -46,9 +46,10 @@ struct data_request {
  */
 int data_table_read(struct data_table *table, const struct data_request *request, struct hash *hash);
 
-enum squad_column { SQUAD_CONTEXT, SQUAD_QUESTION, SQUAD_ANSWERS, SQUAD_ID, SQUAD_COLUMNS };
-/* SQuAD v1.1 or v2.0: one row a question that has an answer, columns as above; `answers` is a list. Impossible
- * questions of v2.0 are left out. A row's line is its place in the file, counted in questions. */
+enum squad_column { SQUAD_CONTEXT, SQUAD_QUESTION, SQUAD_ANSWERS, SQUAD_STARTS, SQUAD_ID, SQUAD_COLUMNS };
+/* SQuAD v1.1 or v2.0: one row a question that has an answer, columns as above; `answers` is a list, and so are
+ * `starts`: where each answer begins in the context, in characters, as text ("" where the file does not say).
+ * Impossible questions of v2.0 are left out. A row's line is its place in the file, counted in questions. */
 int data_squad_read(struct data_table *table, const char *path, struct hash *hash);
 
 /* The first text of a cell; data_cell_next gives the following ones of a list. */

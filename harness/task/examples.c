@@ -3,7 +3,7 @@
  * With a tokenizer trained here: [CLS] text [SEP], and a text is encoded with a space in front (Hugging Face's
  * add_prefix_space), so that a word is the same token at the start of a text as elsewhere. With one that was loaded: as
  * its template says. Every text has a slot of max_tokens ids, so the result does not depend on which thread wrote it;
- * the slots are then pushed together.
+ * the slots are then pushed together. What training reads is in training_examples.c.
  */
 #include <limits.h>
 #include <string.h>
@@ -11,15 +11,9 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "task/task.h"
+#include "task/example_arrays.h"
 
 #define TEXT_GRAIN 256
-
-struct owned {
-    int32_t *ids;
-    uint32_t *offset;
-    int32_t *label;
-};
 
 struct encoding_job {
     const struct task_text *texts;
@@ -94,6 +88,7 @@ int task_examples_open(struct task_examples *out, const struct task *task, enum 
                        const struct tokenizer *tokenizer, size_t max_tokens) {
     int status = 0;
     void *block = NULL;
+    struct example_arrays *owned;
     memset(out, 0, sizeof *out);
     struct encoding_job encoding = {.texts = &task->split[split],
                                     .tokenizer = tokenizer,
@@ -102,14 +97,8 @@ int task_examples_open(struct task_examples *out, const struct task *task, enum 
     size_t count = encoding.texts->count, slots = 0;
     if (max_tokens < 3) FAIL(E_ARGUMENT, "max_tokens must be at least 3 (got %zu)", max_tokens);
     TRY(size_multiply(count, max_tokens, &slots));
-    if (slots >= UINT32_MAX)
-        FAIL(E_LIMIT, "%zu texts of up to %zu tokens are more than 2^32 tokens: lower max_tokens", count, max_tokens);
-    TRY(memory_take(&block, 1, sizeof(struct owned)));
-    struct owned *owned = out->owned = block;
-    TRY(memory_take(&block, slots, sizeof(int32_t)));
-    owned->ids = encoding.ids = block;
-    TRY(memory_take(&block, count + 1, sizeof(uint32_t)));
-    owned->offset = block;
+    TRY(example_arrays_open(out, count, slots, &owned));
+    encoding.ids = owned->ids;
     encoding.length = owned->offset + 1; /* turned into offsets below */
     parallel_for(count, TEXT_GRAIN, texts_encode, &encoding);
     size_t used = 0;
@@ -129,23 +118,8 @@ int task_examples_open(struct task_examples *out, const struct task *task, enum 
         owned->label = block;
         memcpy(owned->label, encoding.texts->label, count * sizeof(int32_t));
     }
-    out->examples = (struct examples){.count = count,
-                                      .ids = owned->ids,
-                                      .offset = owned->offset,
-                                      .label = owned->label,
-                                      .classes = owned->label ? task->classes : 0};
+    example_arrays_view(out, count, owned->label ? task->classes : 0, false);
 out:
     if (status < 0) task_examples_close(out);
     return status;
-}
-
-void task_examples_close(struct task_examples *examples) {
-    struct owned *owned = examples->owned;
-    if (owned) {
-        memory_release(owned->ids);
-        memory_release(owned->offset);
-        memory_release(owned->label);
-        memory_release(owned);
-    }
-    memset(examples, 0, sizeof *examples);
 }

@@ -18,25 +18,29 @@
 #include "model/generate.h"
 #include "task/data_table.h"
 #include "task/metrics.h"
+#include "task/prompt_text.h"
 #include "task/task_kinds.h"
 #include "text/unicode.h"
 
 struct generation_options {
-    const char *data, *validation, *test, *prompt, *stop;
+    const char *data, *train, *validation, *test, *prompt, *stop;
     struct option_names references;
-    int64_t max_items, new_tokens, beams, top_k, seed, agreement_items;
+    int64_t max_items, max_train, new_tokens, beams, top_k, seed, agreement_items;
     double length_penalty, temperature, top_p;
     bool stem;
 };
 #define AT(field) offsetof(struct generation_options, field)
 static const struct option generation_options[] = {
     {"data", OPTION_TEXT, NULL, 0, 0, NULL, NULL, "folder with the files", AT(data)},
+    {"train", OPTION_TEXT, "", 0, 0, NULL, NULL, "file to train on: prompts with their references; empty: none",
+     AT(train)},
     {"validation", OPTION_TEXT, "", 0, 0, NULL, NULL, "file to score after each stage; empty: none", AT(validation)},
     {"test", OPTION_TEXT, "test.jsonl", 0, 0, NULL, NULL, "file to score", AT(test)},
     {"prompt", OPTION_TEXT, "prompt", 0, 0, NULL, NULL, "column of the prompts, by name or number", AT(prompt)},
     {"references", OPTION_NAMES, "[reference]", 0, 0, NULL, NULL, "columns of the references, a text or a list each",
      AT(references)},
     {"max_items", OPTION_INTEGER, "0", 0, 1e9, NULL, "items", "score the first prompts only; 0: all", AT(max_items)},
+    {"max_train", OPTION_INTEGER, "0", 0, 1e9, NULL, "items", "train on the first prompts only; 0: all", AT(max_train)},
     {"new_tokens", OPTION_INTEGER, "64", 1, 1048576, NULL, "tokens", "longest continuation", AT(new_tokens)},
     {"stop", OPTION_CHOICE, "end", 0, 0, "end|newline|none", NULL,
      "what ends a text early: the tokenizer's end token, or a line break as well", AT(stop)},
@@ -86,7 +90,8 @@ static int split_open(struct task *task, enum task_split which, const char *file
     struct data_request request = {.path = path, .columns = columns, .column_count = 1 + o->references.count};
     TRY(data_table_read(&split->table, &request, hash));
     split->items = split->table.rows;
-    if (o->max_items && (size_t)o->max_items < split->items) split->items = (size_t)o->max_items;
+    size_t limit = (size_t)(which == SPLIT_TRAIN ? o->max_train : o->max_items);
+    if (limit && limit < split->items) split->items = limit;
     TRY(memory_take((void **)&split->prompts, split->items, sizeof(char *)));
     for (size_t i = 0; i < split->items; i++) {
         split->prompts[i] = data_text(&split->table, i, 0);
@@ -125,6 +130,7 @@ static int generation_open(struct task *task, const void *context) {
         FAIL(E_ARGUMENT, "references: 1 to %d columns (got %zu)", REFERENCE_COLUMNS_MAX, options->references.count);
     if (options->beams > 1 && options->temperature > 0)
         FAIL(E_ARGUMENT, "beams: beam search does not sample, temperature must be 0 (got %g)", options->temperature);
+    TRY(split_open(task, SPLIT_TRAIN, options->train, &hash));
     TRY(split_open(task, SPLIT_VALIDATION, options->validation, &hash));
     TRY(split_open(task, SPLIT_TEST, options->test, &hash));
     if (!task->split[SPLIT_TEST].count) FAIL(E_ARGUMENT, "test: a file is needed");
@@ -132,6 +138,29 @@ static int generation_open(struct task *task, const void *context) {
 out:
     hash_close(&hash, task->data_hash);
     if (status < 0) generation_close(task);
+    return status;
+}
+
+/* Each prompt of the training split with each of its references. */
+static int generation_training(const struct task *task, const struct tokenizer *tokenizer,
+                               const struct task_lengths *lengths, struct task_examples *out) {
+    int status = 0;
+    const struct generation *owned = task->owned;
+    const struct split_data *split = &owned->split[SPLIT_TRAIN];
+    void *block = NULL;
+    size_t count = 0, used = 0;
+    for (size_t i = 0; i < split->items; i++) count += reference_count(&split->table, i);
+    TRY(memory_take(&block, count, sizeof(struct prompt_pair)));
+    struct prompt_pair *pairs = block;
+    for (size_t i = 0; i < split->items; i++)
+        for (size_t c = 1; c < split->table.columns; c++) {
+            const char *text = data_text(&split->table, i, c);
+            for (size_t k = data_count(&split->table, i, c); k > 0; k--, text = data_next(text))
+                pairs[used++] = (struct prompt_pair){split->prompts[i], text};
+        }
+    TRY(prompt_examples_open(out, tokenizer, pairs, count, task_longest(lengths), owned->stops, owned->one_line));
+out:
+    memory_release(block);
     return status;
 }
 
@@ -190,21 +219,6 @@ static int author_open(struct author *author, const struct task_scoring *scoring
     *author = (struct author){.scoring = scoring, .task = task, .model = model};
     TRY(stops_find(author));
     TRY(memory_take((void **)&author->texts, (size_t)task->options.beams, sizeof *author->texts));
-out:
-    return status;
-}
-
-/* The ids of a prompt, with what the tokenizer puts in front of a text but nothing that would end it. */
-static int prompt_encode(const struct tokenizer *tokenizer, const char *prompt, struct encoding *encoding) {
-    int status = 0;
-    struct tokenizer_special special = tokenizer_special(tokenizer);
-    encoding->with_offsets = true;
-    TRY(tokenizer_append(tokenizer, prompt, strlen(prompt), true, false, encoding));
-    while (encoding->count > 1 && encoding->end[encoding->count - 1] == 0) {
-        int32_t last = encoding->ids[encoding->count - 1];
-        if (last < 0 || (last != special.end && last != special.sep)) break;
-        encoding->count--;
-    }
 out:
     return status;
 }
@@ -422,4 +436,6 @@ const struct task_kind task_generation = {
     .close = generation_close,
     .heads = HEAD_CAUSAL_LM,
     .score = generation_score,
+    .objective = TRAIN_CAUSAL_LM,
+    .training = generation_training,
 };

@@ -20,13 +20,14 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "task/data_table.h"
+#include "task/example_arrays.h"
 #include "task/task_kinds.h"
 
 enum { LOGITS_ROWS = 64 }; /* vocabulary logits held at once while two models are compared */
 
 struct perplexity_options {
-    const char *data, *test, *validation;
-    int64_t window, stride, max_windows, agreement_tokens;
+    const char *data, *test, *validation, *train;
+    int64_t window, stride, max_windows, agreement_tokens, max_train;
     bool bos;
 };
 #define AT(field) offsetof(struct perplexity_options, field)
@@ -35,6 +36,9 @@ struct perplexity_options {
         {"test", OPTION_TEXT, "test.txt", 0, 0, NULL, NULL, "file to score", AT(test)},                                \
         {"validation",  OPTION_TEXT, "", 0, 0, NULL, NULL, "file to score after each stage; empty: none",              \
          AT(validation)},                                                                                              \
+        {"train", OPTION_TEXT, "", 0, 0, NULL, NULL, "file to train on, in blocks of max_tokens", AT(train)},          \
+        {"max_train",  OPTION_INTEGER, "0", 0, 1e9, NULL, "blocks", "train on the first blocks only; 0: all",          \
+         AT(max_train)},                                                                                               \
         {"window", OPTION_INTEGER, "512", 2, 1048576, NULL, "tokens", "length of a window", AT(window)},               \
         {"max_windows",  OPTION_INTEGER, "0", 0, 1e9, NULL, "windows", "score the first windows only; 0: all",         \
          AT(max_windows)},                                                                                             \
@@ -82,7 +86,7 @@ static int split_open(struct task *task, enum task_split split, const char *file
     int status = 0;
     struct perplexity *owned = task->owned;
     char path[PATH_MAX];
-    if (!*file) return 0;
+    if (!file || !*file) return 0;
     if (snprintf(path, sizeof path, "%s/%s", owned->options.data, file) >= (int)sizeof path)
         FAIL(E_ARGUMENT, "data: the path is too long");
     TRY(data_text_file(path, &owned->text[split], &owned->bytes[split], hash));
@@ -113,6 +117,7 @@ static int perplexity_open(struct task *task, const void *context, const struct 
     if (owned->options.stride > owned->options.window)
         FAIL(E_ARGUMENT, "stride %lld is longer than window %lld", (long long)owned->options.stride,
              (long long)owned->options.window);
+    TRY(split_open(task, SPLIT_TRAIN, owned->options.train, &hash));
     TRY(split_open(task, SPLIT_VALIDATION, owned->options.validation, &hash));
     TRY(split_open(task, SPLIT_TEST, owned->options.test, &hash));
     if (!task->split[SPLIT_TEST].count) FAIL(E_ARGUMENT, "test: a file is needed");
@@ -126,6 +131,19 @@ static int windows_open(struct task *task, const void *options) {
 }
 static int rolling_open(struct task *task, const void *options) {
     return perplexity_open(task, options, &task_perplexity_rolling);
+}
+
+/* Blocks as windows are scored: begun by the begin token where `bos` asks for it. */
+static int perplexity_training(const struct task *task, const struct tokenizer *tokenizer,
+                               const struct task_lengths *lengths, struct task_examples *out) {
+    int status = 0;
+    const struct perplexity *owned = task->owned;
+    int32_t begin = owned->options.bos ? tokenizer_special(tokenizer).begin : -1;
+    if (owned->options.bos && begin < 0) FAIL(E_UNSUPPORTED, "bos: the tokenizer has no begin token");
+    TRY(text_blocks_open(out, tokenizer, owned->text[SPLIT_TRAIN], owned->bytes[SPLIT_TRAIN], begin,
+                         task_longest(lengths), (size_t)owned->options.max_train));
+out:
+    return status;
 }
 
 /* ---- scoring ------------------------------------------------------------------------------------------ */
@@ -321,6 +339,8 @@ const struct task_kind task_perplexity = {
     .close = perplexity_close,
     .heads = HEAD_CAUSAL_LM,
     .score = perplexity_score,
+    .objective = TRAIN_CAUSAL_LM,
+    .training = perplexity_training,
 };
 
 const struct task_kind task_perplexity_rolling = {
@@ -336,4 +356,6 @@ const struct task_kind task_perplexity_rolling = {
     .close = perplexity_close,
     .heads = HEAD_CAUSAL_LM,
     .score = perplexity_score,
+    .objective = TRAIN_CAUSAL_LM,
+    .training = perplexity_training,
 };

@@ -19,12 +19,12 @@
 
 struct answering_options {
     const char *data, *train, *validation, *test;
-    int64_t max_tokens, stride, max_answer_tokens, max_items;
+    int64_t max_tokens, stride, max_answer_tokens, max_items, max_train;
 };
 #define AT(field) offsetof(struct answering_options, field)
 static const struct option answering_options[] = {
     {"data", OPTION_TEXT, NULL, 0, 0, NULL, NULL, "folder with the files", AT(data)},
-    {"train", OPTION_TEXT, "", 0, 0, NULL, NULL, "file whose texts calibrate techniques; empty: none", AT(train)},
+    {"train", OPTION_TEXT, "", 0, 0, NULL, NULL, "file to train on and to calibrate with; empty: none", AT(train)},
     {"validation", OPTION_TEXT, "", 0, 0, NULL, NULL, "file to score after each stage; empty: none", AT(validation)},
     {"test", OPTION_TEXT, "dev-v1.1.json", 0, 0, NULL, NULL, "file to score", AT(test)},
     {"max_tokens", OPTION_INTEGER, "384", 8, 1048576, NULL, "tokens",
@@ -33,6 +33,8 @@ static const struct option answering_options[] = {
      "how many tokens of context lie between the beginnings of two windows", AT(stride)},
     {"max_answer_tokens", OPTION_INTEGER, "30", 1, 1048576, NULL, "tokens", "longest answer", AT(max_answer_tokens)},
     {"max_items", OPTION_INTEGER, "0", 0, 1e9, NULL, "items", "score the first questions only; 0: all", AT(max_items)},
+    {"max_train", OPTION_INTEGER, "0", 0, 1e9, NULL, "questions", "train on the first questions only; 0: all",
+     AT(max_train)},
     OPTION_END};
 #undef AT
 
@@ -41,9 +43,10 @@ struct answering {
     struct split_data {
         struct data_table table;
         const char **questions, **contexts; /* [items] */
+        const char **paragraph;             /* [paragraphs] of the training split: contexts without repetitions */
         const char **texts;                 /* [items] question and context as one text: what timing runs */
         char *joined;                       /* their bytes */
-        size_t items;
+        size_t items, paragraphs;
     } split[SPLITS];
 };
 
@@ -51,6 +54,7 @@ static void split_close(struct split_data *split) {
     data_table_close(&split->table);
     memory_release(split->questions);
     memory_release(split->contexts);
+    memory_release(split->paragraph);
     memory_release(split->texts);
     memory_release(split->joined);
 }
@@ -72,18 +76,30 @@ out:
     return status;
 }
 
+/* Contexts stand in the file once for all their questions: text to learn words from. */
+static int paragraphs_take(struct task *task, struct split_data *split) {
+    int status = 0;
+    TRY(memory_take((void **)&split->paragraph, split->items, sizeof(char *)));
+    for (size_t i = 0; i < split->items; i++)
+        if (i == 0 || split->contexts[i] != split->contexts[i - 1])
+            split->paragraph[split->paragraphs++] = split->contexts[i];
+    task->split[SPLIT_UNLABELLED] = (struct task_text){split->paragraphs, split->paragraph, NULL};
+out:
+    return status;
+}
+
 static int split_open(struct task *task, enum task_split which, const char *file, struct hash *hash) {
     int status = 0;
     struct answering *owned = task->owned;
     struct split_data *split = &owned->split[which];
-    size_t limit = (size_t)owned->options.max_items;
+    size_t limit = (size_t)(which == SPLIT_TRAIN ? owned->options.max_train : owned->options.max_items);
     char path[PATH_MAX];
     if (!*file) return 0;
     if (snprintf(path, sizeof path, "%s/%s", owned->options.data, file) >= (int)sizeof path)
         FAIL(E_ARGUMENT, "data: the path is too long");
     TRY(data_squad_read(&split->table, path, hash));
     split->items = split->table.rows;
-    if (which != SPLIT_TRAIN && limit && limit < split->items) split->items = limit;
+    if (limit && limit < split->items) split->items = limit;
     TRY(memory_take((void **)&split->questions, split->items, sizeof(char *)));
     TRY(memory_take((void **)&split->contexts, split->items, sizeof(char *)));
     TRY(memory_take((void **)&split->texts, split->items, sizeof(char *)));
@@ -93,6 +109,7 @@ static int split_open(struct task *task, enum task_split which, const char *file
     }
     TRY(texts_join(split));
     task->split[which] = (struct task_text){split->items, split->texts, NULL};
+    if (which == SPLIT_TRAIN) TRY(paragraphs_take(task, split));
 out:
     return status;
 }
@@ -120,6 +137,29 @@ static int answering_open(struct task *task, const void *context) {
 out:
     hash_close(&hash, task->data_hash);
     if (status < 0) answering_close(task);
+    return status;
+}
+
+static int answering_training(const struct task *task, const struct tokenizer *tokenizer,
+                              const struct task_lengths *lengths, struct task_examples *out) {
+    int status = 0;
+    const struct answering *owned = task->owned;
+    const struct split_data *split = &owned->split[SPLIT_TRAIN];
+    struct answer_windows windows = {0};
+    void *block = NULL;
+    /* Windows have a length of their own. */
+    struct task_lengths window = {(size_t)owned->options.max_tokens, lengths->positions};
+    TRY(memory_take(&block, split->items, sizeof(struct answer_span)));
+    struct answer_span *answers = block;
+    for (size_t i = 0; i < split->items; i++)
+        answer_locate(split->contexts[i], data_text(&split->table, i, SQUAD_ANSWERS),
+                      data_text(&split->table, i, SQUAD_STARTS), &answers[i]);
+    TRY(answer_windows_open(&windows, tokenizer, split->questions, split->contexts, split->items, task_longest(&window),
+                            (size_t)owned->options.stride));
+    TRY(answer_windows_examples(&windows, answers, out));
+out:
+    answer_windows_close(&windows);
+    memory_release(block);
     return status;
 }
 
@@ -240,4 +280,6 @@ const struct task_kind task_question_answering = {
     .close = answering_close,
     .heads = HEAD_SPAN,
     .score = answering_score,
+    .objective = TRAIN_QUESTION_ANSWERING,
+    .training = answering_training,
 };

@@ -1,7 +1,8 @@
 /* Semantic similarity: pairs of sentences with a score, against the cosine of their embeddings (STS-B).
  *
  * An embedding is the mean of the last hidden states over all tokens of a sentence, special ones included, scaled to
- * unit length (Reimers and Gurevych 2019). Correlations do not depend on the scores' scale.
+ * unit length (Reimers and Gurevych 2019). Correlations do not depend on the scores' scale; training does, and is given
+ * them scaled from low..high to 0..1.
  */
 #include <limits.h>
 #include <stddef.h>
@@ -12,16 +13,20 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "task/data_table.h"
+#include "task/example_arrays.h"
 #include "task/metrics.h"
 #include "task/task_kinds.h"
 
 struct similarity_options {
-    const char *data, *validation, *test, *first, *second, *score;
+    const char *data, *train, *validation, *test, *first, *second, *score;
     struct option_names header;
+    double low, high;
+    int64_t max_train;
 };
 #define AT(field) offsetof(struct similarity_options, field)
 static const struct option similarity_options[] = {
     {"data", OPTION_TEXT, NULL, 0, 0, NULL, NULL, "folder with the files", AT(data)},
+    {"train", OPTION_TEXT, "", 0, 0, NULL, NULL, "file of the training split; empty: none", AT(train)},
     {"validation", OPTION_TEXT, "dev.tsv", 0, 0, NULL, NULL, "file of the validation split; empty: none",
      AT(validation)},
     {"test", OPTION_TEXT, "test.tsv", 0, 0, NULL, NULL, "file of the test split", AT(test)},
@@ -31,6 +36,10 @@ static const struct option similarity_options[] = {
     {"header", OPTION_NAMES, "[index, genre, filename, year, old_index, source1, source2, sentence1, sentence2, score]",
      0, 0, NULL, NULL, "names of all columns, of files without a first line of names; []: the files have them",
      AT(header)},
+    {"low", OPTION_REAL, "0", -1e9, 1e9, NULL, NULL, "lowest score there can be: what training aims at as cosine 0",
+     AT(low)},
+    {"high", OPTION_REAL, "5", -1e9, 1e9, NULL, NULL, "highest score there can be: cosine 1", AT(high)},
+    {"max_train", OPTION_INTEGER, "0", 0, 1e9, NULL, "pairs", "train on the first pairs only; 0: all", AT(max_train)},
     OPTION_END};
 #undef AT
 
@@ -38,6 +47,7 @@ struct similarity {
     struct data_table table[SPLITS];
     const char **texts[SPLITS]; /* first and second sentences by turns: [2 * rows] */
     float *scores[SPLITS];      /* [rows] */
+    double low, high;
 };
 
 static int split_open(struct task *task, const struct similarity_options *options, enum task_split split,
@@ -47,7 +57,7 @@ static int split_open(struct task *task, const struct similarity_options *option
     struct data_table *table = &owned->table[split];
     const char *columns[] = {options->first, options->second, options->score};
     char path[PATH_MAX];
-    if (!*file) return 0;
+    if (!file || !*file) return 0;
     if (snprintf(path, sizeof path, "%s/%s", options->data, file) >= (int)sizeof path)
         FAIL(E_ARGUMENT, "data: the path is too long");
     struct data_request request = {.path = path,
@@ -56,16 +66,20 @@ static int split_open(struct task *task, const struct similarity_options *option
                                    .header = options->header.count ? options->header.items : NULL,
                                    .header_count = options->header.count};
     TRY(data_table_read(table, &request, hash));
-    TRY(memory_take((void **)&owned->texts[split], 2 * table->rows, sizeof(char *)));
-    TRY(memory_take((void **)&owned->scores[split], table->rows, sizeof(float)));
-    for (size_t i = 0; i < table->rows; i++) {
+    size_t count = table->rows;
+    if (split == SPLIT_TRAIN && options->max_train && (size_t)options->max_train < count)
+        count = (size_t)options->max_train;
+    TRY(memory_take((void **)&owned->texts[split], 2 * count, sizeof(char *)));
+    TRY(memory_take((void **)&owned->scores[split], count, sizeof(float)));
+    for (size_t i = 0; i < count; i++) {
         double score;
         owned->texts[split][2 * i] = data_text(table, i, 0);
         owned->texts[split][2 * i + 1] = data_text(table, i, 1);
         TRY(data_number(table, i, 2, "the score", &score));
         owned->scores[split][i] = (float)score;
     }
-    task->split[split] = (struct task_text){2 * table->rows, owned->texts[split], NULL};
+    task->split[split] = (struct task_text){2 * count, owned->texts[split], NULL};
+    if (split == SPLIT_TRAIN) task->split[SPLIT_UNLABELLED] = task->split[split];
 out:
     return status;
 }
@@ -88,12 +102,38 @@ static int similarity_open(struct task *task, const void *context) {
     *task = (struct task){.kind = &task_similarity};
     hash_open(&hash);
     TRY(memory_take(&task->owned, 1, sizeof(struct similarity)));
+    struct similarity *owned = task->owned;
+    owned->low = options->low;
+    owned->high = options->high;
+    if (options->train && *options->train && !(owned->low < owned->high))
+        FAIL(E_ARGUMENT, "low %g must be below high %g", owned->low, owned->high);
+    TRY(split_open(task, options, SPLIT_TRAIN, options->train, &hash));
     TRY(split_open(task, options, SPLIT_VALIDATION, options->validation, &hash));
     TRY(split_open(task, options, SPLIT_TEST, options->test, &hash));
     if (!task->split[SPLIT_TEST].count) FAIL(E_ARGUMENT, "test: a file is needed");
 out:
     hash_close(&hash, task->data_hash);
     if (status < 0) similarity_close(task);
+    return status;
+}
+
+static int similarity_training(const struct task *task, const struct tokenizer *tokenizer,
+                               const struct task_lengths *lengths, struct task_examples *out) {
+    int status = 0;
+    const struct similarity *owned = task->owned;
+    const struct data_table *table = &owned->table[SPLIT_TRAIN];
+    size_t pairs = task->split[SPLIT_TRAIN].count / 2;
+    void *block;
+    TRY(task_examples_open(out, task, SPLIT_TRAIN, tokenizer, task_longest(lengths)));
+    struct example_arrays *arrays = out->owned;
+    TRY(memory_take(&block, pairs, sizeof *arrays->target));
+    arrays->target = block;
+    for (size_t i = 0; i < pairs; i++)
+        TRY(score_scale((double)owned->scores[SPLIT_TRAIN][i], owned->low, owned->high, table->path, table->line[i],
+                        &arrays->target[i]));
+    example_arrays_view(out, 2 * pairs, 0, true);
+out:
+    if (status < 0) task_examples_close(out);
     return status;
 }
 
@@ -219,4 +259,6 @@ const struct task_kind task_similarity = {
     .open = similarity_open,
     .close = similarity_close,
     .score = similarity_score,
+    .objective = TRAIN_SIMILARITY,
+    .training = similarity_training,
 };

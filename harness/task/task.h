@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "text/examples.h"
 #include "text/tokenizer.h"
+#include "train/objective.h"
 
 struct task_text {
     size_t count;
@@ -72,6 +73,17 @@ struct task_scoring {
     size_t max_tokens, batch;        /* longest sequence; sequences that run together */
 };
 
+struct task_examples;
+
+/* How long training examples may be. */
+struct task_lengths {
+    size_t max_tokens; /* of texts and blocks, as the experiment's tokenizer section says */
+    size_t positions;  /* of the model: nothing may be longer */
+};
+static inline size_t task_longest(const struct task_lengths *lengths) {
+    return lengths->max_tokens < lengths->positions ? lengths->max_tokens : lengths->positions;
+}
+
 struct task_kind {
     const char *name; /* "wordnet" */
     const char *summary;
@@ -87,6 +99,11 @@ struct task_kind {
     unsigned heads; /* enum model_head bits that the task's model needs */
     /* Score a split that has items. result is zeroed. */
     int (*score)(const struct task_scoring *scoring, struct task_result *result);
+    enum train_objective objective; /* what its training split teaches */
+    /* The training split, which has items, as examples of the objective. NULL: its texts one by one, with their labels.
+     */
+    int (*training)(const struct task *task, const struct tokenizer *tokenizer, const struct task_lengths *lengths,
+                    struct task_examples *out);
 };
 extern const struct task_kind *const task_kinds[]; /* NULL-terminated */
 const struct task_kind *task_kind_find(const char *name);
@@ -98,7 +115,16 @@ struct task_examples {
 };
 int task_examples_open(struct task_examples *out, const struct task *task, enum task_split split,
                        const struct tokenizer *tokenizer, size_t max_tokens);
-void task_examples_close(struct task_examples *examples);
+void task_examples_close(struct task_examples *examples); /* accepts a zeroed struct */
+
+/* The training split as examples of task->kind->objective; E_NOT_FOUND where there is none, E_FORMAT, E_LIMIT,
+ * E_UNSUPPORTED (a tokenizer without what the task needs), E_MEMORY. */
+int task_training_open(struct task_examples *out, const struct task *task, const struct tokenizer *tokenizer,
+                       const struct task_lengths *lengths);
+/* Ids alone, to learn hidden or next tokens from: the unlabelled split, or what a language-modelling task trains on. */
+int task_unlabelled_open(struct task_examples *out, const struct task *task, const struct tokenizer *tokenizer,
+                         const struct task_lengths *lengths);
+bool task_has_unlabelled(const struct task *task);
 
 /* Per-item outcome of classification. */
 struct task_scores {

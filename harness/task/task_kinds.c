@@ -5,9 +5,9 @@
 #include "task/task_kinds.h"
 #include "task/wordnet.h"
 
-const struct task_kind *const task_kinds[] = {
-    &task_wordnet,    &task_classification, &task_similarity,         &task_question_answering,
-    &task_generation, &task_perplexity,     &task_perplexity_rolling, NULL};
+const struct task_kind *const task_kinds[] = {&task_wordnet,    &task_classification,     &task_regression,
+                                              &task_similarity, &task_question_answering, &task_generation,
+                                              &task_perplexity, &task_perplexity_rolling, NULL};
 
 const struct task_kind *task_kind_find(const char *name) {
     for (size_t i = 0; task_kinds[i]; i++)

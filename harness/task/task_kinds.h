@@ -4,7 +4,7 @@
 
 #include "task/task.h"
 
-extern const struct task_kind task_classification, task_similarity, task_question_answering, task_generation,
-    task_perplexity, task_perplexity_rolling;
+extern const struct task_kind task_classification, task_regression, task_similarity, task_question_answering,
+    task_generation, task_perplexity, task_perplexity_rolling;
 
 #endif

@@ -363,6 +363,7 @@ const struct task_kind task_wordnet = {
     .estimator = "accuracy",
     .heads = HEAD_CLASSIFICATION,
     .score = task_classification_score,
+    .objective = TRAIN_CLASSIFICATION,
     .options = wordnet_options,
     .options_bytes = sizeof(struct wordnet_options),
     .open = wordnet_open,

@@ -13,7 +13,7 @@
 
 /* 1. Options: a struct, and a table with a row per field. The table alone gives YAML parsing and its messages,
  *    ranges, `runexp techniques template`, the docs page, the JSON Schema and the values stored with results.
- *    Types: OPTION_INTEGER int64_t, _REAL double, _BOOLEAN bool, _CHOICE and _TEXT const char *, _NAMES a list.
+ *    Types: OPTION_INTEGER int64_t, _REAL double, _BOOLEAN bool, _CHOICE, _TEXT and _PATH const char *, _NAMES a list.
  *    A row: name, type, default (NULL: required), low, high, choices "a|b", unit, help, offset. */
 struct options {
     double noise;
@@ -100,7 +100,8 @@ static int report(struct technique_context *context, void *opaque, const void *o
 }
 
 /* 6. The one exported symbol. version: raise it when results change, it is part of every cell's identity.
- *    needs: what the harness must provide (NEEDS_TRAINING_DATA, NEEDS_GRADIENTS, ...); 0 here. */
+ *    needs: what the harness must provide (NEEDS_TRAINING_DATA, NEEDS_GRADIENTS, ...); 0 here. Techniques that
+ *    train also tell context->step of each step and may ask context->evaluate; see docs/ADDING_A_TECHNIQUE.md. */
 extern const struct technique technique_template;
 const struct technique technique_template = {
     .abi = TECHNIQUE_ABI,

@@ -50,7 +50,8 @@ void small_batch_new(struct small_batch *batch, const struct model_config *confi
         batch->types[t] = (int32_t)random_below(&random, config->token_types);
         batch->masked[t] = random_below(&random, 3) ? -100 : (int32_t)random_below(&random, config->vocabulary);
     }
-    batch->batch = (struct batch){count, T, batch->ids, batch->offset, batch->types, NULL, NULL};
+    batch->batch = (struct batch){
+        .sequences = count, .tokens = T, .ids = batch->ids, .offset = batch->offset, .token_types = batch->types};
 }
 
 void small_batch_free(struct small_batch *batch) {
@@ -83,7 +84,11 @@ void small_examples_new(struct small_examples *examples, const struct model_conf
         examples->ids[used++] = 2;
         examples->offset[i + 1] = (uint32_t)used;
     }
-    examples->examples = (struct examples){count, examples->ids, examples->offset, examples->label, config->classes};
+    examples->examples = (struct examples){.count = count,
+                                           .ids = examples->ids,
+                                           .offset = examples->offset,
+                                           .label = examples->label,
+                                           .classes = config->classes};
 }
 
 void small_examples_free(struct small_examples *examples) {

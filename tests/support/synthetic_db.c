@@ -78,6 +78,20 @@ static void uuid_make(const struct context *c, int cell, const char *kind, int64
     snprintf(uuid, 64, "%08lld-%s-%d-%lld", (long long)c->session_id, kind, cell, (long long)round);
 }
 
+/* The curve of the first stage, which all cells share: a loss that falls with noise, scored three times. */
+static void curve_make(struct curve_record curve[SYNTHETIC_STEPS], struct evaluation_record scores[3]) {
+    for (int i = 0; i < SYNTHETIC_STEPS; i++) {
+        double noise = random_uniform_at(9, random_stream("curve", 0, 0), (uint64_t)i) - 0.5;
+        curve[i] = (struct curve_record){.step = i + 1,
+                                         .loss = 0.25 + 1.8 * exp(-i / 40.0) + 0.1 * noise,
+                                         .rate = 5e-4 * (1 - (double)i / SYNTHETIC_STEPS),
+                                         .gradient_norm = 1 + noise,
+                                         .seconds = 0.5 * (i + 1)};
+    }
+    for (int i = 0; i < 3; i++)
+        scores[i] = (struct evaluation_record){0, (i + 1) * SYNTHETIC_STEPS / 3, "accuracy", 0.90 + 0.007 * i};
+}
+
 static int build_store(const struct context *c, int cell) {
     int status = 0;
     const struct synthetic *s = c->settings;
@@ -150,7 +164,14 @@ static int build_store(const struct context *c, int cell) {
                              .wall_ms = 61500,
                              .overhead_ms = 7.5,
                              .peak_rss_bytes = 312 << 20};
+    struct curve_record curve[SYNTHETIC_STEPS];
+    struct evaluation_record scores[3];
+    curve_make(curve, scores);
     if (ok) {
+        run.curve = curve;
+        run.curve_count = SYNTHETIC_STEPS;
+        run.evaluations = scores;
+        run.evaluation_count = 3;
         run.artifact = &artifact;
         run.stages = stages;
         run.stage_count = shapes[cell].technique ? 2 : 1;

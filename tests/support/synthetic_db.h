@@ -2,9 +2,9 @@
  *
  * One call stores one session of an experiment with six cells: a baseline, int8, int4, magnitude pruning that
  * executes simulated, one that failed and one that was skipped; ten rounds of twenty samples (and five warm-ups) at
- * two batch sizes, stages, counters with and without a value, per-item outcomes and three yardsticks. All numbers are
- * functions of the settings, so that two sessions with equal settings but another `noise_seed` are an A/A pair and any
- * change can be planted alone.
+ * two batch sizes, stages and the first one's curve, counters with and without a value, per-item outcomes and three
+ * yardsticks. All numbers are functions of the settings, so that two sessions with equal settings but another
+ * `noise_seed` are an A/A pair and any change can be planted alone.
  */
 #ifndef SYNTHETIC_DB_H
 #define SYNTHETIC_DB_H
@@ -20,7 +20,7 @@ enum synthetic_cell {
     SYNTHETIC_SKIPPED,
     SYNTHETIC_CELLS
 };
-enum { SYNTHETIC_ITEMS = 4000, SYNTHETIC_BATCHES = 2, SYNTHETIC_CLASSES = 8 };
+enum { SYNTHETIC_ITEMS = 4000, SYNTHETIC_BATCHES = 2, SYNTHETIC_CLASSES = 8, SYNTHETIC_STEPS = 120 };
 
 struct synthetic {
     const char *name;                        /* experiment name */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/cpu.h"
@@ -187,6 +188,43 @@ static void arena_cuts_aligned_views_until_full(void **state) {
     assert_null(arena.base);
 }
 
+/* Pages of `bytes` from `block` on that are in memory. */
+static size_t resident(void *block, size_t bytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), count = 0;
+    uintptr_t begin = (uintptr_t)block / page * page;
+    for (uintptr_t at = begin; at < (uintptr_t)block + bytes; at += page) {
+        unsigned char in = 0;
+        assert_int_equal(mincore((void *)at, page, &in), 0);
+        count += in & 1;
+    }
+    return count;
+}
+
+static void lazy_blocks_take_memory_when_written(void **state) {
+    enum { BYTES = 8 << 20 };
+    void *block = NULL;
+    struct arena arena;
+    (void)state;
+    assert_int_equal(memory_take_lazy(&block, BYTES, 1), 0);
+    assert_int_equal((uintptr_t)block % MEMORY_ALIGN, 0);
+    assert_int_equal(resident(block, BYTES), 1); /* the one with the header */
+    ((uint8_t *)block)[BYTES / 2] = 1;
+    assert_int_equal(resident(block, BYTES), 2);
+    for (size_t i = 0; i < BYTES; i++) assert_int_equal(((uint8_t *)block)[i], i == BYTES / 2);
+    assert_int_equal(memory_resize(&block, 5, 1), 0);
+    memory_release(block);
+    memory_fail_after(1);
+    assert_int_equal(memory_take_lazy(&block, 8, 1), E_MEMORY);
+    memory_fail_after(0);
+    assert_null(block);
+    assert_int_equal(memory_take_lazy(&block, SIZE_MAX / 4, 8), E_LIMIT);
+    assert_int_equal(memory_take_lazy(&block, SIZE_MAX / 2 - 8, 1), E_MEMORY);
+    assert_int_equal(arena_open_lazy(&arena, BYTES), 0);
+    assert_int_equal(arena_take(&arena, &block, BYTES, 1), 0);
+    assert_int_equal(resident(block, BYTES), 1);
+    arena_close(&arena);
+}
+
 /* ---- hash: FIPS 180-2 examples ---- */
 static void sha256_matches_the_standard(void **state) {
     (void)state;
@@ -274,6 +312,7 @@ int main(void) {
         cmocka_unit_test(impossible_blocks_are_refused),
         cmocka_unit_test(the_nth_allocation_and_all_after_fail),
         cmocka_unit_test(arena_cuts_aligned_views_until_full),
+        cmocka_unit_test(lazy_blocks_take_memory_when_written),
         cmocka_unit_test(sha256_matches_the_standard),
         cmocka_unit_test(hashed_texts_are_kept_apart),
         cmocka_unit_test(own_digest_equals_the_librarys),

@@ -81,7 +81,7 @@ static void test_defaults(void **state) {
     assert_int_equal(e.measure.meter_count, 3);
     assert_string_equal(e.description, "");
     assert_string_equal(e.notes, "");
-    assert_true(e.limits.wall_s == 900);
+    assert_true(e.limits.wall_s == 14400);
     experiment_close(&e);
 }
 
@@ -198,10 +198,14 @@ static void test_technique_check(void **state) {
                                           OPTION_END};
     const struct technique good = {.abi = TECHNIQUE_ABI, .name = "t", .summary = "s", .apply = apply_nothing};
     struct technique bad;
+    static const struct option path[] = {{"p", OPTION_PATH, "", 0, 0, NULL, NULL, "h", 0}, OPTION_END};
+    struct technique other = good;
     assert_int_equal(technique_check(&good, "t"), 0);
+    other.options = path, other.options_bytes = sizeof(char *);
+    assert_int_equal(technique_check(&other, "t"), 0);
     bad = good, bad.abi = 7;
     assert_int_equal(technique_check(&bad, "t"), E_PLUGIN);
-    assert_non_null(strstr(error_text(), "technique 't' has ABI 7, this runexp needs 1"));
+    assert_non_null(strstr(error_text(), "technique 't' has ABI 7, this runexp needs 2"));
     assert_int_equal(technique_check(&good, "u"), E_PLUGIN);
     bad = good, bad.summary = NULL;
     assert_int_equal(technique_check(&bad, "t"), E_PLUGIN);

@@ -29,6 +29,8 @@ static void fill(struct record *record) {
     record_outcome(record, "correct", OUTCOME_U8, 3, correct);
     record_outcome(record, "predicted", OUTCOME_I32, 3, predicted);
     record_outcome(record, "nll", OUTCOME_F32, 3, nll);
+    record_curve(record, &(struct curve_record){0, 12, 0.5, 1e-3, NAN, 3.5});
+    record_evaluation(record, &(struct evaluation_record){0, 12, "accuracy", 0.75});
     record->work_ns = 77;
     assert_int_equal(record_finish(record), 0);
 }
@@ -58,6 +60,13 @@ static void test_round_trip(void **state) {
     assert_int_equal(copy.run.outcomes[1].items, 3);
     assert_int_equal(((const int32_t *)copy.run.outcomes[1].values)[1], -5);
     assert_true(((const float *)copy.run.outcomes[2].values)[2] == 3);
+    assert_int_equal(copy.run.curve_count, 1);
+    assert_int_equal(copy.run.curve[0].step, 12);
+    assert_true(copy.run.curve[0].loss == 0.5 && copy.run.curve[0].rate == 1e-3 && copy.run.curve[0].seconds == 3.5);
+    assert_true(isnan(copy.run.curve[0].gradient_norm));
+    assert_int_equal(copy.run.evaluation_count, 1);
+    assert_string_equal(copy.run.evaluations[0].metric, "accuracy");
+    assert_true(copy.run.evaluations[0].step == 12 && copy.run.evaluations[0].value == 0.75);
     record_close(&record);
     record_close(&copy);
     wire_writer_close(&writer);
@@ -81,16 +90,21 @@ static void test_truncations(void **state) {
 
 static void test_lying_stage(void **state) {
     (void)state;
-    struct record record = {0}, copy = {0};
-    struct wire_writer writer = {0};
-    record_metric(&record, "loss", "nats", 1, 5); /* no stage 5 exists */
-    assert_int_equal(record_finish(&record), 0);
-    record_encode(&record, &writer);
-    struct wire_reader reader = {.bytes = writer.bytes, .count = writer.count};
-    assert_int_equal(record_decode(&copy, &reader), E_FORMAT);
-    record_close(&record);
-    record_close(&copy);
-    wire_writer_close(&writer);
+    for (int kind = 0; kind < 4; kind++) { /* no stage 5 exists, nor one before the first */
+        struct record record = {0}, copy = {0};
+        struct wire_writer writer = {0};
+        if (kind == 0) record_metric(&record, "loss", "nats", 1, 5);
+        if (kind == 1) record_curve(&record, &(struct curve_record){.stage = 5, .step = 1});
+        if (kind == 2) record_evaluation(&record, &(struct evaluation_record){5, 1, "accuracy", 1});
+        if (kind == 3) record_curve(&record, &(struct curve_record){.stage = -1, .step = 1});
+        assert_int_equal(record_finish(&record), 0);
+        record_encode(&record, &writer);
+        struct wire_reader reader = {.bytes = writer.bytes, .count = writer.count};
+        assert_int_equal(record_decode(&copy, &reader), E_FORMAT);
+        record_close(&record);
+        record_close(&copy);
+        wire_writer_close(&writer);
+    }
 }
 
 int main(void) {

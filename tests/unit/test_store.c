@@ -12,7 +12,6 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/memory.h"
 #include "store/query.h"
 #include "store/rounds.h"
@@ -161,53 +160,6 @@ static void refuses_read_only(void **state) {
     chmod(folder, 0755);
 }
 
-/* A database of version 1, with a run and its outcome, read as one of today. */
-static void migrates_version_1(void **state) {
-    (void)state;
-    sqlite3 *db;
-    struct store store = {0};
-    char *schema = NULL;
-    size_t bytes;
-    double *values;
-    assert_ok(file_read("tests/support/schema_1.sql", 1 << 20, &schema, &bytes));
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, schema, NULL, NULL, NULL), SQLITE_OK);
-    assert_int_equal(
-        sqlite3_exec(
-            db,
-            "PRAGMA application_id = 0x53484c42; PRAGMA user_version = 1;"
-            "INSERT INTO host VALUES (1, 'f', 'cpu', '', 2, '', 1, 'k', NULL, NULL);"
-            "INSERT INTO build VALUES (1, 'f', '1', 'c', 0, 'release', 'gcc', '', '', NULL);"
-            "INSERT INTO experiment VALUES (1, 'old', 'h', 'p', '', '', 'wordnet', 'd', '{}', 'accuracy', 1, NULL);"
-            "INSERT INTO session VALUES (1, 1, 1, 1, 't', 't', 'c', 0, '', 0, '', 1, 1, 1, 0, 1, NULL);"
-            "INSERT INTO cell VALUES (1, 1, 'k', 'baseline', 0, 'baseline', '{}', 1, 1, 'builtin', 1, 'k');"
-            "INSERT INTO run VALUES (1, 'u', 1, 1, 'build', 0, 0, 'ok', '', NULL, 0, NULL, 't', 1, NULL, NULL, '');"
-            "INSERT INTO run VALUES (2, 'v', 1, 1, 'time', 0, 0, 'ok', '', NULL, 0, NULL, 't', 1, NULL, NULL, '');"
-            "INSERT INTO metric VALUES (1, 1, NULL, 'accuracy', 'frac', 0.5);"
-            "INSERT INTO sample VALUES (2, 1, 0, 0, 0, 2e6, 10);"
-            "INSERT INTO outcome VALUES (1, 2, x'0100', x'0300000004000000', x'0000803f00000040');",
-            NULL, NULL, NULL),
-        SQLITE_OK);
-    sqlite3_close(db);
-    memory_release(schema);
-    assert_refused(store_open(&store, path, STORE_READ), E_STATE, "schema version 1");
-    assert_ok(store_open(&store, path, STORE_WRITE));
-    assert_int_equal((int)number(&store, "PRAGMA user_version"), 2);
-    assert_ok(outcome_values(&store, 1, "predicted", &values, &bytes));
-    assert_int_equal(bytes, 2);
-    assert_true(values[0] == 3 && values[1] == 4);
-    memory_release(values);
-    assert_ok(outcome_values(&store, 1, "nll", &values, &bytes));
-    assert_true(values[0] == 1 && values[1] == 2);
-    memory_release(values);
-    assert_ok(store_compare(&store, 1, 0.95));
-    assert_true(number(&store, "SELECT metric_value FROM result") == 0.5);
-    assert_true(number(&store, "SELECT latency_ms_median FROM result") == 2);
-    assert_true(number(&store, "SELECT metric_unit = 'frac' AND storage = 'f32' FROM result") == 1);
-    assert_true(number(&store, "SELECT metric_difference FROM result") == 0);
-    store_close(&store);
-}
-
 static void says_when_locked(void **state) {
     (void)state;
     struct store holder = {0}, store = {0};
@@ -219,24 +171,6 @@ static void says_when_locked(void **state) {
     store_rollback(&holder);
     store_close(&holder);
     assert_ok(store_open_timeout(&store, path, STORE_WRITE, 20));
-    store_close(&store);
-}
-
-static void migrates_step_by_step(void **state) {
-    (void)state;
-    struct store store = {0};
-    const char *const one[] = {"CREATE TABLE a (x)", "ALTER TABLE a ADD COLUMN y", "ALTER TABLE a ADD COLUMN z"};
-    const char *const broken[] = {"", "", "", "ALTER TABLE a ADD COLUMN w", "nonsense"};
-    assert_ok(store_open(&store, path, STORE_WRITE));
-    assert_ok(store_execute(&store, "CREATE TABLE a (x); PRAGMA user_version = 1"));
-    assert_ok(store_migrate(&store, one, 3));
-    assert_int_equal((int)number(&store, "PRAGMA user_version"), 3);
-    assert_ok(store_execute(&store, "INSERT INTO a (x, y, z) VALUES (1, 2, 3)"));
-    assert_ok(store_migrate(&store, one, 3));
-    /* A step that fails undoes the steps before it. */
-    assert_int_equal(store_migrate(&store, broken, 5), E_FORMAT);
-    assert_int_equal((int)number(&store, "PRAGMA user_version"), 3);
-    assert_int_equal((int)number(&store, "SELECT count(*) FROM pragma_table_info('a')"), 3);
     store_close(&store);
 }
 
@@ -297,7 +231,7 @@ static void resumes(void **state) {
     assert_true(exists);
     assert_ok(store_run_exists(&store, 1, session, "time", 0, false, &exists));
     assert_true(exists);
-    /* The failed run is replaced; the ok one is not. */
+    /* The failed run is replaced, with all that hangs on it; the ok one is not. */
     struct run_record again = {.uuid = "again",
                                .kind = "build",
                                .status = "ok",
@@ -305,8 +239,14 @@ static void resumes(void **state) {
                                .session_id = session,
                                .overhead_ms = NAN};
     double runs = number(&store, "SELECT count(*) FROM run");
+    assert_ok(store_execute(&store,
+                            "INSERT INTO curve SELECT id, 0, 1, 1, 1, 1, 1 FROM run WHERE cell_id = 5;"
+                            "INSERT INTO evaluation SELECT id, 0, 1, 'accuracy', 1 FROM run WHERE cell_id = 5"));
     assert_ok(store_run(&store, &again));
     assert_int_equal((int)number(&store, "SELECT count(*) FROM run"), (int)runs);
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM curve u JOIN run r ON r.id = u.run_id"
+                                         " WHERE r.cell_id = 5"),
+                     0);
     again.uuid = "once more";
     assert_int_equal(store_run(&store, &again), E_STATE);
     assert_ok(store_session_end(&store, session));
@@ -341,6 +281,16 @@ static void run_is_whole_or_absent(void **state) {
     run.metric_count = 1;
     assert_int_equal(store_run(&store, &run), E_ARGUMENT);
     run.metric_count = 0;
+    struct curve_record step = {.stage = 0, .step = 1};
+    run.curve = &step;
+    run.curve_count = 1;
+    assert_int_equal(store_run(&store, &run), E_ARGUMENT);
+    run.curve_count = 0;
+    struct evaluation_record score = {0, 1, "accuracy", 1};
+    run.evaluations = &score;
+    run.evaluation_count = 1;
+    assert_int_equal(store_run(&store, &run), E_ARGUMENT);
+    run.evaluation_count = 0;
     run.cell_id = 4711; /* no such cell */
     assert_int_equal(store_run(&store, &run), E_STATE);
     run.cell_id = 1;
@@ -394,6 +344,15 @@ static void builds_are_served_from_cache(void **state) {
         (int)number(&store,
                     "SELECT items FROM outcome JOIN run ON run.id = run_id WHERE uuid = 'copy' AND name = 'correct'"),
         SYNTHETIC_ITEMS);
+    /* The curve came along, with the same steps. */
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM run r JOIN curve u ON u.run_id = r.id JOIN run o ON"
+                                         " o.cell_id = 2 AND o.kind = 'build' AND o.uuid <> 'copy' JOIN curve v ON"
+                                         " v.run_id = o.id AND v.stage = u.stage AND v.step = u.step AND v.loss ="
+                                         " u.loss AND v.seconds = u.seconds WHERE r.uuid = 'copy'"),
+                     SYNTHETIC_STEPS);
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM evaluation e JOIN run r ON r.id = e.run_id"
+                                         " WHERE r.uuid = 'copy' AND e.metric = 'accuracy'"),
+                     3);
     store_close(&store);
 }
 
@@ -510,8 +469,6 @@ int main(void) {
         cmocka_unit_test_setup(refuses_other_versions, file_clear),
         cmocka_unit_test_setup(refuses_read_only, file_clear),
         cmocka_unit_test_setup(says_when_locked, file_clear),
-        cmocka_unit_test_setup(migrates_step_by_step, file_clear),
-        cmocka_unit_test_setup(migrates_version_1, file_clear),
         cmocka_unit_test_setup(rows_are_found_again, file_clear),
         cmocka_unit_test_setup(resumes, file_clear),
         cmocka_unit_test_setup(run_is_whole_or_absent, file_clear),

@@ -1,0 +1,66 @@
+/* One micro-batch: what each objective asks of a head, and the teacher between the passes. */
+#include "base/error.h"
+#include "train/head.h"
+#include "train/train_run.h"
+
+typedef int head_function(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits,
+                          double *loss);
+
+static int classes(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
+    (void)micro;
+    return head_classify(pass, logits, loss);
+}
+
+static int tokens(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
+    return head_tokens(pass, micro->row, micro->rows, logits, loss);
+}
+
+static int score(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
+    (void)logits;
+    return head_regress(pass, micro->target, loss);
+}
+
+static int cosine(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
+    (void)logits;
+    return head_similarity(pass, micro->target, loss);
+}
+
+static int span(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
+    (void)logits;
+    return head_span(pass, micro->start, micro->end, loss);
+}
+
+static head_function *const heads[TRAIN_OBJECTIVES] = {
+    [TRAIN_CLASSIFICATION] = classes, [TRAIN_MASKED_LM] = tokens,  [TRAIN_CAUSAL_LM] = tokens,
+    [TRAIN_REGRESSION] = score,       [TRAIN_SIMILARITY] = cosine, [TRAIN_QUESTION_ANSWERING] = span,
+};
+
+int train_micro(struct training *training, size_t index, double *share, double *loss) {
+    int status = 0;
+    const struct train_plan *plan = training->plan;
+    const struct train_teacher *teacher = plan->teacher;
+    struct train_batch micro;
+
+    batches_micro(&training->batches, index, &micro);
+    optimizer_touch(&training->optimizer, training->trainables.tokens, micro.batch.ids, micro.batch.tokens);
+    struct logit_loss logits = {.labels = micro.row_label ? micro.row_label : micro.label,
+                                .class_weight = training->batches.class_weight,
+                                .smoothing = plan->label_smoothing};
+    struct pass_options options = {.dropout = plan->dropout,
+                                   .seed = plan->seed,
+                                   .step = micro.step,
+                                   .first_sequence = micro.first_sequence,
+                                   .first_token = micro.first_token,
+                                   .scale = micro.share,
+                                   .add = !micro.first,
+                                   .checkpoint = plan->checkpoint_activations};
+    if (teacher && teacher->targets) TRY(teacher->targets(teacher->context, &micro, &logits));
+    TRY(pass_forward(&training->pass, &micro.batch, &options));
+    TRY(heads[plan->objective](&training->pass, &micro, &logits, loss));
+    if (teacher && teacher->losses) TRY(teacher->losses(teacher->context, &micro, &training->pass, loss));
+    TRY(train_not_finite_forward(training, *loss));
+    TRY(pass_backward(&training->pass));
+    *share = micro.share;
+out:
+    return status;
+}

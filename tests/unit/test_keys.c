@@ -1,0 +1,85 @@
+/* What makes two cells the same: files that a stage's options name count with their bytes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "config/settings.h"
+#include "run/keys.h"
+#include "scratch_file.h"
+
+struct teaching {
+    const char *teacher;
+};
+static const struct option teaching_options[] = {
+    {"teacher", OPTION_PATH, "", 0, 0, NULL, NULL, "A model.", offsetof(struct teaching, teacher)}, OPTION_END};
+/* The source hash is looked up by name: this one borrows that of `null`. */
+static const struct technique teaching = {.abi = TECHNIQUE_ABI,
+                                          .name = "null",
+                                          .summary = "s",
+                                          .options = teaching_options,
+                                          .options_bytes = sizeof(struct teaching)};
+
+static void keys_of(const struct experiment *experiment, const char *teacher, char cell_key[HASH_HEX],
+                    char before[HASH_HEX]) {
+    struct teaching options = {teacher};
+    struct stage_plan stages[2] = {{.technique = &teaching, .options = &(struct teaching){""}},
+                                   {.technique = &teaching, .options = &options}};
+    struct cell cell = {.stages = stages, .stage_count = 2, .threads = 1, .seed = 1};
+    char hex[HASH_HEX];
+    assert_int_equal(keys_data(experiment, "data", hex), 0); /* a new experiment: files are read again */
+    assert_int_equal(keys_cell(experiment, &cell, "data", cell_key), 0);
+    assert_int_equal(keys_prefix(experiment, &cell, 1, "data", before), 0);
+}
+
+static void write_file(const char *path, const char *text) {
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void bytes_of_a_path_are_in_the_key(void **state) {
+    (void)state;
+    struct experiment experiment;
+    char yaml[128], path[128], none[HASH_HEX], one[HASH_HEX], same[HASH_HEX], other[HASH_HEX], prefix[3][HASH_HEX];
+    scratch_file(yaml, ".yaml", "experiment: e\nmodel: {layers: 1, width: 32, heads: 4}\ntask: {wordnet: {}}\n");
+    scratch_file(path, ".teacher", "weights");
+    assert_int_equal(experiment_read(&experiment, yaml, NULL, 0), 0);
+    keys_of(&experiment, "", none, prefix[0]);
+    keys_of(&experiment, path, one, prefix[1]);
+    keys_of(&experiment, path, same, prefix[1]);
+    write_file(path, "Weights");
+    keys_of(&experiment, path, other, prefix[2]);
+    assert_string_equal(one, same);
+    assert_string_not_equal(one, none);
+    assert_string_not_equal(one, other);
+    /* Stages before the one that names the file are the same. */
+    assert_string_equal(prefix[0], prefix[1]);
+    assert_string_equal(prefix[1], prefix[2]);
+    experiment_close(&experiment);
+    scratch_remove(path);
+    scratch_remove(yaml);
+}
+
+static void missing_path_is_refused(void **state) {
+    (void)state;
+    struct teaching options = {NULL};
+    struct option_store store = {0};
+    assert_int_equal(settings_assign(teaching_options, &options, "/nowhere/model", &store), E_ARGUMENT);
+    assert_string_equal(error_text(), "teacher: /nowhere/model: No such file or directory");
+    assert_int_equal(settings_assign(teaching_options, &options, "", &store), 0);
+    assert_int_equal(settings_assign(teaching_options, &options, "/", &store), 0);
+    assert_string_equal(options.teacher, "/");
+    option_store_close(&store);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bytes_of_a_path_are_in_the_key),
+                                       cmocka_unit_test(missing_path_is_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

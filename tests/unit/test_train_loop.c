@@ -1,0 +1,618 @@
+/* The training loop: every objective learns on every family that has it, the same loss curve at any number of threads,
+ * micro-batches, early stopping with the best kept, teachers, what is frozen and what learns beside the model, errors.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "cpu_mask.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "kernels/kernels.h"
+#include "small_task.h"
+#include "train/pass.h"
+
+#define STEPS_MOST 400
+
+/* What the loop told, and what it is to be told. */
+struct watcher {
+    double loss[STEPS_MOST], norm[STEPS_MOST], rate[STEPS_MOST];
+    size_t steps;
+    size_t stop_at;       /* 0: never */
+    const double *scores; /* of evaluations, in turn */
+    size_t scored;
+    bool lower_is_better;
+    char hash[8][65]; /* of the model at the first evaluations */
+};
+
+static int take_step(void *opaque, const struct train_progress *progress) {
+    struct watcher *watcher = opaque;
+    assert_int_equal(progress->step, watcher->steps + 1);
+    assert_true(progress->step <= progress->steps && progress->seconds >= 0);
+    watcher->loss[watcher->steps] = progress->loss;
+    watcher->norm[watcher->steps] = progress->gradient_norm;
+    watcher->rate[watcher->steps++] = progress->rate;
+    return progress->step == watcher->stop_at;
+}
+
+static int take_score(void *opaque, const struct model *model, double *score, bool *higher_is_better) {
+    struct watcher *watcher = opaque;
+    if (watcher->scored < 8) small_model_hash(model, watcher->hash[watcher->scored]);
+    *score = watcher->scores[watcher->scored++];
+    *higher_is_better = !watcher->lower_is_better;
+    return 0;
+}
+
+struct outcome {
+    struct watcher watcher;
+    struct train_result result;
+    char hash[65];
+    int status;
+};
+
+/* A model and examples of their own from fixed seeds. */
+static void run(const char *family, const struct train_plan *plan, size_t examples, int threads,
+                struct outcome *outcome) {
+    struct model model;
+    struct small_task task;
+    struct train_host host = {&outcome->watcher, take_step, plan->evaluate_steps ? take_score : NULL};
+    int before = threads_get();
+    small_task_model(&model, family, plan->objective, 5);
+    small_task_open(&task, plan->objective, examples, 2);
+    threads_set(threads ? threads : 1); /* so little work is done sooner by one */
+    outcome->status = train_run(&model, &task.examples, plan, &host, &outcome->result);
+    threads_set(before);
+    small_model_hash(&model, outcome->hash);
+    assert_null(model.parameters[0].gradient);
+    small_task_close(&task);
+    model_close(&model);
+}
+
+static const struct pairing {
+    const char *family;
+    enum train_objective objective;
+    double rate, below; /* last loss over first */
+} pairings[] = {
+    {"bert", TRAIN_CLASSIFICATION, 2e-3, 0.8},
+    {"bert", TRAIN_REGRESSION, 2e-3, 0.6},
+    {"bert", TRAIN_SIMILARITY, 2e-3, 0.7},
+    {"bert", TRAIN_QUESTION_ANSWERING, 5e-3, 0.7},
+    {"bert", TRAIN_MASKED_LM, 5e-3, 0.97},
+    {"distilbert", TRAIN_CLASSIFICATION, 2e-3, 0.8},
+    {"distilbert", TRAIN_QUESTION_ANSWERING, 5e-3, 0.7},
+    {"distilbert", TRAIN_MASKED_LM, 5e-3, 0.97},
+    {"gpt2", TRAIN_CAUSAL_LM, 5e-3, 0.5},
+    {"gpt2", TRAIN_SIMILARITY, 2e-3, 0.7},
+    {"opt", TRAIN_CAUSAL_LM, 5e-3, 0.5},
+    {"llama", TRAIN_CAUSAL_LM, 5e-3, 0.5},
+    {"qwen2", TRAIN_CAUSAL_LM, 5e-3, 0.5},
+    {"mistral", TRAIN_CAUSAL_LM, 5e-3, 0.5},
+};
+#define PAIRINGS (sizeof pairings / sizeof *pairings)
+
+static void test_learns(void **state) {
+    (void)state;
+    for (size_t i = 0; i < PAIRINGS; i++) {
+        struct train_plan plan;
+        struct outcome outcome = {0};
+        small_task_plan(&plan, pairings[i].objective);
+        plan.steps = 120;
+        plan.rate = pairings[i].rate;
+        run(pairings[i].family, &plan, 800, 0, &outcome);
+        if (outcome.status < 0) fail_msg("%s: %s", pairings[i].family, error_text());
+        assert_true(outcome.result.steps == 120 && outcome.watcher.steps == 120 &&
+                    outcome.result.tokens > 120 * 16 * 5);
+        if (!(outcome.result.loss_last < pairings[i].below * outcome.result.loss_first))
+            fail_msg("%s, %s: loss %g became %g", pairings[i].family, train_objective_name(pairings[i].objective),
+                     outcome.result.loss_first, outcome.result.loss_last);
+    }
+}
+
+/* With dropout, in micro-batches, several shards each. */
+static void test_same_curve_at_any_thread_count(void **state) {
+    (void)state;
+    for (size_t i = 0; i < PAIRINGS; i++) {
+        struct train_plan plan;
+        struct outcome outcome[4] = {0};
+        small_task_plan(&plan, pairings[i].objective);
+        plan.steps = 6;
+        plan.batch = 64;
+        plan.micro_batch = 40;
+        plan.dropout = 0.1;
+        for (int k = 0; k < 4; k++) {
+            if (k == 3) plan.seed++;
+            run(pairings[i].family, &plan, 256, k < 3 ? k + 1 : 1, &outcome[k]);
+            if (outcome[k].status < 0) fail_msg("%s: %s", pairings[i].family, error_text());
+        }
+        for (int k = 1; k < 3; k++) {
+            assert_string_equal(outcome[k].hash, outcome[0].hash);
+            assert_memory_equal(outcome[k].watcher.loss, outcome[0].watcher.loss, 6 * sizeof(double));
+            assert_memory_equal(outcome[k].watcher.norm, outcome[0].watcher.norm, 6 * sizeof(double));
+        }
+        assert_string_not_equal(outcome[3].hash, outcome[0].hash);
+    }
+}
+
+/* Losses and norms of a step in pieces are those of the step in one, up to rounding; with dropout, masks, weights and
+ * a batch that the pieces do not divide. */
+static void test_micro_batches(void **state) {
+    (void)state;
+    for (size_t i = 0; i < PAIRINGS; i++) {
+        struct train_plan plan;
+        struct outcome whole = {0}, pieces = {0};
+        small_task_plan(&plan, pairings[i].objective);
+        plan.steps = 8;
+        plan.batch = 22;
+        plan.dropout = 0.1;
+        plan.label_smoothing = 0.1;
+        plan.balance_classes = true;
+        plan.rate = 1e-4; /* rounding would grow along the steps */
+        run(pairings[i].family, &plan, 66, 0, &whole);
+        plan.micro_batch = 5;
+        run(pairings[i].family, &plan, 66, 0, &pieces);
+        assert_true(whole.status == 0 && pieces.status == 0);
+        for (size_t k = 0; k < 8; k++) {
+            double loss = whole.watcher.loss[k], norm = whole.watcher.norm[k];
+            if (!(fabs(pieces.watcher.loss[k] - loss) <= 2e-5 * loss &&
+                  fabs(pieces.watcher.norm[k] - norm) <= 2e-4 * norm))
+                fail_msg("%s, %s, step %zu: loss %.9g is %.9g in pieces, norm %.9g is %.9g", pairings[i].family,
+                         train_objective_name(pairings[i].objective), k, loss, pieces.watcher.loss[k], norm,
+                         pieces.watcher.norm[k]);
+        }
+    }
+}
+
+static void test_checkpointed_activations_change_nothing(void **state) {
+    (void)state;
+    for (size_t i = 0; i < PAIRINGS; i++) {
+        struct train_plan plan;
+        struct outcome kept = {0}, again = {0};
+        small_task_plan(&plan, pairings[i].objective);
+        plan.steps = 4;
+        plan.dropout = 0.1;
+        run(pairings[i].family, &plan, 64, 0, &kept);
+        plan.checkpoint_activations = true;
+        run(pairings[i].family, &plan, 64, 0, &again);
+        assert_true(kept.status == 0 && again.status == 0);
+        assert_string_equal(kept.hash, again.hash);
+    }
+}
+
+static void test_optimizers_and_schedules(void **state) {
+    static const struct {
+        enum optimizer_kind optimizer;
+        enum schedule_kind schedule;
+        double rate;
+    } cases[] = {{OPTIMIZER_ADAM_L2, SCHEDULE_COSINE, 2e-3},
+                 {OPTIMIZER_SGD, SCHEDULE_CONSTANT, 0.05},
+                 {OPTIMIZER_SGD, SCHEDULE_POLYNOMIAL, 0.05}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct train_plan plan;
+        struct outcome outcome = {0};
+        small_task_plan(&plan, TRAIN_CLASSIFICATION);
+        plan.epochs = 2.5;
+        plan.optimizer = cases[i].optimizer;
+        plan.schedule = cases[i].schedule;
+        plan.schedule_power = 2;
+        plan.schedule_end_frac = 0.1;
+        plan.rate = cases[i].rate;
+        plan.warmup_frac = 0.1;
+        plan.nesterov = i == 2;
+        run("bert", &plan, 800, 0, &outcome);
+        assert_int_equal(outcome.status, 0);
+        assert_int_equal(outcome.result.steps, 125);
+        assert_true(outcome.result.loss_last < 0.9 * outcome.result.loss_first);
+        assert_true(outcome.watcher.rate[0] == 0 && outcome.watcher.rate[13] == plan.rate);
+        double last = outcome.watcher.rate[124] / plan.rate;
+        assert_true(i == 1 ? last == 1 : i == 0 ? last < 0.01 : last > 0.1 && last < 0.11);
+    }
+}
+
+/* ---- evaluation -------------------------------------------------------------------------------------- */
+
+static void evaluated(const struct train_plan *plan, const double *scores, bool lower, struct outcome *outcome) {
+    *outcome = (struct outcome){.watcher = {.scores = scores, .lower_is_better = lower}};
+    run("bert", plan, 160, 0, outcome);
+    assert_int_equal(outcome->status, 0);
+}
+
+static void test_best_is_kept(void **state) {
+    static const double scores[] = {0.5, 0.7, 0.6, 0.7, 0.4};
+    struct train_plan plan;
+    struct outcome outcome;
+    (void)state;
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.steps = 10;
+    plan.evaluate_steps = 2;
+    evaluated(&plan, scores, false, &outcome);
+    assert_true(outcome.watcher.scored == 5 && outcome.result.best_step == 4 && outcome.result.best_score == 0.7);
+    assert_string_equal(outcome.hash, outcome.watcher.hash[4]); /* the last ones */
+    plan.keep_best = true;
+    evaluated(&plan, scores, false, &outcome);
+    assert_string_equal(outcome.hash, outcome.watcher.hash[1]);
+    assert_string_not_equal(outcome.hash, outcome.watcher.hash[4]);
+    assert_true(outcome.result.steps == 10);
+    evaluated(&plan, scores, true, &outcome); /* a loss: the last is the best */
+    assert_true(outcome.result.best_step == 10 && outcome.result.best_score == 0.4);
+    assert_string_equal(outcome.hash, outcome.watcher.hash[4]);
+    plan.evaluate_steps = 4; /* after 4, 8 and at the end */
+    evaluated(&plan, scores, false, &outcome);
+    assert_true(outcome.watcher.scored == 3 && outcome.result.best_step == 8);
+}
+
+static void test_patience(void **state) {
+    static const double scores[] = {0.5, 0.7, 0.6, 0.71, 0.6, NAN, 0.9};
+    struct train_plan plan;
+    struct outcome outcome;
+    (void)state;
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.steps = 20;
+    plan.evaluate_steps = 2;
+    plan.patience = 2;
+    plan.keep_best = true;
+    evaluated(&plan, scores, false, &outcome);
+    assert_true(outcome.watcher.scored == 6 && outcome.result.steps == 12 && outcome.result.steps_planned == 20);
+    assert_true(outcome.result.best_step == 8);
+    assert_string_equal(outcome.hash, outcome.watcher.hash[3]);
+}
+
+/* ---- teachers, frozen and further trainables --------------------------------------------------------- */
+
+struct taught {
+    const struct examples *examples;
+    size_t calls[2];
+    double share;
+    float zeros[64];
+    float gradient[2];
+};
+
+static int teach_targets(void *opaque, struct train_batch *batch, struct logit_loss *loss) {
+    struct taught *taught = opaque;
+    assert_non_null(loss);
+    for (size_t s = 0; s < batch->batch.sequences; s++) {
+        uint32_t from = taught->examples->offset[batch->example[s]];
+        assert_int_equal(batch->batch.ids[batch->batch.offset[s]], taught->examples->ids[from]);
+    }
+    if (batch->first) assert_true(taught->calls[0] == 0 || fabs(taught->share - 1) < 1e-12);
+    taught->share = batch->first ? batch->share : taught->share + batch->share;
+    taught->calls[0]++;
+    batch->target = taught->zeros;
+    return 0;
+}
+
+static int teach_losses(void *opaque, const struct train_batch *batch, struct pass *pass, double *loss) {
+    struct taught *taught = opaque;
+    assert_non_null(pass_hidden(pass));
+    taught->calls[1]++;
+    *loss += 100;
+    for (size_t i = 0; i < 2; i++)
+        taught->gradient[i] = (batch->first ? 0 : taught->gradient[i]) + (float)batch->share * (i ? -1.0f : 1.0f);
+    return taught->calls[1] == 30 ? E_UNSUPPORTED : 0;
+}
+
+static void test_teacher_and_extra_trainables(void **state) {
+    struct model model;
+    struct small_task task;
+    struct train_plan plan;
+    struct watcher watcher = {0};
+    struct train_host host = {&watcher, take_step, NULL};
+    float value[2] = {3, 3};
+    (void)state;
+    small_task_model(&model, "bert", TRAIN_REGRESSION, 5);
+    small_task_open(&task, TRAIN_REGRESSION, 64, 2);
+    struct taught taught = {.examples = &task.examples};
+    struct train_teacher teacher = {&taught, teach_targets, teach_losses};
+    struct trainable extra = {"projection", value, taught.gradient, 1, 2, false, false};
+    small_task_plan(&plan, TRAIN_REGRESSION);
+    plan.steps = 8;
+    plan.micro_batch = 6; /* three a step */
+    plan.teacher = &teacher;
+    plan.extra = &extra;
+    plan.extra_count = 1;
+    plan.warmup_frac = 0;
+    if (train_run(&model, &task.examples, &plan, &host, NULL) < 0) fail_msg("%s", error_text());
+    assert_true(taught.calls[0] == 24 && taught.calls[1] == 24);
+    for (size_t k = 0; k < 8; k++) assert_true(watcher.loss[k] > 100 && watcher.loss[k] < 110);
+    assert_true(value[0] < 2.995f && value[1] > 3.005f); /* down and up along their gradients */
+    watcher.steps = 0;
+    assert_int_equal(train_run(&model, &task.examples, &plan, &host, NULL), E_UNSUPPORTED); /* the thirtieth call */
+    small_task_close(&task);
+    model_close(&model);
+}
+
+static void test_frozen(void **state) {
+    struct model model, fresh;
+    struct small_task task;
+    struct train_plan plan;
+    (void)state;
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    small_task_model(&fresh, "bert", TRAIN_CLASSIFICATION, 5);
+    small_task_open(&task, TRAIN_CLASSIFICATION, 64, 2);
+    bool *frozen = calloc(model.parameter_count, sizeof *frozen);
+    struct linear_edit *edits = calloc(model.linear_count, sizeof *edits);
+    for (size_t i = 0; i < model.parameter_count; i++)
+        frozen[i] = i == 0 || strstr(model.parameters[i].name, "LayerNorm") != NULL; /* the token table, too */
+    for (size_t i = 0; i < model.linear_count; i++) edits[i].frozen = model.linears[i].block == 0;
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.frozen = frozen;
+    plan.edits = edits;
+    if (train_run(&model, &task.examples, &plan, NULL, NULL) < 0) fail_msg("%s", error_text());
+    for (size_t i = 0; i < model.parameter_count; i++) {
+        const struct parameter *parameter = &model.parameters[i];
+        bool still = frozen[i] || (strstr(parameter->name, "layer.0.") && !strstr(parameter->name, "LayerNorm"));
+        bool same = memcmp(parameter->value, fresh.parameters[i].value,
+                           parameter->rows * parameter->columns * sizeof(float)) == 0;
+        if (same != still) fail_msg("%s %s", parameter->name, same ? "stayed" : "moved");
+    }
+    memset(frozen, true, model.parameter_count);
+    assert_int_equal(train_run(&model, &task.examples, &plan, NULL, NULL), E_ARGUMENT);
+    assert_non_null(strstr(error_text(), "nothing to train"));
+    free(frozen);
+    free(edits);
+    small_task_close(&task);
+    model_close(&model);
+    model_close(&fresh);
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------ */
+
+static void refuse(const struct train_plan *plan, struct model *model, const struct examples *examples, int status,
+                   const char *text) {
+    int got = train_run(model, examples, plan, NULL, NULL);
+    if (got != status || !strstr(error_text(), text))
+        fail_msg("expected %s '%s', got %s '%s'", error_name(status), text, error_name(got), error_text());
+}
+
+static void test_refuses_data(void **state) {
+    struct model model;
+    struct small_task task;
+    struct train_plan plan, other;
+    (void)state;
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    small_task_open(&task, TRAIN_CLASSIFICATION, 64, 2);
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    other = plan;
+    other.objective = TRAIN_MASKED_LM;
+    refuse(&other, &model, &task.examples, E_UNSUPPORTED, "no masked-LM head");
+    other.objective = TRAIN_REGRESSION;
+    refuse(&other, &model, &task.examples, E_ARGUMENT, "regression needs examples with scores");
+    task.examples.target = task.target;
+    refuse(&other, &model, &task.examples, E_SHAPE, "one output; the model has 3");
+    other.objective = TRAIN_SIMILARITY;
+    refuse(&other, &model, &task.examples, E_ARGUMENT, "in pairs");
+    other.objective = TRAIN_QUESTION_ANSWERING;
+    refuse(&other, &model, &task.examples, E_ARGUMENT, "answers");
+    task.base.label[3] = 3;
+    refuse(&plan, &model, &task.examples, E_SHAPE, "example 3 has label 3");
+    task.base.label[3] = 0;
+    task.examples.classes = 4;
+    refuse(&plan, &model, &task.examples, E_SHAPE, "have 4 classes but the model has 3");
+    task.examples.classes = 3;
+    task.base.ids[7] = 97;
+    refuse(&plan, &model, &task.examples, E_SHAPE, "token 7 has id 97");
+    task.base.ids[7] = 5;
+    int32_t *types = calloc(task.examples.offset[64], sizeof *types);
+    types[9] = 2;
+    task.examples.types = types;
+    refuse(&plan, &model, &task.examples, E_SHAPE, "token 9 is of segment 2");
+    task.examples.types = NULL;
+    free(types);
+    task.examples.count = 0;
+    refuse(&plan, &model, &task.examples, E_ARGUMENT, "nothing to train on");
+    small_task_close(&task);
+    model_close(&model);
+}
+
+static void test_refuses_plans(void **state) {
+    static const double weights[] = {1, -1, 1};
+    struct model model;
+    struct small_task task;
+    struct train_plan plan, bad;
+    const struct train_teacher teacher = {0};
+    (void)state;
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    small_task_open(&task, TRAIN_CLASSIFICATION, 64, 2);
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+#define BAD(member, value, text)                                                                                       \
+    do {                                                                                                               \
+        bad = plan;                                                                                                    \
+        bad.member = (value);                                                                                          \
+        refuse(&bad, &model, &task.examples, E_ARGUMENT, text);                                                        \
+    } while (0)
+    BAD(epochs, 0, "epochs must be");
+    BAD(batch, 0, "batch must be");
+    BAD(rate, -1, "rate must be");
+    BAD(beta2, 1, "beta2 must be");
+    BAD(epsilon, 0, "epsilon must be");
+    BAD(momentum, 1, "momentum must be");
+    BAD(dropout, 1, "dropout must be");
+    BAD(max_tokens, 0, "max_tokens");
+    BAD(patience, 3, "patience 3 needs evaluate_steps");
+    BAD(evaluate_steps, 3, "nothing to evaluate with");
+    BAD(class_weights, weights, "class_weights must be");
+    bad = plan;
+    bad.word_dropout = 0.1;
+    bad.mask_id = -1;
+    refuse(&bad, &model, &task.examples, E_ARGUMENT, "mask token");
+    bad = plan;
+    bad.optimizer = OPTIMIZER_SGD;
+    bad.nesterov = true;
+    bad.momentum = 0;
+    refuse(&bad, &model, &task.examples, E_ARGUMENT, "nesterov needs");
+    bad = plan;
+    bad.balance_classes = true;
+    bad.teacher = &teacher;
+    bad.micro_batch = 4;
+    refuse(&bad, &model, &task.examples, E_UNSUPPORTED, "class weights and a teacher");
+    small_task_close(&task);
+    model_close(&model);
+}
+
+static void test_says_where_numbers_end(void **state) {
+    struct model model;
+    struct small_task task;
+    struct train_plan plan;
+    struct linear *linear;
+    (void)state;
+    small_task_open(&task, TRAIN_CLASSIFICATION, 64, 2);
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    linear = model_linear_find(&model, "bert.encoder.layer.1.attention.self.query");
+    linear->value[3] = NAN;
+    refuse(&plan, &model, &task.examples, E_NUMERIC, "step 1 of 4: the loss is");
+    assert_non_null(strstr(error_text(), "values of bert.encoder.layer.1.attention.self.query.weight are not finite"));
+    assert_non_null(strstr(error_text(), "lower rate (now 0.002)"));
+    model_close(&model);
+    /* Finite values whose products are not. */
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    linear = model_linear_find(&model, "bert.encoder.layer.1.attention.self.key");
+    for (size_t i = 0; i < linear->rows * linear->columns; i++) linear->value[i] = 3e38f;
+    refuse(&plan, &model, &task.examples, E_NUMERIC, "first in the output of bert.encoder.layer.1.attention.self.key");
+    model_close(&model);
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    linear = model_linear_find(&model, "bert.encoder.layer.0.output.dense");
+    for (size_t i = 0; i < linear->rows * linear->columns; i++) linear->value[i] = i % 2 ? 3e38f : -3e38f;
+    refuse(&plan, &model, &task.examples, E_NUMERIC, "first in the output of block 0");
+    model_close(&model);
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    linear = model_linear_find(&model, "classifier");
+    for (size_t i = 0; i < linear->rows * linear->columns; i++) linear->value[i] = i % 2 ? 3e38f : -3e38f;
+    refuse(&plan, &model, &task.examples, E_NUMERIC, "first in the head");
+    model_close(&model);
+    small_task_close(&task);
+}
+
+/* A gradient that overflows although the loss does not, told by a teacher's gradient. */
+static int overflow(void *opaque, const struct train_batch *batch, struct pass *pass, double *loss) {
+    (void)opaque;
+    (void)loss;
+    if (batch->step == 2) pass_want_block_gradient(pass, 0)[1] = INFINITY;
+    return 0;
+}
+
+static void test_says_where_gradients_end(void **state) {
+    struct model model;
+    struct small_task task;
+    struct train_plan plan;
+    char before[65], after[65];
+    (void)state;
+    small_task_open(&task, TRAIN_CLASSIFICATION, 64, 2);
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.steps = 2;
+    assert_int_equal(train_run(&model, &task.examples, &plan, NULL, NULL), 0);
+    small_model_hash(&model, before);
+    model_close(&model);
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    struct train_teacher teacher = {NULL, NULL, overflow};
+    plan.steps = 0;
+    plan.schedule = SCHEDULE_CONSTANT;
+    plan.teacher = &teacher;
+    refuse(&plan, &model, &task.examples, E_NUMERIC, "step 3 of 4: the gradient norm is");
+    assert_non_null(strstr(error_text(), "first in the gradient of bert.encoder.layer.0."));
+    small_model_hash(&model, after);
+    plan.steps = 2;
+    plan.teacher = NULL;
+    model_close(&model);
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    assert_int_equal(train_run(&model, &task.examples, &plan, NULL, NULL), 0);
+    small_model_hash(&model, before);
+    assert_string_equal(before, after); /* the model is as two steps left it */
+    model_close(&model);
+    small_task_close(&task);
+}
+
+/* Finite, but never to come back. */
+static int raise_loss(void *opaque, const struct train_batch *batch, struct pass *pass, double *loss) {
+    (void)opaque;
+    (void)pass;
+    if (batch->step >= 20) *loss += 1000;
+    return 0;
+}
+
+static void test_stops_when_the_loss_stays_high(void **state) {
+    struct model model;
+    struct small_task task;
+    struct train_plan plan;
+    struct train_teacher teacher = {NULL, NULL, raise_loss};
+    (void)state;
+    small_task_open(&task, TRAIN_CLASSIFICATION, 64, 2);
+    small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.steps = 100;
+    plan.teacher = &teacher;
+    refuse(&plan, &model, &task.examples, E_NUMERIC, "step 70 of 100");
+    assert_non_null(strstr(error_text(), "ten times its first values"));
+    model_close(&model);
+    small_task_close(&task);
+}
+
+static void test_stopping(void **state) {
+    struct train_plan plan;
+    struct outcome outcome = {.watcher = {.stop_at = 3}};
+    (void)state;
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    run("bert", &plan, 64, 0, &outcome);
+    assert_int_equal(outcome.status, E_INTERRUPTED);
+    assert_non_null(strstr(error_text(), "step 3 of 4"));
+    assert_int_equal(outcome.watcher.steps, 3);
+}
+
+static void test_every_allocation_fails_once(void **state) {
+    struct small_task task;
+    struct train_plan plan;
+    const double scores[] = {1, 2};
+    (void)state;
+    small_task_open(&task, TRAIN_CLASSIFICATION, 32, 2);
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.evaluate_steps = 1;
+    plan.keep_best = true;
+    plan.weight_decay = 1;
+    for (long n = 1;; n++) {
+        struct model model;
+        struct watcher watcher = {.scores = scores};
+        struct train_host host = {&watcher, take_step, take_score};
+        small_task_model(&model, "bert", TRAIN_CLASSIFICATION, 5);
+        memory_fail_after(n);
+        int status = train_run(&model, &task.examples, &plan, &host, NULL);
+        long asked = memory_count();
+        memory_fail_after(0);
+        model_close(&model);
+        if (asked < n) {
+            assert_true(status == 0 && n > 8);
+            break;
+        }
+        if (status != E_MEMORY) fail_msg("allocation %ld: %d %s", n, status, error_text());
+    }
+    small_task_close(&task);
+}
+
+int main(void) {
+    kernels_open(test_cpu_mask());
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_learns),
+        cmocka_unit_test(test_same_curve_at_any_thread_count),
+        cmocka_unit_test(test_micro_batches),
+        cmocka_unit_test(test_checkpointed_activations_change_nothing),
+        cmocka_unit_test(test_optimizers_and_schedules),
+        cmocka_unit_test(test_best_is_kept),
+        cmocka_unit_test(test_patience),
+        cmocka_unit_test(test_teacher_and_extra_trainables),
+        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_refuses_data),
+        cmocka_unit_test(test_refuses_plans),
+        cmocka_unit_test(test_says_where_numbers_end),
+        cmocka_unit_test(test_says_where_gradients_end),
+        cmocka_unit_test(test_stops_when_the_loss_stays_high),
+        cmocka_unit_test(test_stopping),
+        cmocka_unit_test(test_every_allocation_fails_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
