@@ -271,5 +271,6 @@ void batches_micro(struct batches *batches, size_t index, struct train_batch *mi
     }
     micro->row = batches->row;
     micro->row_label = batches->row_label;
+    micro->token_share = (double)T / (double)batches->tokens;
     micro->share = batches->weight > 0 ? weight_of(batches, begin, end) / batches->weight : 0;
 }

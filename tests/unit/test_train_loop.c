@@ -287,20 +287,24 @@ static void test_patience(void **state) {
 struct taught {
     const struct examples *examples;
     size_t calls[2];
-    double share;
+    double share, token_share;
     float zeros[64];
     float gradient[2];
 };
 
-static int teach_targets(void *opaque, struct train_batch *batch, struct logit_loss *loss) {
+static int teach_targets(void *opaque, struct train_batch *batch, struct logit_loss *logits, struct span_loss *span) {
     struct taught *taught = opaque;
-    assert_non_null(loss);
+    assert_true(logits && span);
     for (size_t s = 0; s < batch->batch.sequences; s++) {
         uint32_t from = taught->examples->offset[batch->example[s]];
         assert_int_equal(batch->batch.ids[batch->batch.offset[s]], taught->examples->ids[from]);
     }
-    if (batch->first) assert_true(taught->calls[0] == 0 || fabs(taught->share - 1) < 1e-12);
-    taught->share = batch->first ? batch->share : taught->share + batch->share;
+    if (batch->first && taught->calls[0]) {
+        assert_true(fabs(taught->share - 1) < 1e-12 && fabs(taught->token_share - 1) < 1e-12);
+        taught->share = taught->token_share = 0;
+    }
+    taught->share += batch->share;
+    taught->token_share += batch->token_share;
     taught->calls[0]++;
     batch->target = taught->zeros;
     return 0;
