@@ -15,7 +15,7 @@ size_t weight_grid_groups(const struct weight_format *format, const struct weigh
     return format->has_groups && shape->group ? (shape->columns + shape->group - 1) / shape->group : 1;
 }
 
-static float stored_scale(const struct weight_format *format, float scale) {
+float weight_stored_scale(const struct weight_format *format, float scale) {
     return format->has_groups ? half_to_float(half_from_float(scale)) : scale;
 }
 
@@ -38,7 +38,7 @@ int weight_grid_minmax(const struct weight_format *format, const struct weight_s
         }
         float levels = symmetric ? (format->bits == 8 ? 127.0f : 7.0f) : 15.0f;
         float range = symmetric ? (high > -low ? high : -low) : high - low;
-        float scale = stored_scale(format, range / levels);
+        float scale = weight_stored_scale(format, range / levels);
         if (!isfinite(scale))
             FAIL(E_NUMERIC, "row %zu, group %zu: scale %g does not fit into 16 bits", r, i % groups,
                  (double)(range / levels));

@@ -86,6 +86,8 @@ double weight_bits(const struct weight_format *format, const struct weight_shape
 size_t weight_grid_groups(const struct weight_format *format, const struct weight_shape *shape);
 int weight_grid_minmax(const struct weight_format *format, const struct weight_shape *shape, const float *w,
                        struct weight_grid *grid);
+/* A scale rounded to the precision that the format stores: f16 in formats with groups, else unchanged. */
+float weight_stored_scale(const struct weight_format *format, float scale);
 
 /* Which implementation multiplies f32 weights. */
 enum gemm_backend { GEMM_BUILTIN, GEMM_OPENBLAS, GEMM_ONEDNN };

@@ -22,17 +22,9 @@
 #define INPUT_BYTES (256u << 10) /* activations of a token block; a second-level cache holds 512 KiB and up */
 #define BLOCK_TOKENS 96          /* a block is no larger, so that threads share the whole-row work at its end */
 #define TILE_LEAST (64u << 10)   /* multiply-adds: about a microsecond, ten times the cost of handing out a tile */
-#define TILE_MOST (1u << 20)     /* some 20 microseconds: what a thread may wait for the last one */
+#define TILE_MOST (5u << 18)     /* some 25 microseconds: what a thread may wait for the last one */
 #define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
 #define SHARED_MOST 8                     /* matrices per product */
-
-const float *panel_bias(const float *bias, size_t rows, size_t panel, float buffer[16], size_t *valid) {
-    *valid = rows - panel * 16 < 16 ? rows - panel * 16 : 16;
-    if (!bias || *valid == 16) return bias ? bias + panel * 16 : NULL;
-    memset(buffer, 0, 16 * sizeof *buffer);
-    memcpy(buffer, bias + panel * 16, *valid * sizeof *buffer);
-    return buffer;
-}
 
 /* One matrix's part of a product: its input, and how its panels are cut. */
 struct part {

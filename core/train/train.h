@@ -85,11 +85,11 @@ struct train_plan {
     double label_smoothing;
     double word_dropout;         /* not of language models: share of ordinary tokens replaced by [MASK] in each step */
     bool balance_classes;        /* weigh class k by count / (classes · count_k) */
-    const double *class_weights; /* [classes], or NULL */
+    const double *class_weights; /* [classes of the examples], or NULL */
     double mask_frac;            /* masked LM: fraction of tokens to predict (80 % [MASK], 10 % random, 10 % kept) */
     int32_t mask_id;             /* [MASK]; -1: the tokenizer has none */
     int32_t special_ids;         /* ids below this are never masked nor drawn */
-    size_t max_tokens;           /* longer examples are cut */
+    size_t max_tokens;           /* longer examples are cut; 0: to the model's positions alone */
 
     size_t evaluate_steps; /* evaluate after every so many steps and at the end; 0: never */
     size_t patience;       /* stop after so many evaluations in a row that did not better the best; 0: never */

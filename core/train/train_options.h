@@ -46,8 +46,8 @@ struct train_options {
                      "Examples per step (of pairs, both count)."),                                                     \
         TRAIN_OPTION(S, M, micro_batch, OPTION_INTEGER, "0", 0, 65536, NULL, "sequences",                              \
                      "Examples per pass, whose gradients add up to the step's: less memory; 0: all at once."),         \
-        TRAIN_OPTION(S, M, max_tokens, OPTION_INTEGER, "128", 2, 65536, NULL, "tokens",                                \
-                     "Longer examples are cut; never more than the model's positions.")
+        TRAIN_OPTION(S, M, max_tokens, OPTION_INTEGER, "0", 0, 65536, NULL, "tokens",                                  \
+                     "Longer examples are cut; 0: as the tokenizer's max_tokens and the model's positions have them.")
 
 #define TRAIN_OPTIONS_OPTIMIZER(S, M, RATE)                                                                            \
     TRAIN_OPTION(S, M, rate, OPTION_REAL, RATE, 0, 10, NULL, NULL,                                                     \

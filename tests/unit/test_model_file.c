@@ -109,6 +109,40 @@ static void test_round_trip(void **state) {
     model_close(&model);
 }
 
+/* A copy saves the same bytes when the original is gone, and its unpacked layers hold what the packed ones multiplied.
+ */
+static void test_copy(void **state) {
+    struct model model, copy, open;
+    char one[HASH_HEX], two[HASH_HEX];
+    bool unpack[64] = {false};
+    (void)state;
+    mixed_model(&model);
+    must(model_save(&model, artifact, BOTH));
+    must(hash_file(artifact, one));
+    size_t key = (size_t)(model_linear_find(&model, "bert.encoder.layer.0.attention.self.key") - model.linears);
+    float values[32 * 32];
+    const struct weight *weight = &model.linears[key].weight;
+    must(weight->format->unpack(&weight->shape, weight->packed, values));
+    must(model_copy(&copy, &model, NULL));
+    unpack[key] = true;
+    must(model_copy(&open, &model, unpack));
+    assert_int_equal(open.parameter_count, model.parameter_count + 1);
+    assert_memory_equal(open.linears[key].value, values, sizeof values);
+    assert_true(model_linear_find(&open, "bert.encoder.layer.0.output.dense")->simulated);
+    assert_null(model_linear_find(&open, "bert.encoder.layer.1.intermediate.dense")->value);
+    model.parameters[0].value[0] += 1;
+    model_close(&model);
+    must(model_save(&copy, artifact, BOTH));
+    must(hash_file(artifact, two));
+    assert_string_equal(one, two);
+    pack(&open, "bert.encoder.layer.0.attention.self.key", "int8", 0, true); /* the same grid again */
+    must(model_save(&open, artifact, BOTH));
+    must(hash_file(artifact, two));
+    assert_string_equal(one, two);
+    model_close(&copy);
+    model_close(&open);
+}
+
 static void test_heads_left_out(void **state) {
     struct model model, back;
     float want[9], got[9];
@@ -330,6 +364,17 @@ static void test_failing_allocations(void **state) {
         assert_int_equal(access(second, F_OK) == 0, done);
         assert_true(n < 1000);
     }
+    done = false;
+    for (long n = 1; !done; n++) {
+        struct model copy;
+        memory_fail_after(n);
+        int status = model_copy(&copy, &model, NULL);
+        memory_fail_after(0);
+        done = status == 0;
+        if (!done) assert_int_equal(status, E_MEMORY);
+        assert_true(n < 1000);
+        model_close(&copy);
+    }
     model_close(&model);
     for (int editable = 0; editable < 2; editable++) {
         done = false;
@@ -348,9 +393,13 @@ static void test_failing_allocations(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_heads_left_out),
-        cmocka_unit_test(test_folders),         cmocka_unit_test(test_folder_contradicts_itself),
-        cmocka_unit_test(test_lying_artifacts), cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_copy),
+        cmocka_unit_test(test_heads_left_out),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_folder_contradicts_itself),
+        cmocka_unit_test(test_lying_artifacts),
+        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
