@@ -50,7 +50,9 @@
     X(add, KERNEL_ADD, avx2, NEEDS_AVX2)                                                                               \
     X(add, KERNEL_ADD, avx512, NEEDS_AVX512)                                                                           \
     X(adamw, KERNEL_ADAMW, avx2, NEEDS_AVX2)                                                                           \
-    X(adamw, KERNEL_ADAMW, avx512, NEEDS_AVX512)
+    X(adamw, KERNEL_ADAMW, avx512, NEEDS_AVX512)                                                                       \
+    X(multiply_f32, KERNEL_MULTIPLY_F32, avx2, NEEDS_AVX2)                                                             \
+    X(multiply_f32, KERNEL_MULTIPLY_F32, avx512, NEEDS_AVX512)
 
 #define NEEDS_NEONDOTPROD (CPU_NEON | CPU_DOTPROD)
 

@@ -291,6 +291,7 @@ static void test_errors(void **state) {
     struct small_training training;
     struct pass_options options = {.scale = 1};
     struct logit_loss loss = {0};
+    struct span_loss span = {0};
     double value;
     (void)state;
     small_training_open(&training, kind_named("gpt2"), lengths, 3, 2);
@@ -299,7 +300,7 @@ static void test_errors(void **state) {
     loss.labels = training.labels;
     assert_int_equal(head_classify(pass, &loss, &value), E_UNSUPPORTED);
     assert_int_equal(head_regress(pass, training.target, &value), E_UNSUPPORTED);
-    assert_int_equal(head_span(pass, training.labels, training.end, &value), E_UNSUPPORTED);
+    assert_int_equal(head_span(pass, &span, &value), E_UNSUPPORTED);
     assert_int_equal(head_similarity(pass, training.target, &value), E_SHAPE);
     assert_non_null(strstr(error_text(), "3"));
     training.labels[1] = 97;
