@@ -71,7 +71,7 @@ static int take_entry(void *context, const struct layout_entry *entry) {
     bool vector = entry->kind == PARAMETER_VECTOR;
     enum extent row_extent = vector ? EXTENT_ONE : entry->row->rows,
                 column_extent = vector ? entry->row->rows : entry->row->columns;
-    size_t columns;
+    size_t columns = 0;
 
     TRY(read_source(taking, entry, &columns));
     for (size_t r = 0; r < entry->rows; r++) {
