@@ -161,6 +161,29 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     void id(size_t count, float *p, const float *grad, float grad_scale, float *m, float *v, float rate, double b1,    \
             double b2, float eps, float decay, float correction1, float correction2)
 
+/* dx[i] = dy[i] * d gelu_tanh(x[i]); dx may be dy. Absolute error <= 2e-6 |dy|. */
+#define KERNEL_GELU_TANH_BACKWARD(id) void id(size_t count, const float *x, const float *dy, float *dx)
+
+/* With s = 1/(1+e^-gate): dgate = dy up s (1 + gate (1-s)), dup = dy gate s; dgate or dup may be dy. */
+#define KERNEL_SILU_GATE_BACKWARD(id)                                                                                  \
+    void id(size_t count, const float *gate, const float *up, const float *dy, float *dgate, float *dup)
+
+/* Row by row (T,C), with xhat = (x - mean) rstd and g = gain dy: dx = rstd (g - mean(g) - xhat mean(g xhat));
+ * dgain[C] += Σ_t dy xhat and dbias[C] += Σ_t dy, in the order of t. dx may be dy. */
+#define KERNEL_LAYER_NORM_BACKWARD(id)                                                                                 \
+    void id(size_t T, size_t C, const float *x, const float *mean, const float *rstd, const float *gain,               \
+            const float *dy, float *dx, float *dgain, float *dbias)
+
+/* The same without mean and bias: xhat = x rstd, dx = rstd (g - xhat mean(g xhat)). */
+#define KERNEL_RMS_NORM_BACKWARD(id)                                                                                   \
+    void id(size_t T, size_t C, const float *x, const float *rstd, const float *gain, const float *dy, float *dx,      \
+            float *dgain)
+
+/* Rows of length n of p and x, row stride in elements: x = (p * scale) * (x - sum[row]) in place, the gradient at the
+ * unscaled input of a softmax from that at its output p, where sum is Σ p·x of the row. Same bits in all variants. */
+#define KERNEL_SOFTMAX_BACKWARD(id)                                                                                    \
+    void id(size_t rows, size_t n, size_t stride, float scale, const float *p, const float *sum, float *x)
+
 /* One row per kernel: field, contract macro. The table, the checker and the bench all expand this. */
 #define KERNELS(X)                                                                                                     \
     X(matmul_f32, KERNEL_MATMUL_F32)                                                                                   \
@@ -184,7 +207,12 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     X(rms_norm, KERNEL_RMS_NORM)                                                                                       \
     X(add, KERNEL_ADD)                                                                                                 \
     X(adamw, KERNEL_ADAMW)                                                                                             \
-    X(multiply_f32, KERNEL_MULTIPLY_F32)
+    X(multiply_f32, KERNEL_MULTIPLY_F32)                                                                               \
+    X(gelu_tanh_backward, KERNEL_GELU_TANH_BACKWARD)                                                                   \
+    X(silu_gate_backward, KERNEL_SILU_GATE_BACKWARD)                                                                   \
+    X(layer_norm_backward, KERNEL_LAYER_NORM_BACKWARD)                                                                 \
+    X(rms_norm_backward, KERNEL_RMS_NORM_BACKWARD)                                                                     \
+    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD)
 
 struct kernels {
 #define KERNEL_FIELD(name, contract) contract((*name));

@@ -41,17 +41,6 @@ KERNEL_MATMUL_F16(matmul_f16_c) {
         }
 }
 
-KERNEL_MULTIPLY_F32(multiply_f32_c) {
-    for (size_t m = 0; m < M; m++) {
-        float *out = y + m * y_stride;
-        for (size_t n = 0; !add && n < N; n++) out[n] = 0;
-        for (size_t k = 0; k < K; k++) {
-            float value = a[m * a_row + k * a_step];
-            for (size_t n = 0; n < N; n++) out[n] += value * b[k * b_stride + n];
-        }
-    }
-}
-
 /* The odd column before the even one, as vdpbf16ps adds them. */
 KERNEL_MATMUL_BF16(matmul_bf16_c) {
     for (size_t first = 0; first < rows; first += PANEL_ROWS)

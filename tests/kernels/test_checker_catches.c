@@ -14,6 +14,7 @@
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
+#include "planted.h"
 
 #define F32_PASS T, N, x, x_stride, weights, bias, y, y_stride, rows
 #define S8_PASS T, n_padded, q, scale_x, panels, scale_w, row_negative, bias, y, y_stride, rows
@@ -74,36 +75,6 @@ static KERNEL_MATMUL_F32(depends_on_the_batch) {
         for (size_t n = 0; n < N; n++) *(n % 2 ? &odd : &even) += x[n] * weights[(r / 16 * N + n) * 16 + r % 16];
         y[r] = even + odd + (bias ? bias[r] : 0);
     }
-}
-
-#define MULTIPLY_PASS M, N, K, a, a_row, a_step, b, b_stride, add, y, y_stride
-static KERNEL_MULTIPLY_F32(adds_always) {
-    (void)add, multiply_f32_c(M, N, K, a, a_row, a_step, b, b_stride, 1, y, y_stride);
-}
-static KERNEL_MULTIPLY_F32(takes_a_as_it_lies) {
-    (void)a_row, multiply_f32_c(M, N, K, a, a_step == 1 ? a_row : K, 1, b, b_stride, add, y, y_stride);
-}
-static KERNEL_MULTIPLY_F32(starts_anew_after_a_stretch) {
-    size_t skipped = K > 256 ? 256 : 0;
-    multiply_f32_c(M, N, K - skipped, a + skipped * a_step, a_row, a_step, b + skipped * b_stride, b_stride, add, y,
-                   y_stride);
-}
-static KERNEL_MULTIPLY_F32(writes_whole_vectors) {
-    multiply_f32_c(MULTIPLY_PASS);
-    if (N % 8) y[(M - 1) * y_stride + N] = 0;
-}
-static KERNEL_MULTIPLY_F32(reads_whole_vectors) {
-    multiply_f32_c(MULTIPLY_PASS);
-    seen = b[(K - 1) * b_stride + (N + 7) / 8 * 8 - 1];
-}
-/* Right within rounding, but what is there is added last where rows come together. */
-static KERNEL_MULTIPLY_F32(adds_last_in_a_batch) {
-    float before[33];
-    for (size_t m = 0; m < M; m++) before[m] = y[m * y_stride];
-    multiply_f32_c(MULTIPLY_PASS);
-    if (!add || M < 2) return;
-    multiply_f32_c(M, 1, K, a, a_row, a_step, b, b_stride, 0, y, y_stride);
-    for (size_t m = 0; m < M; m++) y[m * y_stride] += before[m];
 }
 
 typedef float decode_weight(uint16_t bits);
@@ -393,21 +364,6 @@ static KERNEL_ADAMW(decays_after_the_step) {
     for (size_t i = 0; i < count; i++) p[i] *= 1 - rate * decay;
 }
 
-static void catches(const struct kernels *table, const char *kernel, const char *bug) {
-    struct checker_report report;
-    checker_run(table, kernel, 60, checker_seed(), &report);
-    if (report.failures == 0) fail_msg("%s: the planted bug \"%s\" passed %zu cases", kernel, bug, report.cases);
-    printf("%s: %s\n", bug, report.first);
-}
-
-#define PLANT(field, bug)                                                                                              \
-    do {                                                                                                               \
-        struct kernels table;                                                                                          \
-        kernels_fill(&table, 0);                                                                                       \
-        table.field = bug;                                                                                             \
-        catches(&table, #field, #bug);                                                                                 \
-    } while (0)
-
 static void planted_bugs_in_float_multiplication_are_caught(void **state) {
     (void)state;
     PLANT(matmul_f32, writes_one_past_rows);
@@ -420,12 +376,6 @@ static void planted_bugs_in_float_multiplication_are_caught(void **state) {
     PLANT(matmul_f32, takes_the_first_panel_twice);
     PLANT(matmul_f32, accumulates_into_output);
     PLANT(matmul_f32, depends_on_the_batch);
-    PLANT(multiply_f32, adds_always);
-    PLANT(multiply_f32, takes_a_as_it_lies);
-    PLANT(multiply_f32, starts_anew_after_a_stretch);
-    PLANT(multiply_f32, writes_whole_vectors);
-    PLANT(multiply_f32, reads_whole_vectors);
-    PLANT(multiply_f32, adds_last_in_a_batch);
 }
 
 static void planted_bugs_in_16_bits_are_caught(void **state) {

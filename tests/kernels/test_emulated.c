@@ -80,6 +80,11 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #define add_avx512 emulated_add
 #define adamw_avx512 emulated_adamw
 #define multiply_f32_avx512 emulated_multiply_f32
+#define gelu_tanh_backward_avx512 emulated_gelu_tanh_backward
+#define silu_gate_backward_avx512 emulated_silu_gate_backward
+#define layer_norm_backward_avx512 emulated_layer_norm_backward
+#define rms_norm_backward_avx512 emulated_rms_norm_backward
+#define softmax_backward_avx512 emulated_softmax_backward
 #include "../../core/kernels/x86/attention_avx512.c"
 #include "../../core/kernels/x86/elementwise_avx512.c"
 #include "../../core/kernels/x86/matmul_avx512.c"
@@ -107,6 +112,11 @@ static void emulated_versions_keep_the_contract(void **state) {
     table.add = emulated_add;
     table.adamw = emulated_adamw;
     table.multiply_f32 = emulated_multiply_f32;
+    table.gelu_tanh_backward = emulated_gelu_tanh_backward;
+    table.silu_gate_backward = emulated_silu_gate_backward;
+    table.layer_norm_backward = emulated_layer_norm_backward;
+    table.rms_norm_backward = emulated_rms_norm_backward;
+    table.softmax_backward = emulated_softmax_backward;
     checker_run(&table, NULL, 60, checker_seed(), &report);
     printf("emulated AVX-512: %zu cases, seed %llu\n", report.cases, (unsigned long long)report.seed);
     if (report.failures) fail_msg("%zu of %zu cases failed; first: %s", report.failures, report.cases, report.first);

@@ -323,7 +323,7 @@ static void test_errors(void **state) {
     small_training_close(&training);
 }
 
-/* Every allocation of a first step may fail: E_MEMORY, and the same pass goes on once there is memory. */
+/* Every allocation of a first step may fail: E_MEMORY, and then the same pass goes on once there is memory. */
 static int whole_step(struct small_training *training, double *loss) {
     int status = 0;
     struct pass_options options = {.scale = 1};
@@ -363,8 +363,13 @@ static void test_failing_allocations(void **state) {
         status = whole_step(&training, &loss);
         assert_int_equal(status, memory_count() < n ? 0 : E_MEMORY);
         memory_fail_after(0);
+        must(whole_step(&training, &loss));
+        assert_true(loss == expected);
+        if (status == 0) continue;
+        pass_close(&training.pass);
+        must(pass_open(&training.pass, &training.model, NULL));
     }
-    assert_true(n > 3 && loss == expected);
+    assert_true(n > 3);
     small_training_close(&training);
 }
 
