@@ -78,13 +78,23 @@ static uint32_t needs_of(const void *opaque) {
 
 /* ---- what fits ------------------------------------------------------------------------------------------------- */
 
-/* Longest example that the student sees. */
-static size_t cut_of(const struct distill_options *o, const struct model_config *student) {
-    return (size_t)o->train.max_tokens < student->positions ? (size_t)o->train.max_tokens : student->positions;
+static const struct examples *examples_of(const struct technique_context *context, const struct distill_options *o) {
+    return train_options_read_text(&o->train) ? context->unlabelled : context->training;
+}
+
+/* Longest example that the student sees; examples NULL: any. */
+static size_t cut_of(const struct distill_options *o, const struct model_config *student,
+                     const struct examples *examples) {
+    size_t cut = student->positions, longest = 0;
+    if (o->train.max_tokens && (size_t)o->train.max_tokens < cut) cut = (size_t)o->train.max_tokens;
+    for (size_t i = 0; examples && i < examples->count; i++)
+        if (examples->offset[i + 1] - examples->offset[i] > longest)
+            longest = examples->offset[i + 1] - examples->offset[i];
+    return longest && longest < cut ? longest : cut;
 }
 
 static int check_teacher(const struct distill_options *o, const struct model *teacher,
-                         const struct model_config *student, enum train_objective objective) {
+                         const struct model_config *student, enum train_objective objective, size_t cut) {
     int status = 0;
     const struct model_config *config = &teacher->config;
     unsigned heads = aims(o) || reads_texts(o) ? train_objective_heads(objective) : 0, bit = 1;
@@ -93,9 +103,9 @@ static int check_teacher(const struct distill_options *o, const struct model *te
     if (config->vocabulary != student->vocabulary)
         FAIL(E_UNSUPPORTED, "the teacher's vocabulary has %zu tokens and the student's %zu", config->vocabulary,
              student->vocabulary);
-    if (config->positions < cut_of(o, student))
+    if (config->positions < cut)
         FAIL(E_UNSUPPORTED, "the teacher has %zu positions, fewer than the %zu tokens that the student sees",
-             config->positions, cut_of(o, student));
+             config->positions, cut);
     if ((heads & HEAD_CLASSIFICATION) && config->classes != student->classes)
         FAIL(E_UNSUPPORTED, "the teacher has %zu classes and the student %zu", config->classes, student->classes);
 out:
@@ -103,7 +113,7 @@ out:
 }
 
 static int check_language_model(const struct distill_options *o, const struct model_config *student,
-                                enum train_objective objective) {
+                                enum train_objective objective, size_t cut) {
     int status = 0;
     if (objective != TRAIN_CAUSAL_LM && (reads_texts(o) || o->teacher_top))
         FAIL(E_ARGUMENT, "%s is of causal language models, and the objective is %s",
@@ -111,9 +121,9 @@ static int check_language_model(const struct distill_options *o, const struct mo
     if ((size_t)o->teacher_top > student->vocabulary)
         FAIL(E_ARGUMENT, "teacher_top %lld is more than the vocabulary of %zu", (long long)o->teacher_top,
              student->vocabulary);
-    if (reads_texts(o) && (size_t)o->prompt_tokens >= cut_of(o, student))
+    if (reads_texts(o) && (size_t)o->prompt_tokens >= cut)
         FAIL(E_ARGUMENT, "prompt_tokens %lld leaves nothing to write in texts of %zu tokens",
-             (long long)o->prompt_tokens, cut_of(o, student));
+             (long long)o->prompt_tokens, cut);
 out:
     return status;
 }
@@ -131,13 +141,16 @@ out:
 }
 
 /* Everything that can be known before a step is taken. */
-static int check(const struct distill_options *o, enum train_objective objective, const struct model *teacher,
+static int check(const struct technique_context *context, const struct distill_options *o, const struct model *teacher,
                  const struct model *source, struct model_config *student) {
     int status = 0;
+    enum train_objective objective = train_options_objective(&o->train, context->objective);
     struct layer_map hidden = {0}, attention = {0};
+    size_t cut;
     TRY(distill_student_config(&source->config, o, student));
-    TRY(check_teacher(o, teacher, student, objective));
-    TRY(check_language_model(o, student, objective));
+    cut = cut_of(o, student, examples_of(context, o));
+    TRY(check_teacher(o, teacher, student, objective, cut));
+    TRY(check_language_model(o, student, objective, cut));
     TRY(distill_attention_check(o, student, &teacher->config));
     TRY(open_maps(o, student->layers, teacher->config.layers, &hidden, &attention));
     if (compares_attention(o) && o->train.checkpoint_activations)
@@ -154,12 +167,11 @@ static int probe(const struct technique_context *context, void *opaque) {
     struct model opened = {0};
     struct model_config student;
     const struct model *found = context->model;
-    enum train_objective objective = train_options_objective(&o->train, context->objective);
 
     TRY(train_options_check(&o->train, context->objective, found));
     if (*o->teacher) TRY(model_open(&opened, o->teacher, false));
     const struct model *teacher = *o->teacher ? &opened : found;
-    TRY(check(o, objective, teacher, is(o->from, "model") ? found : teacher, &student));
+    TRY(check(context, o, teacher, is(o->from, "model") ? found : teacher, &student));
     /* What is stored says how large the student is. */
     o->depth = (int64_t)student.layers;
     o->width = (int64_t)student.width;
@@ -253,7 +265,8 @@ static int prepare_teacher(struct technique_context *context, struct distill_sta
     const struct distill_options *o = state->options;
     struct model *teacher = state->teacher.model;
     const struct model_config *student = &context->model->config;
-    struct output_task task = {.examples = *examples, .cut = cut_of(o, student), .top = (size_t)o->teacher_top};
+    struct output_task task = {
+        .examples = *examples, .cut = cut_of(o, student, *examples), .top = (size_t)o->teacher_top};
     bool kept = outputs_kind(state, &task.kind);
 
     state->aims = aims(o);

@@ -169,6 +169,7 @@ void distill_output_key(const struct output_task *task, const char model_hex[HAS
     hash_number(&hash, kernels.flags); /* another instruction set rounds otherwise */
     hash_number(&hash, task->kind);
     hash_number(&hash, task->top);
+    hash_number(&hash, task->kind == OUTPUT_TEXT ? task->cut : 0); /* else that of lengths below */
     hash_number(&hash, task->prompt);
     hash_number(&hash, task->beams);
     hash_number(&hash, examples->pair);

@@ -61,8 +61,7 @@ void stage_close(struct stage *stage) {
 
 static void set_options(const struct technique *technique, void *options, const char *const *pairs,
                         struct option_store *store) {
-    static const char *const usual[] = {"batch",  "16", "dropout", "0",     "max_tokens", "24",
-                                        "epochs", "1",  "rate",    "0.002", NULL};
+    static const char *const usual[] = {"batch", "16", "dropout", "0", "epochs", "1", "rate", "0.002", NULL};
     assert_int_equal(option_defaults(technique->options, options, store), 0);
     for (int round = 0; round < 2; round++)
         for (const char *const *pair = round ? pairs : usual; *pair; pair += 2) {

@@ -29,7 +29,7 @@ struct stage {
 void stage_open(struct stage *stage, const char *family, enum train_objective objective, size_t layers, bool trained);
 void stage_close(struct stage *stage);
 /* Probe, open, apply, report, close with "name", "value" pairs over the defaults, of which batch is 16, dropout 0,
- * max_tokens 24, epochs 1 and rate 0.002. Returns the first status that is not 0. */
+ * epochs 1 and rate 0.002. Returns the first status that is not 0. */
 int stage_run(struct stage *stage, const struct technique *technique, const char *const *pairs);
 /* The same, or the test fails with the error's text. */
 void stage_must(struct stage *stage, const struct technique *technique, const char *const *pairs);
