@@ -59,25 +59,34 @@
     void id(size_t T, size_t N, const float *x, size_t x_stride, size_t n_padded, size_t G, int8_t *q, float *scale,   \
             int32_t *sums)
 
-/* y(T,16) = scale_x[t] * scale_w[r] * Σ q[t,n] w[r,n] + bias, exact in 32-bit integers up to the scaling.
+/* y(T,rows) = scale_x[t] * scale_w[r] * Σ q[t,n] w[r,n] + bias, for `rows` output rows in panels as matmul_f32 takes
+ * them; exact in 32-bit integers up to the scaling.
  *   q       s8 (T, n_padded), values -127..127; n_padded a multiple of 4
- *   panel   s8 [n_padded/4][16][4], values -127..127
- *   scale_w f32 [16]
- *   row_negative s32 [16]: Σ over n of max(-w[r,n], 0), for variants that complement x where w is
- *           negative; may be ignored                                                                   */
+ *   panels  s8 [n_padded/4][16][4] each, values -127..127; the last one is whole, its rows past the end are ignored
+ *   scale_w f32, one per row of the panels, the ignored ones included
+ *   row_negative s32, as many: Σ over n of max(-w[r,n], 0), for variants that complement x where w is
+ *           negative; may be ignored
+ *   bias    f32 [rows], or NULL
+ *   y       f32, row stride y_stride elements; columns 0..rows-1 are written                          */
 #define KERNEL_MATMUL_S8(id)                                                                                           \
-    void id(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,                     \
+    void id(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panels,                    \
             const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,           \
-            size_t valid)
+            size_t rows)
 
-/* y(T,16) = scale_x[t] * Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g]) + bias.
- *   panel   per group of G columns, contiguous: f16 scale[16]; u8 zero[16] when asymmetric (a symmetric
+/* y(T,rows) = scale_x[t] * Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g]) + bias; bias, y and rows
+ * as for matmul_s8.
+ *   panels  each per group of G columns, contiguous: f16 scale[16]; u8 zero[16] when asymmetric (a symmetric
  *           panel has none and zero is 8); u8 codes [G/8][16][4]: byte b holds column 8i+b in its low and
  *           column 8i+4+b in its high nibble
  *   G       32, 64 or 128; n_padded a multiple of G                                                     */
 #define KERNEL_MATMUL_U4(id)                                                                                           \
     void id(size_t T, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,                 \
-            const int32_t *sums, const uint8_t *panel, const float *bias, float *y, size_t y_stride, size_t valid)
+            const int32_t *sums, const uint8_t *panels, const float *bias, float *y, size_t y_stride, size_t rows)
+
+/* Bytes of one panel of matmul_u4. */
+static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
+    return n_padded / G * ((symmetric ? 2u : 3u) * PANEL_ROWS + G * PANEL_ROWS / 2);
+}
 
 /* Transpose rows into a panel: panel[n][r] = x[r][n] for r < valid (<= 16), 0 for the other rows.
  *   x       f32, row stride x_stride

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
@@ -36,12 +37,15 @@ static KERNEL_MULTIPLY_F32(reads_whole_vectors) {
 }
 /* Right within rounding, but what is there is added last where rows come together. */
 static KERNEL_MULTIPLY_F32(adds_last_in_a_batch) {
-    float before[33];
+    float *before = malloc((M + 1) * sizeof *before);
+    assert_non_null(before);
     for (size_t m = 0; m < M; m++) before[m] = y[m * y_stride];
     multiply_f32_c(MULTIPLY_PASS);
-    if (!add || M < 2) return;
-    multiply_f32_c(M, 1, K, a, a_row, a_step, b, b_stride, 0, y, y_stride);
-    for (size_t m = 0; m < M; m++) y[m * y_stride] += before[m];
+    if (add && M >= 2) {
+        multiply_f32_c(M, 1, K, a, a_row, a_step, b, b_stride, 0, y, y_stride);
+        for (size_t m = 0; m < M; m++) y[m * y_stride] += before[m];
+    }
+    free(before);
 }
 
 static KERNEL_GELU_TANH_BACKWARD(derives_the_other_gelu) { gelu_backward_c(count, x, dy, dx); }
