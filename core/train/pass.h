@@ -32,6 +32,7 @@ struct pass_options {
     size_t first_token, first_sequence; /* of the batch within its step, so that parts of one draw its dropout */
     double scale;    /* of every gradient: this batch's share of the step's loss; 1 for a step of one batch */
     bool add;        /* to the gradients that are there, instead of overwriting them */
+    bool bf16;       /* products of linear layers round their inputs to bf16 and sum in f32; weights stay f32 */
     bool checkpoint; /* keep block inputs alone: less memory, a third more work; the same bits */
 };
 
@@ -64,6 +65,7 @@ struct linear_use {
 /* Tokens at..at+T-1; whole sequences sequence_begin..sequence_end-1 unless the pass works in tiles. */
 struct shard {
     size_t at, T, sequence_begin, sequence_end;
+    int worker; /* the thread that works on it */
 };
 
 struct pass {
@@ -149,14 +151,16 @@ bool pass_token_rows(const struct pass *pass, const int32_t **ids, size_t *count
 enum panel_direction { PANELS_FORWARD, PANELS_BACKWARD };
 int pass_linears_open(struct pass *pass, const struct linear_edit *edits); /* E_UNSUPPORTED */
 size_t pass_panel_floats(const struct linear *linear);
-/* Floats of scratch that one tile of a weight gradient over T tokens takes. */
-size_t pass_weight_scratch(const struct linear *linear, size_t T);
+/* Floats of a worker's scratch that products of up to `shard` rows, and a tile of a weight gradient over T tokens,
+ * take. */
+size_t pass_linear_scratch(const struct linear *linear, size_t shard, size_t T);
 /* Panels of the layers of a block, on all threads. */
 void pass_prepare_block(struct pass *pass, size_t block, enum panel_direction direction);
-/* Rows at..at+T-1 of y(·,R) = x(·,N)·Wᵀ + b and of dx(·,N) = dy(·,R)·W, in this thread, over panels prepared. */
-void pass_multiply(const struct pass *pass, const struct linear *linear, size_t at, size_t T, const float *x, float *y);
-void pass_multiply_back(const struct pass *pass, const struct linear *linear, size_t at, size_t T, const float *dy,
-                        bool add, float *dx);
+/* The shard's rows of y(·,R) = x(·,N)·Wᵀ + b, and of dx(·,N) = dy(·,R)·W, over panels prepared. */
+void pass_multiply(const struct pass *pass, const struct linear *linear, const struct shard *shard, const float *x,
+                   float *y);
+void pass_multiply_back(const struct pass *pass, const struct linear *linear, const struct shard *shard,
+                        const float *dy, bool add, float *dx);
 /* Gradients of matrices and biases (of layers that have any), on all threads; added when `add`. */
 void pass_weight_gradients(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add);
 /* A layer outside the blocks, over any rows, on all threads: panels and product in one. dx NULL: not wanted. */
@@ -173,7 +177,7 @@ void *pass_cut(struct arena *arena, size_t count, size_t size);
 float *pass_cut_floats(struct arena *arena, size_t count);
 int pass_reserve(struct pass *pass, const struct batch *batch, size_t longest, bool checkpoint);
 void pass_cut_shards(struct pass *pass, size_t longest);
-struct shard pass_shard(const struct pass *pass, size_t index);
+struct shard pass_shard(const struct pass *pass, size_t index, int worker);
 float *pass_scratch(const struct pass *pass, int worker);
 
 /* pass_block.c: block `at_block` over all shards; forward from block[b].x to block[b+1].x, backward in dhidden. */

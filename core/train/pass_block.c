@@ -98,10 +98,10 @@ static void attend(const struct pass *pass, size_t b, size_t sequence, size_t he
                                  pass->dcontext + q, pass->dquery + q, pass->dkey + k, pass->dvalue + k, NULL, scratch);
 }
 
-static void attend_shard(const struct pass *pass, size_t b, const struct shard *shard, bool backward, int worker) {
+static void attend_shard(const struct pass *pass, size_t b, const struct shard *shard, bool backward) {
     for (size_t s = shard->sequence_begin; s < shard->sequence_end; s++)
         for (size_t head = 0; head < pass->model->config.key_value_heads; head++)
-            attend(pass, b, s, head, backward, worker);
+            attend(pass, b, s, head, backward, shard->worker);
 }
 
 static void turn(const struct pass *pass, const struct shard *shard, bool backward, float *query, float *key) {
@@ -124,9 +124,9 @@ static void forward_before(const struct pass *pass, size_t b, const struct shard
                   block->mean1, block->rstd1);
         input = pass->attention_input;
     }
-    pass_multiply(pass, layer(pass, b, PART_QUERY), shard->at, shard->T, input, block->query);
-    pass_multiply(pass, layer(pass, b, PART_KEY), shard->at, shard->T, input, block->key);
-    pass_multiply(pass, layer(pass, b, PART_VALUE), shard->at, shard->T, input, block->value);
+    pass_multiply(pass, layer(pass, b, PART_QUERY), shard, input, block->query);
+    pass_multiply(pass, layer(pass, b, PART_KEY), shard, input, block->key);
+    pass_multiply(pass, layer(pass, b, PART_VALUE), shard, input, block->value);
     turn(pass, shard, false, block->query, block->key);
 }
 
@@ -134,7 +134,7 @@ static void forward_before(const struct pass *pass, size_t b, const struct shard
 static void forward_residual(const struct pass *pass, const struct linear *linear, size_t site,
                              const struct shard *shard, const float *input, const float *x, float *sum, uint8_t *keep) {
     size_t C = pass->model->config.width;
-    pass_multiply(pass, linear, shard->at, shard->T, input, sum);
+    pass_multiply(pass, linear, shard, input, sum);
     pass_drop(pass, site, shard, sum, keep);
     kernels.add(shard->T * C, x + shard->at * C, sum + shard->at * C);
 }
@@ -157,8 +157,8 @@ static void forward_after(const struct pass *pass, size_t b, const struct shard 
                      block->sum1, block->keep1);
     if (first) pass_norm(pass, norm2, shard, block->sum1, pass->feed_input, block->mean2, block->rstd2);
     else pass_norm(pass, norm1, shard, block->sum1, pass->feed_input, block->mean1, block->rstd1);
-    if (block->gate) pass_multiply(pass, layer(pass, b, PART_GATE), shard->at, shard->T, pass->feed_input, block->gate);
-    pass_multiply(pass, layer(pass, b, PART_UP), shard->at, shard->T, pass->feed_input, block->up);
+    if (block->gate) pass_multiply(pass, layer(pass, b, PART_GATE), shard, pass->feed_input, block->gate);
+    pass_multiply(pass, layer(pass, b, PART_UP), shard, pass->feed_input, block->up);
     forward_active(pass, block, shard);
     forward_residual(pass, layer(pass, b, PART_DOWN), 2 * b + 2, shard, pass->active,
                      first ? block->sum1 : pass->feed_input, first ? next : block->sum2, block->keep2);
@@ -193,11 +193,11 @@ static void backward_after(const struct pass *pass, size_t index, size_t b, cons
     }
     pass_drop_back(pass, shard, block->keep2, dx, pass->ddown);
     forward_active(pass, block, shard);
-    pass_multiply_back(pass, layer(pass, b, PART_DOWN), at, T, pass->ddown, false, pass->dup);
+    pass_multiply_back(pass, layer(pass, b, PART_DOWN), shard, pass->ddown, false, pass->dup);
     activation_backward(model->config.activation, T * F, block->up + at * F, block->gate ? block->gate + at * F : NULL,
                         pass->dup + at * F, pass->dup + at * F, block->gate ? pass->dgate + at * F : NULL);
-    pass_multiply_back(pass, layer(pass, b, PART_UP), at, T, pass->dup, !first, dinput);
-    if (block->gate) pass_multiply_back(pass, layer(pass, b, PART_GATE), at, T, pass->dgate, true, dinput);
+    pass_multiply_back(pass, layer(pass, b, PART_UP), shard, pass->dup, !first, dinput);
+    if (block->gate) pass_multiply_back(pass, layer(pass, b, PART_GATE), shard, pass->dgate, true, dinput);
     if (first) {
         pass_norm_back(pass, norm2, index, 1, shard, block->sum1, block->mean2, block->rstd2, dinput, dinput);
         kernels.add(T * C, dinput + at * C, dx + at * C);
@@ -205,7 +205,7 @@ static void backward_after(const struct pass *pass, size_t index, size_t b, cons
         pass_norm_back(pass, norm1, index, 0, shard, block->sum1, block->mean1, block->rstd1, dx, dx);
     }
     pass_drop_back(pass, shard, block->keep1, dx, pass->doutput);
-    pass_multiply_back(pass, layer(pass, b, PART_ATTENTION_OUTPUT), at, T, pass->doutput, false, pass->dcontext);
+    pass_multiply_back(pass, layer(pass, b, PART_ATTENTION_OUTPUT), shard, pass->doutput, false, pass->dcontext);
 }
 
 /* From the gradients at query, key and value to that at the block's input. */
@@ -223,9 +223,9 @@ static void backward_before(const struct pass *pass, size_t index, size_t b, con
     add_wanted(pass, part + 1, shard, K, pass->dkey);
     add_wanted(pass, part + 2, shard, K, pass->dvalue);
     turn(pass, shard, true, pass->dquery, pass->dkey);
-    pass_multiply_back(pass, layer(pass, b, PART_QUERY), at, T, pass->dquery, !first, dinput);
-    pass_multiply_back(pass, layer(pass, b, PART_KEY), at, T, pass->dkey, true, dinput);
-    pass_multiply_back(pass, layer(pass, b, PART_VALUE), at, T, pass->dvalue, true, dinput);
+    pass_multiply_back(pass, layer(pass, b, PART_QUERY), shard, pass->dquery, !first, dinput);
+    pass_multiply_back(pass, layer(pass, b, PART_KEY), shard, pass->dkey, true, dinput);
+    pass_multiply_back(pass, layer(pass, b, PART_VALUE), shard, pass->dvalue, true, dinput);
     if (!first) return;
     pass_norm(pass, norm, shard, block->x, pass->attention_input, block->mean1, block->rstd1);
     pass_norm_back(pass, norm, index, 0, shard, block->x, block->mean1, block->rstd1, dinput, dinput);
@@ -237,19 +237,18 @@ static void backward_before(const struct pass *pass, size_t index, size_t b, con
 static void before_shards(void *context, size_t begin, size_t end, int worker) {
     const struct pass *pass = context;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         forward_before(pass, pass->at_block, &shard);
         if (pass->tiles) continue;
-        attend_shard(pass, pass->at_block, &shard, false, worker);
+        attend_shard(pass, pass->at_block, &shard, false);
         forward_after(pass, pass->at_block, &shard);
     }
 }
 
 static void after_shards(void *context, size_t begin, size_t end, int worker) {
     const struct pass *pass = context;
-    (void)worker;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         forward_after(pass, pass->at_block, &shard);
     }
 }
@@ -257,19 +256,18 @@ static void after_shards(void *context, size_t begin, size_t end, int worker) {
 static void after_shards_back(void *context, size_t begin, size_t end, int worker) {
     const struct pass *pass = context;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         backward_after(pass, i, pass->at_block, &shard);
         if (pass->tiles) continue;
-        attend_shard(pass, pass->at_block, &shard, true, worker);
+        attend_shard(pass, pass->at_block, &shard, true);
         backward_before(pass, i, pass->at_block, &shard);
     }
 }
 
 static void before_shards_back(void *context, size_t begin, size_t end, int worker) {
     const struct pass *pass = context;
-    (void)worker;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         backward_before(pass, i, pass->at_block, &shard);
     }
 }

@@ -28,9 +28,8 @@ static void read_tokens(const struct pass *pass, const struct shard *shard, floa
 
 static void read_shards(void *context, size_t begin, size_t end, int worker) {
     const struct pass *pass = context;
-    (void)worker;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         read_tokens(pass, &shard, pass->embedded);
     }
 }
@@ -55,9 +54,8 @@ static void complete_shards(void *context, size_t begin, size_t end, int worker)
     const struct pass *pass = context;
     const struct model_config *config = &pass->model->config;
     size_t D = config->head_width;
-    (void)worker;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         if (pass->rotary)
             rotary_table(shard.T, D, pass->position + shard.at, config->rotary_base, pass->rotary + shard.at * D);
         if (!pass->embedded) read_tokens(pass, &shard, complete(pass));
@@ -83,9 +81,8 @@ void pass_embed_forward(struct pass *pass) {
 static void norm_shards_back(void *context, size_t begin, size_t end, int worker) {
     const struct pass *pass = context;
     size_t C = pass->model->config.width;
-    (void)worker;
     for (size_t i = begin; i < end; i++) {
-        struct shard shard = pass_shard(pass, i);
+        struct shard shard = pass_shard(pass, i, worker);
         if (pass->wanted[0]) kernels.add(shard.T * C, pass->want[0] + shard.at * C, pass->dhidden + shard.at * C);
         pass_drop_back(pass, &shard, pass->keep0, pass->dhidden, pass->dhidden);
         if (pass->sum0)

@@ -17,6 +17,7 @@
 #define ROUND_FLOATS (MEMORY_ALIGN / sizeof(float))
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static size_t tiles_of(size_t count, size_t tile) { return (count + tile - 1) / tile; }
 
 int pass_linears_open(struct pass *pass, const struct linear_edit *edits) {
@@ -45,14 +46,18 @@ bool pass_linear_trained(const struct pass *pass, const struct linear *linear) {
     return linear->parameter && linear->parameter->gradient && !of(pass, linear)->edit.frozen;
 }
 
+/* Panels in bf16 are half as large, but for paddings. */
 size_t pass_panel_floats(const struct linear *linear) {
-    size_t forward = panels_forward_floats(linear->rows, linear->columns),
-           backward = panels_backward_floats(linear->rows, linear->columns);
-    return size_round_up(forward > backward ? forward : backward, ROUND_FLOATS);
+    size_t R = linear->rows, N = linear->columns;
+    size_t f32 = larger(panels_forward_floats(R, N), panels_backward_floats(R, N));
+    size_t bf16 = larger(panels_forward_bf16_count(R, N), panels_backward_bf16_count(R, N));
+    return size_round_up(larger(f32, (bf16 + 1) / 2), ROUND_FLOATS);
 }
 
-size_t pass_weight_scratch(const struct linear *linear, size_t T) {
-    return product_weight_scratch(T, smaller(linear->rows, JOB_ROWS), linear->columns);
+size_t pass_linear_scratch(const struct linear *linear, size_t shard, size_t T) {
+    size_t R = linear->rows, N = linear->columns, rows = smaller(R, JOB_ROWS);
+    size_t weight = larger(product_weight_scratch(T, rows, N), product_weight_bf16_scratch(T, rows, N));
+    return larger(weight, product_bf16_scratch(larger(shard, OWN_TOKENS), larger(R, N)));
 }
 
 /* ---- panels -------------------------------------------------------------------------------------------- */
@@ -89,11 +94,14 @@ static size_t panel_tiles(const struct linear *linear, enum panel_direction dire
     return tiles_of(direction == PANELS_FORWARD ? linear->rows : linear->columns, PANEL_TILE);
 }
 
-static void panel_tile(const struct pass_linear *own, enum panel_direction direction, size_t tile) {
+static void panel_tile(const struct pass_linear *own, enum panel_direction direction, bool bf16, size_t tile) {
     size_t R = own->linear->rows, N = own->linear->columns, begin = tile * PANEL_TILE;
-    if (direction == PANELS_FORWARD)
-        panels_forward(R, N, own->value, begin, smaller(R, begin + PANEL_TILE), own->panels);
-    else panels_backward(R, N, own->value, begin, smaller(N, begin + PANEL_TILE), own->panels);
+    size_t end = smaller(direction == PANELS_FORWARD ? R : N, begin + PANEL_TILE);
+    uint16_t *halves = (uint16_t *)(void *)own->panels;
+    if (direction == PANELS_FORWARD && bf16) panels_forward_bf16(R, N, own->value, begin, end, halves);
+    else if (direction == PANELS_FORWARD) panels_forward(R, N, own->value, begin, end, own->panels);
+    else if (bf16) panels_backward_bf16(R, N, own->value, begin, end, halves);
+    else panels_backward(R, N, own->value, begin, end, own->panels);
 }
 
 static void panel_tiles_body(void *context, size_t begin, size_t end, int worker) {
@@ -103,7 +111,7 @@ static void panel_tiles_body(void *context, size_t begin, size_t end, int worker
         const struct pass_linear *own = &task->pass->linear[task->first];
         size_t tile = item, tiles;
         while (tile >= (tiles = panel_tiles(own->linear, task->direction))) tile -= tiles, own++;
-        panel_tile(own, task->direction, tile);
+        panel_tile(own, task->direction, task->pass->options.bf16, tile);
     }
 }
 
@@ -133,16 +141,26 @@ void pass_prepare_block(struct pass *pass, size_t block, enum panel_direction di
 
 /* ---- products ------------------------------------------------------------------------------------------ */
 
-void pass_multiply(const struct pass *pass, const struct linear *linear, size_t at, size_t T, const float *x,
+static const uint16_t *halves_of(const struct pass_linear *own) { return (const uint16_t *)(const void *)own->panels; }
+
+void pass_multiply(const struct pass *pass, const struct linear *linear, const struct shard *shard, const float *x,
                    float *y) {
-    size_t R = linear->rows, N = linear->columns;
-    product_forward(T, N, R, x + at * N, of(pass, linear)->panels, linear->bias, y + at * R);
+    const struct pass_linear *own = of(pass, linear);
+    size_t R = linear->rows, N = linear->columns, T = shard->T;
+    x += shard->at * N;
+    y += shard->at * R;
+    if (!pass->options.bf16) product_forward(T, N, R, x, own->panels, linear->bias, y);
+    else product_forward_bf16(T, N, R, x, halves_of(own), linear->bias, y, pass_scratch(pass, shard->worker));
 }
 
-void pass_multiply_back(const struct pass *pass, const struct linear *linear, size_t at, size_t T, const float *dy,
-                        bool add, float *dx) {
-    size_t R = linear->rows, N = linear->columns;
-    product_backward_input(T, N, R, dy + at * R, of(pass, linear)->panels, add, dx + at * N);
+void pass_multiply_back(const struct pass *pass, const struct linear *linear, const struct shard *shard,
+                        const float *dy, bool add, float *dx) {
+    const struct pass_linear *own = of(pass, linear);
+    size_t R = linear->rows, N = linear->columns, T = shard->T;
+    dy += shard->at * R;
+    dx += shard->at * N;
+    if (!pass->options.bf16) product_backward_input(T, N, R, dy, own->panels, add, dx);
+    else product_backward_input_bf16(T, N, R, dy, halves_of(own), add, dx, pass_scratch(pass, shard->worker));
 }
 
 /* ---- gradients of matrices and biases ------------------------------------------------------------------- */
@@ -162,9 +180,10 @@ static size_t jobs_of(const struct pass *pass, const struct linear *linear) {
 static void weight_job(const struct weight_jobs *jobs, const struct linear_use *use, size_t tile, float *scratch) {
     const struct linear *linear = use->linear;
     size_t begin = tile * JOB_ROWS, end = smaller(linear->rows, begin + JOB_ROWS);
-    product_backward_weight(jobs->T, linear->columns, linear->rows, use->x, use->dy, begin, end, jobs->add,
-                            linear->parameter->gradient,
-                            linear->bias_parameter ? linear->bias_parameter->gradient : NULL, scratch);
+    void (*product)(size_t, size_t, size_t, const float *, const float *, size_t, size_t, bool, float *, float *,
+                    float *) = jobs->pass->options.bf16 ? product_backward_weight_bf16 : product_backward_weight;
+    product(jobs->T, linear->columns, linear->rows, use->x, use->dy, begin, end, jobs->add, linear->parameter->gradient,
+            linear->bias_parameter ? linear->bias_parameter->gradient : NULL, scratch);
 }
 
 static void weight_jobs_body(void *context, size_t begin, size_t end, int worker) {
@@ -196,9 +215,9 @@ struct own_product {
 
 static void own_tiles(void *context, size_t begin, size_t end, int worker) {
     const struct own_product *task = context;
-    (void)worker;
-    if (task->back) pass_multiply_back(task->pass, task->linear, begin, end - begin, task->in, task->add, task->out);
-    else pass_multiply(task->pass, task->linear, begin, end - begin, task->in, task->out);
+    struct shard rows = {.at = begin, .T = end - begin, .worker = worker};
+    if (task->back) pass_multiply_back(task->pass, task->linear, &rows, task->in, task->add, task->out);
+    else pass_multiply(task->pass, task->linear, &rows, task->in, task->out);
 }
 
 void pass_own_forward(struct pass *pass, const struct linear *linear, size_t T, const float *x, float *y) {

@@ -48,8 +48,8 @@ void pass_cut_shards(struct pass *pass, size_t longest) {
     pass->shard_count = count;
 }
 
-struct shard pass_shard(const struct pass *pass, size_t index) {
-    struct shard shard = {.at = index * SHARD_TOKENS};
+struct shard pass_shard(const struct pass *pass, size_t index, int worker) {
+    struct shard shard = {.at = index * SHARD_TOKENS, .worker = worker};
     if (pass->tiles) {
         size_t left = pass->batch->tokens - shard.at;
         shard.T = left < SHARD_TOKENS ? left : SHARD_TOKENS;
@@ -153,9 +153,13 @@ static size_t scratch_floats(const struct pass *pass) {
                                         .D = config->head_width,
                                         .q_stride = config->heads * config->head_width,
                                         .k_stride = config->key_value_heads * config->head_width};
-    size_t most = attention_train_scratch(&attention);
+    size_t most = attention_train_scratch(&attention), whole = pass->longest_max;
+    /* A shard of whole sequences ends with the one that reaches its share, at most half as large again as a tile or, of
+     * few sequences, as long as they are. */
+    if (whole > WHOLE_TOKENS) whole = WHOLE_TOKENS;
+    size_t shard = max_size(SHARD_TOKENS + SHARD_TOKENS / 2, whole) + whole;
     for (size_t i = 0; i < model->linear_count; i++)
-        most = max_size(most, pass_weight_scratch(&model->linears[i], pass->tokens_max));
+        most = max_size(most, pass_linear_scratch(&model->linears[i], shard, pass->tokens_max));
     return size_round_up(most, MEMORY_ALIGN / sizeof(float));
 }
 

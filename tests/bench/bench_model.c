@@ -11,7 +11,8 @@
  * - load: open and prepare the model once more, with its tokenizer (value: 0)
  * - top T K: K lines "= id logit" of the last token of a prompt of T, best first, then an answer; not timed
  * - vector T: the mean-pooled unit embedding of T tokens, a line "= value" per component, then an answer; not timed
- * - peaks: value: best multiply-adds*2 per second of f32 products; weight_bytes: bytes per second read
+ * - peaks: value: best multiply-adds*2 per second of f32 products; multiply_adds: the same of int8 ones, ours;
+ *   weight_bytes: bytes per second read
  */
 #include "base/error.h"
 #include "base/file.h"
@@ -221,12 +222,14 @@ out:
 
 static int run_peaks(struct answer *answer) {
     int status = 0;
-    double operations = 0, bytes = 0;
+    double operations = 0, int8 = 0, bytes = 0;
     TRY(peak_matmul("f32", GEMM_BUILTIN, 768, 0.5, &operations));
     double other = 0;
     if (peak_matmul("f32", GEMM_ONEDNN, 768, 0.5, &other) == 0 && other > operations) operations = other;
+    TRY(peak_matmul("int8", GEMM_BUILTIN, 1536, 0.5, &int8));
     TRY(peak_read((size_t)256 << 20, 1.0, &bytes));
     answer->value = operations;
+    answer->multiply_adds = (uint64_t)int8;
     answer->weight_bytes = (uint64_t)bytes;
 out:
     return status;

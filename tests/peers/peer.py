@@ -1,9 +1,11 @@
 """A peer of `make bench-peers`: one library with one model, kept open, that does a piece of work when told to.
 
-    peer.py KIND MODEL IDS THREADS      KIND: onnx, torch-bf16, torch-bf16-compiled, llama
+    peer.py KIND MODEL IDS THREADS
 
-Prints "ready HOW" (how it runs, for the table), then answers the commands of tests/bench/bench_model.c with
-"ns value", or "error TEXT". Each is set up as its own users would run it fastest."""
+KIND: onnx, llama, torch-bf16, torch-bf16-compiled, torch-train, torch-train-compiled, torch-train-autocast,
+torch-train-autocast-compiled; for onnx and llama, more may follow that tells models apart. Prints "ready HOW" (how it runs, for the table), then answers the commands of
+tests/bench/bench_model.c or, when it trains, tests/bench/bench_training.c with "ns value", or "error TEXT". Each is set
+up as its own users would run it fastest."""
 import ctypes
 import math
 import os
@@ -79,6 +81,64 @@ class Torch:
         ids = self.torch.from_numpy(self.ids[:tokens].reshape(1, tokens))
         mean = self.hidden(ids)[0].double().mean(dim=0)
         return [f"{float(v):.8f}" for v in mean / mean.norm()]
+
+
+def peak_bytes():
+    with open("/proc/self/status") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+class TorchTraining:
+    """transformers' BertForSequenceClassification; ids, labels and head are those of tests/bench/bench_training.c."""
+
+    def __init__(self, path, threads, autocast, compiled):
+        import torch
+        import transformers
+        from torch_training import Training, classifier
+
+        self.torch = torch
+        torch.set_num_threads(threads)
+        sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        tiny = Training(transformers.BertForSequenceClassification(transformers.BertConfig(**sizes)), 1e-3, 2, 1)
+        tiny.step(lambda logits: logits.sum(), input_ids=torch.ones(2, 2, dtype=torch.int64))
+        self.before = peak_bytes()  # with all that torch imports when first used
+        model = classifier(path)
+        with torch.no_grad():
+            model.classifier.weight.copy_(0.02 * torch.arange(model.classifier.weight.numel()).cos().view(2, -1))
+        self.training = Training(model, 3e-5, 1000, 60, autocast, compiled)
+        self.vocabulary = model.config.vocab_size
+        self.drawn = 0
+        kind = "bf16 autocast" if autocast else "f32"
+        self.how = f"torch {torch.__version__} {kind}, AdamW fused, SDPA, {'compiled' if compiled else 'eager'}"
+
+    def draw(self, sequences, tokens):
+        at = np.arange(self.drawn, self.drawn + sequences * tokens, dtype=np.uint64)
+        self.drawn += sequences * tokens
+        x = (at + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(32))).reshape(sequences, tokens)
+        ids = self.torch.from_numpy((1 + x % np.uint64(self.vocabulary - 1)).astype(np.int64))
+        labels = self.torch.from_numpy((x[:, 0] >> np.uint64(40) & np.uint64(1)).astype(np.int64))
+        return ids, lambda logits: self.torch.nn.functional.cross_entropy(logits, labels)
+
+    def drop(self, share):
+        for module in self.training.model.modules():
+            if isinstance(module, self.torch.nn.Dropout):
+                module.p = share
+
+    def train(self, sequences, tokens, percent):
+        self.drop(percent / 100)
+        ids, loss_of = self.draw(sequences, tokens)
+        start = time.perf_counter_ns()
+        loss = self.training.step(loss_of, input_ids=ids)
+        return time.perf_counter_ns() - start, float(loss)
+
+    def gradients(self, sequences, tokens):
+        self.drop(0.0)
+        ids, loss_of = self.draw(sequences, tokens)
+        return [f"{float(v):.9g}" for v in self.training.gradients(loss_of, input_ids=ids)]
+
+    def memory(self):
+        return [f"{peak_bytes()} {self.before}"]
 
 
 class Llama:
@@ -202,10 +262,12 @@ def main():
     kind, path, ids, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not get between the answers
-    if kind == "onnx":
+    if kind.startswith("onnx"):
         peer = Onnx(path, ids, threads)
-    elif kind == "llama":
+    elif kind.startswith("llama"):
         peer = Llama(path, ids, threads)
+    elif kind.startswith("torch-train"):
+        peer = TorchTraining(path, threads, "autocast" in kind, kind.endswith("compiled"))
     else:
         peer = Torch(path, ids, threads, kind.endswith("compiled"))
     print("ready", peer.how, file=answers, flush=True)
@@ -213,7 +275,7 @@ def main():
         name, *numbers = line.split()
         try:
             result = getattr(peer, name)(*map(int, numbers))
-            if name in ("top", "vector"):
+            if name in ("top", "vector", "gradients", "memory"):
                 print("\n".join("= " + line for line in result), file=answers)
                 result = (0, 0.0)
             print(result[0], f"{result[1]:.9g}", file=answers, flush=True)

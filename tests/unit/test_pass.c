@@ -152,6 +152,41 @@ static void test_bits(void **state) {
     }
 }
 
+/* In bf16 the inputs of every product are rounded by up to 2^-9, and gradients are off by about as much; the bits do
+ * not depend on threads or checkpoints either. */
+static void check_bf16(const struct small_kind *kind) {
+    struct small_training training;
+    struct pass_options options = with_dropout();
+    double squares = 0, off = 0;
+    int before = threads_get();
+    small_training_open(&training, kind, many, COUNT(many), 6);
+    small_training_step(&training, &options);
+    float *exact = gradients_of(&training);
+    options.bf16 = true;
+    threads_set(1);
+    double loss = small_training_step(&training, &options);
+    float *rounded = gradients_of(&training);
+    threads_set(2);
+    options.checkpoint = true;
+    assert_true(small_training_step(&training, &options) == loss);
+    must_equal(&training, rounded, "in bf16 at two threads");
+    threads_set(before);
+    for (size_t i = 0; i < small_training_values(&training); i++) {
+        squares += (double)exact[i] * (double)exact[i];
+        off += pow((double)exact[i] - (double)rounded[i], 2);
+    }
+    double share = sqrt(off / squares);
+    if (!(share > 1e-4 && share < 0.05)) fail_msg("%s: bf16 is off by %g", kind->name, share);
+    free(exact);
+    free(rounded);
+    small_training_close(&training);
+}
+
+static void test_bf16(void **state) {
+    (void)state;
+    for (size_t i = 0; i < small_kind_count; i++) check_bf16(&small_kinds[i]);
+}
+
 /* ---- sums -------------------------------------------------------------------------------------------------- */
 
 /* What the batch's mean divides by, of sequences begin..end-1. */
@@ -285,9 +320,10 @@ static void test_token_rows(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slopes),  cmocka_unit_test(test_slopes_of_other_losses),
-        cmocka_unit_test(test_bits),    cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_forgets), cmocka_unit_test(test_token_rows),
+        cmocka_unit_test(test_slopes),     cmocka_unit_test(test_slopes_of_other_losses),
+        cmocka_unit_test(test_bits),       cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_parts),      cmocka_unit_test(test_forgets),
+        cmocka_unit_test(test_token_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,104 @@
+/* Options to plan. */
+#include "train/train_options.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "model/family.h"
+
+/* Which of "a|b|c" a choice is: enumerations are in the order of their option's choices. */
+static int choice_index(const char *choices, const char *choice) {
+    size_t length = strlen(choice);
+    for (int index = 0;; index++) {
+        if (strncmp(choices, choice, length) == 0 && (choices[length] == '|' || !choices[length])) return index;
+        choices = strchr(choices, '|');
+        CHECK(choices, "'%s' is not one of the choices", choice);
+        choices++;
+    }
+}
+
+enum train_objective train_options_objective(const struct train_options *options, enum train_objective task) {
+    enum train_objective objective = task;
+    if (strcmp(options->objective, "task") != 0)
+        CHECK(train_objective_find(options->objective, &objective) == 0, "%s", error_text());
+    return objective;
+}
+
+bool train_options_read_text(const struct train_options *options) {
+    return strcmp(options->objective, "masked_lm") == 0 || strcmp(options->objective, "causal_lm") == 0;
+}
+
+int train_options_check(const struct train_options *options, enum train_objective task, const struct model *model) {
+    int status = 0;
+    enum train_objective objective = train_options_objective(options, task);
+    unsigned missing = model ? train_objective_heads(objective) & ~model->config.model_heads : 0;
+    if (!train_options_read_text(options) && objective != task)
+        FAIL(E_UNSUPPORTED, "the task's data teaches %s, not %s", train_objective_name(task), options->objective);
+    if (missing) FAIL(E_UNSUPPORTED, "the model has no %s head", model_head_name((enum model_head)missing));
+out:
+    return status;
+}
+
+/* "balanced", "off", or a number for each class. */
+static int class_weights(const struct option_names *words, size_t classes, struct train_plan *plan, double **weights) {
+    int status = 0;
+    void *block = NULL;
+    if (words->count == 0 || (words->count == 1 && strcmp(words->items[0], "off") == 0)) goto out;
+    if (words->count == 1 && strcmp(words->items[0], "balanced") == 0) {
+        plan->balance_classes = true;
+        goto out;
+    }
+    if (words->count != classes)
+        FAIL(E_ARGUMENT, "class_weights must be balanced, off, or %zu numbers, one for each class (got %zu)", classes,
+             words->count);
+    TRY(memory_take(&block, classes, sizeof **weights));
+    *weights = block;
+    for (size_t i = 0; i < classes; i++) {
+        char *end;
+        (*weights)[i] = strtod(words->items[i], &end);
+        if (*end || end == words->items[i] || !((*weights)[i] >= 0 && (*weights)[i] <= 1e6))
+            FAIL(E_ARGUMENT, "class_weights: weight %zu must be a number in 0..1e6 (got %s)", i + 1, words->items[i]);
+    }
+    plan->class_weights = *weights;
+out:
+    return status;
+}
+
+int train_options_plan(const struct train_options *options, enum train_objective objective, size_t classes,
+                       struct train_plan *plan, double **weights) {
+    const struct train_options *o = options;
+    *weights = NULL;
+    train_plan_defaults(plan);
+    plan->objective = objective;
+    plan->epochs = o->epochs;
+    plan->steps = (size_t)o->steps;
+    plan->batch = (size_t)o->batch;
+    plan->micro_batch = (size_t)o->micro_batch;
+    plan->optimizer = (enum optimizer_kind)choice_index("adamw|adam_l2|sgd", o->optimizer);
+    plan->rate = o->rate;
+    plan->warmup_frac = o->warmup_frac;
+    plan->schedule = (enum schedule_kind)choice_index("constant|linear|cosine|polynomial", o->schedule);
+    plan->schedule_power = o->schedule_power;
+    plan->schedule_end_frac = o->schedule_end_frac;
+    plan->beta1 = o->beta1;
+    plan->beta2 = o->beta2;
+    plan->epsilon = o->epsilon;
+    plan->momentum = o->momentum;
+    plan->nesterov = o->nesterov;
+    plan->weight_decay = o->weight_decay;
+    plan->clip_norm = o->clip_norm;
+    plan->dropout = o->dropout;
+    plan->word_dropout = o->word_dropout;
+    plan->label_smoothing = o->label_smoothing;
+    plan->mask_frac = o->mask_frac;
+    plan->max_tokens = (size_t)o->max_tokens;
+    plan->evaluate_steps = (size_t)o->evaluate_steps;
+    plan->patience = (size_t)o->patience;
+    plan->keep_best = o->keep_best;
+    plan->checkpoint_s = o->checkpoint_s;
+    plan->compute = (enum train_compute)choice_index("f32|bf16", o->compute);
+    plan->checkpoint_activations = o->checkpoint_activations;
+    return objective == TRAIN_CLASSIFICATION ? class_weights(&o->class_weights, classes, plan, weights) : 0;
+}
