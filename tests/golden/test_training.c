@@ -16,6 +16,7 @@
 #include "base/threads.h"
 #include "golden_family.h"
 #include "kernels/kernels.h"
+#include "padded_rows.h"
 #include "train/head.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -84,16 +85,16 @@ static double gradients(struct training *training, bool checkpoint) {
     struct logit_loss labels = {.labels = training->count ? training->targets : training->batch.labels};
     double loss;
     must(pass_forward(&training->pass, &training->batch.batch, &options));
+    if (training->family.model.config.model_heads & HEAD_SPAN)
+        return padded_span(&training->pass, &training->family, &training->batch);
     if (training->count) must(head_tokens(&training->pass, training->rows, training->count, &labels, &loss));
     else must(head_classify(&training->pass, &labels, &loss));
     must(pass_backward(&training->pass));
     return loss;
 }
 
-/* Open a family for training and check it, unless its batch has no labels of its own. */
 static void train_family(const struct golden_family *family, void (*check)(struct training *training)) {
     struct training training;
-    if (family->model.config.model_heads & HEAD_SPAN) return;
     training_open(&training, family->name);
     check(&training);
     training_close(&training);
