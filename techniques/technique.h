@@ -31,7 +31,7 @@ struct technique_context {
     struct model *model;
     enum train_objective objective; /* what the task's training data teaches */
 
-    const struct examples *training, *validation, *unlabelled, *calibration; /* NULL unless needed and given */
+    const struct examples *training, *unlabelled, *calibration; /* NULL unless needed */
     uint64_t seed;
     int32_t mask_id, special_ids; /* of the tokenizer, for masked language modelling */
     const char *cache_dir;        /* shared by all runs: name files by a hash of what determines them, write to

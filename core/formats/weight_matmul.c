@@ -22,7 +22,7 @@
 #define INPUT_BYTES (256u << 10) /* activations of a token block; a second-level cache holds 512 KiB and up */
 #define BLOCK_TOKENS 96          /* a block is no larger, so that threads share the whole-row work at its end */
 #define TILE_LEAST (64u << 10)   /* multiply-adds: about a microsecond, ten times the cost of handing out a tile */
-#define TILE_MOST (1u << 20)     /* some 20 microseconds: what a thread may wait for the last one */
+#define TILE_MOST (5u << 18)     /* some 25 microseconds: what a thread may wait for the last one */
 #define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
 #define SHARED_MOST 8                     /* matrices per product */
 

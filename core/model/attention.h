@@ -14,8 +14,10 @@ struct attention {
     const struct model_config *config;
     const struct batch *batch; /* with a cache: its lengths are those before the pass; the caller grows them after it */
     size_t layer;
-    const float *rotary;             /* rotary_table (T,D) of the tokens' positions, or NULL */
-    float *query, *key, *value;      /* (T,H·D), (T,K·D), (T,K·D); query and key are turned in place */
+    const float *rotary;        /* rotary_table (T,D) of the tokens' positions, or NULL */
+    float *query, *key, *value; /* (T,H·D), (T,K·D), (T,K·D); query and key are turned in place */
+    const uint32_t *read; /* NULL, or [B] the one token of each sequence, counted over the batch, that asks: query and
+                           * context are (B,H·D) */
     size_t query_stride, key_stride; /* of a row of query; of key and value */
     float *context;                  /* (T,H·D) dense */
     float *scratch;                  /* attention_scratch_floats */

@@ -199,8 +199,10 @@ const char *model_head_name(enum model_head head); /* "causal-LM", … */
  * model. E_LIMIT: a slot is full. */
 int model_check_batch(const struct model *model, const struct batch *batch);
 
-/* Pairs of a query and a key that it sees, over all sequences of a batch. */
-uint64_t model_attention_pairs(const struct model_config *config, const struct batch *batch);
+/* Pairs of a query and a key that it sees, over all sequences of a batch; one_each: of the tokens it reads alone. */
+uint64_t model_attention_pairs(const struct model_config *config, const struct batch *batch, bool one_each);
+/* Multiply-adds of attention in one pass; some: the last block asks for the tokens that are read alone. */
+uint64_t model_attention_work(const struct model_config *config, const struct batch *batch, bool some);
 
 /* Packed layers that a file announces, by layer name. */
 struct packed_entry {

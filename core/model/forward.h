@@ -17,7 +17,8 @@ struct forward {
     const struct batch *batch;
     const struct model_tap *tap;
     struct workspace *workspace;
-    uint64_t pairs;                       /* of queries and keys, over the batch */
+    size_t T;                             /* rows at work: the batch's tokens, or its sequences at the end */
+    uint32_t *read;                       /* [B] the token of each sequence that is read; NULL: all are */
     int32_t *position;                    /* [T] in the whole sequence */
     float *rotary;                        /* (T,D) of rotary_table; NULL: learned positions */
     float *x, *y;                         /* (T,C) the residual stream; input or output of a layer */

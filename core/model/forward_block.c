@@ -3,13 +3,27 @@
  *   post-norm   x = norm(x + attention(x));  x = norm(x + feed(x))
  *   pre-norm    x = x + attention(norm(x));  x = x + feed(norm(x)), where y holds the norm already
  *
+ * Where one token of each sequence is read, the last block goes on with those alone once it has keys and values of all.
  * Activations, sums and norms are done by the products, on blocks of tokens that are still in a cache.
  */
 #include "model/forward.h"
 
+#include <string.h>
+
 #include "base/error.h"
 
 /* ---- attention ---------------------------------------------------------------------------------------- */
+
+/* From here on x and y hold the rows that are read, one for each sequence. Tokens rise, so rows move forward only. */
+static void keep_read(struct forward *forward) {
+    size_t C = forward->model->config.width;
+    for (size_t i = 0; i < forward->batch->sequences; i++) {
+        memmove(forward->x + i * C, forward->x + forward->read[i] * C, C * sizeof(float));
+        if (forward->model->config.norm_first)
+            memmove(forward->y + i * C, forward->y + forward->read[i] * C, C * sizeof(float));
+    }
+    forward->T = forward->batch->sequences;
+}
 
 static int forward_attention(struct forward *forward, const float *input) {
     int status = 0;
@@ -18,7 +32,8 @@ static int forward_attention(struct forward *forward, const float *input) {
     const struct weight *weights[3];
     const float *biases[3];
     float *outputs[] = {forward->query, forward->key, forward->value};
-    size_t T = forward->batch->tokens, D = model->config.head_width;
+    bool narrow = forward->read && forward->block + 1 == model->config.layers;
+    size_t T = forward->T, D = model->config.head_width, first = narrow ? 1 : 0;
     struct attention attention = {.config = &model->config,
                                   .batch = forward->batch,
                                   .layer = forward->block,
@@ -28,16 +43,23 @@ static int forward_attention(struct forward *forward, const float *input) {
                                   .value = forward->value,
                                   .query_stride = model->config.heads * D,
                                   .key_stride = model->config.key_value_heads * D,
+                                  .read = narrow ? forward->read : NULL,
                                   .context = forward->context,
                                   .scratch = forward->attention};
 
     for (size_t i = 0; i < 3; i++) {
         const struct linear *linear = block_part(model, forward->block, parts[i])->linear;
-        if (forward->tap) forward->tap->input(forward->tap->context, linear, input, T);
+        if (forward->tap && i >= first) forward->tap->input(forward->tap->context, linear, input, T);
         weights[i] = &linear->weight;
         biases[i] = linear->bias;
     }
-    TRY(weight_matmul_shared(weights, biases, outputs, 3, T, input, &forward->workspace->scratch));
+    TRY(weight_matmul_shared(weights + first, biases + first, outputs + first, 3 - first, T, input,
+                             &forward->workspace->scratch));
+    if (narrow) {
+        keep_read(forward);
+        TRY(forward_multiply(forward, block_part(model, forward->block, PART_QUERY)->linear, forward->T, input,
+                             forward->query));
+    }
     attention_run(&attention);
 out:
     return status;
@@ -60,7 +82,7 @@ static int forward_feed(struct forward *forward, const float *input) {
     const struct weight *weights[2];
     const float *biases[2];
     float *outputs[2];
-    size_t T = forward->batch->tokens, count = 0;
+    size_t T = forward->T, count = 0;
 
     if (gate) {
         if (forward->tap) forward->tap->input(forward->tap->context, gate, input, T);

@@ -15,9 +15,9 @@ static int forward_classes(struct forward *forward, const float *hidden, struct 
     bool relu = ((const struct parts *)model->family_state)->family->pooler_relu;
     size_t B = forward->batch->sequences, C = model->config.width;
 
-    if (!pooler) goto out;
+    if (!pooler || forward->batch->read == READ_LAST) goto out;
     for (size_t i = 0; i < B; i++)
-        memcpy(forward->first + i * C, hidden + forward->batch->offset[i] * C, C * sizeof(float));
+        memcpy(forward->first + i * C, hidden + (forward->read ? i : forward->batch->offset[i]) * C, C * sizeof(float));
     TRY(forward_multiply(forward, pooler, B, forward->first, forward->pooled));
     for (size_t i = 0; i < B * C; i++)
         forward->pooled[i] = relu ? fmaxf(forward->pooled[i], 0) : tanhf(forward->pooled[i]);
@@ -34,7 +34,7 @@ int forward_heads(struct forward *forward, struct model_output *output) {
     const struct linear *span = model_part(forward->model, PART_SPAN)->linear;
 
     TRY(forward_classes(forward, output->hidden, output));
-    if (!span) goto out;
+    if (!span || forward->batch->read != READ_ALL) goto out;
     TRY(forward_multiply(forward, span, forward->batch->tokens, output->hidden, forward->span));
     output->span = forward->span;
 out:

@@ -18,21 +18,21 @@ bool generation_ends(const struct generate_options *options, int32_t id) {
 
 int generation_pass(struct generation *generation, const int32_t *ids, size_t sequences, size_t count) {
     int status = 0;
-    struct batch batch = {.sequences = sequences, .tokens = sequences * count, .ids = ids, .cache = &generation->cache};
+    struct batch batch = {.sequences = sequences,
+                          .tokens = sequences * count,
+                          .ids = ids,
+                          .cache = &generation->cache,
+                          .read = READ_LAST};
     struct model_output output;
-    uint32_t *offset = NULL, *rows;
+    uint32_t *offset = NULL;
     void *block;
 
-    TRY(memory_take(&block, 2 * sequences + 1, sizeof *offset));
+    TRY(memory_take(&block, sequences + 1, sizeof *offset));
     offset = block;
-    rows = offset + sequences + 1;
-    for (size_t i = 0; i < sequences; i++) {
-        offset[i + 1] = (uint32_t)((i + 1) * count);
-        rows[i] = offset[i + 1] - 1;
-    }
+    for (size_t i = 0; i < sequences; i++) offset[i + 1] = (uint32_t)((i + 1) * count);
     batch.offset = offset;
     TRY(model_forward(generation->model, &batch, NULL, generation->workspace, &output));
-    TRY(model_logits(generation->model, output.hidden, rows, sequences, generation->workspace, generation->logits));
+    TRY(model_logits(generation->model, output.hidden, NULL, sequences, generation->workspace, generation->logits));
 out:
     memory_release(offset);
     return status;

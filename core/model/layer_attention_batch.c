@@ -64,7 +64,9 @@ static void enter_tokens(void *context, size_t begin, size_t end, int worker) {
     (void)worker;
     if (a->rotary) {
         const float *table = a->rotary + begin * D;
-        rotary_forward(end - begin, a->config->heads, D, a->query_stride, table, a->query + begin * a->query_stride);
+        if (!a->read)
+            rotary_forward(end - begin, a->config->heads, D, a->query_stride, table,
+                           a->query + begin * a->query_stride);
         rotary_forward(end - begin, a->config->key_value_heads, D, a->key_stride, table,
                        a->key + begin * a->key_stride);
     }
@@ -74,6 +76,14 @@ static void enter_tokens(void *context, size_t begin, size_t end, int worker) {
         write_tokens(a, i, past_of(batch, i) + begin - batch->offset[i], begin, last);
         begin = last;
     }
+}
+
+/* The queries of a run that has one for each sequence. */
+static void turn_read(const struct attention *a) {
+    size_t D = a->config->head_width;
+    for (size_t i = 0; a->rotary && a->read && i < a->batch->sequences; i++)
+        rotary_forward(1, a->config->heads, D, a->query_stride, a->rotary + a->read[i] * D,
+                       a->query + i * a->query_stride);
 }
 
 static void attend_item(const struct run *run, size_t sequence, size_t tile, size_t head, float *scratch) {
@@ -87,6 +97,12 @@ static void attend_item(const struct run *run, size_t sequence, size_t tile, siz
                                   .stride = a->key_stride,
                                   .count = t};
     if (batch->cache) keys = kv_cache_keys(batch->cache, a->layer, slot_of(batch, sequence), head, past + t);
+    if (a->read) {
+        attention_stream(1, group, D, a->query + sequence * a->query_stride + head * group * D, a->query_stride, &keys,
+                         past + a->read[sequence] - first, a->config->causal, a->config->window,
+                         a->context + sequence * width + head * group * D, width, scratch);
+        return;
+    }
     attention_stream(t - skip < most ? t - skip : most, group, D,
                      a->query + (first + skip) * a->query_stride + head * group * D, a->query_stride, &keys,
                      past + skip, a->config->causal, a->config->window,
@@ -113,13 +129,15 @@ void attention_run(const struct attention *a) {
     run.tiles[0] = 0;
     for (size_t i = 0; i < batch->sequences; i++) {
         size_t t = batch->offset[i + 1] - batch->offset[i];
-        run.tiles[i + 1] = run.tiles[i] + (uint32_t)((t + most - 1) / most);
-        pairs += t * (past_of(batch, i) + t);
+        size_t queries = a->read ? 1 : t;
+        run.tiles[i + 1] = run.tiles[i] + (uint32_t)((queries + most - 1) / most);
+        pairs += queries * (past_of(batch, i) + t);
     }
     if (a->rotary || batch->cache) {
         if (batch->tokens <= TOKEN_GRAIN) enter_tokens(&run, 0, batch->tokens, 0);
         else parallel_for(batch->tokens, TOKEN_GRAIN, enter_tokens, &run);
     }
+    turn_read(a);
     size_t items = run.tiles[batch->sequences] * a->config->key_value_heads;
     if (2 * pairs * a->config->heads * a->config->head_width <= SERIAL_MULTIPLY_ADDS) attend_items(&run, 0, items, 0);
     else parallel_for(items, 1, attend_items, &run);

@@ -181,6 +181,10 @@ int linear_pack(struct model *model, struct linear *linear, const struct weight_
 
 struct kv_cache; /* model/kv_cache.h */
 
+/* The tokens whose last hidden states somebody reads: all of them, or one of each sequence. What else the last block
+ * would compute is then left out; what is read is the same, bit for bit. */
+enum batch_read { READ_ALL, READ_FIRST, READ_LAST };
+
 /* What a batch is. */
 struct batch {
     size_t sequences, tokens;
@@ -191,6 +195,7 @@ struct batch {
      * and values are appended and the slot's length grows. E_LIMIT when it is full. */
     struct kv_cache *cache;
     const uint32_t *slot; /* [B] */
+    enum batch_read read; /* whose hidden states are read */
 };
 
 /* Called with the input of every linear layer just before it is multiplied; x is (T,N) dense. */
@@ -231,17 +236,18 @@ void model_gradients_close(struct model *model);
 /* Where a forward pass leaves its results; pointers stay valid until the next use of the workspace. NULL
  * where the model has no such output. */
 struct model_output {
-    const float *hidden; /* (T,C) of the last block, after the final norm where there is one: what heads read */
-    const float *pooled; /* (B,C) */
+    const float *hidden; /* (T,C) of the last block, after the final norm where there is one: what heads read; (B,C)
+                          * where the batch reads one token of each sequence */
+    const float *pooled; /* (B,C), and so on: not with READ_LAST */
     const float *logits; /* (B,classes) */
-    const float *span;   /* (T,2): start and end logits */
+    const float *span;   /* (T,2): start and end logits; with READ_ALL only */
 };
 
 /* Inference. E_SHAPE: a sequence longer than the positions, an id outside the vocabulary; E_MEMORY. */
 int model_forward(const struct model *model, const struct batch *batch, const struct model_tap *tap,
                   struct workspace *workspace, struct model_output *output);
 
-/* Every hidden state, for tests: out (L+1, T, C): embeddings, then the raw output of each block. */
+/* Every hidden state of every token: out (L+1, T, C): embeddings, then the raw output of each block. */
 int model_hidden_states(const struct model *model, const struct batch *batch, struct workspace *workspace, float *out);
 
 /* Vocabulary logits (masked or causal language model) of chosen tokens after a model_forward on the same workspace

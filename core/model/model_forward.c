@@ -98,6 +98,9 @@ static float *cut(struct arena *arena, size_t count) {
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
+/* Is there a token that nobody reads? All hidden states are of all tokens. */
+static bool reads_some(const struct forward *forward) { return forward->batch->read != READ_ALL && !forward->hidden; }
+
 static void cut_all(struct forward *forward, struct arena *arena) {
     const struct model_config *config = &forward->model->config;
     size_t T = forward->batch->tokens, B = forward->batch->sequences, C = config->width;
@@ -106,6 +109,7 @@ static void cut_all(struct forward *forward, struct arena *arena) {
 
     arena->used_bytes = 0;
     forward->position = (int32_t *)(void *)cut(arena, T);
+    forward->read = reads_some(forward) ? (uint32_t *)(void *)cut(arena, B) : NULL;
     forward->rotary = config->position == POSITION_ROTARY ? cut(arena, T * config->head_width) : NULL;
     forward->x = cut(arena, T * C);
     forward->y = cut(arena, T * C);
@@ -189,9 +193,8 @@ int forward_residual(struct forward *forward, const struct linear *linear, const
     const float *bias = linear->bias;
     float *y = forward->y;
     forward->norm = norm;
-    if (forward->tap) forward->tap->input(forward->tap->context, linear, x, forward->batch->tokens);
-    return weight_matmul_then(&weight, &bias, &y, 1, forward->batch->tokens, x, &epilogue,
-                              &forward->workspace->scratch);
+    if (forward->tap) forward->tap->input(forward->tap->context, linear, x, forward->T);
+    return weight_matmul_then(&weight, &bias, &y, 1, forward->T, x, &epilogue, &forward->workspace->scratch);
 }
 
 static void first_norm(void *context, size_t begin, size_t end, int worker) {
@@ -200,7 +203,7 @@ static void first_norm(void *context, size_t begin, size_t end, int worker) {
 }
 
 static void keep_hidden(struct forward *forward, size_t state) {
-    size_t count = forward->batch->tokens * forward->model->config.width;
+    size_t count = forward->T * forward->model->config.width;
     if (forward->hidden) memcpy(forward->hidden + state * count, forward->x, count * sizeof(float));
 }
 
@@ -218,6 +221,7 @@ static void place_tokens(struct forward *forward) {
         size_t start = batch->cache ? batch->cache->length[batch->slot ? batch->slot[i] : i] : 0;
         for (uint32_t t = batch->offset[i]; t < batch->offset[i + 1]; t++)
             forward->position[t] = (int32_t)(start + t - batch->offset[i]);
+        if (forward->read) forward->read[i] = batch->read == READ_FIRST ? batch->offset[i] : batch->offset[i + 1] - 1;
     }
     if (forward->rotary) /* a sine costs some twenty times an addition */
         forward_run_items(forward, batch->tokens, 20 * forward->model->config.head_width, rotary_rows);
@@ -237,8 +241,8 @@ static int forward_pass(const struct model *model, const struct batch *batch, co
     memset(output, 0, sizeof *output);
     if (!model->prepared) FAIL(E_STATE, "the model is not prepared: call model_prepare after the last edit");
     TRY(model_check_batch(model, batch));
-    forward.pairs = model_attention_pairs(config, batch);
     TRY(workspace_cut(&forward));
+    forward.T = batch->tokens;
     place_tokens(&forward);
     TRY(forward_embed(&forward));
     keep_hidden(&forward, 0);
@@ -252,7 +256,7 @@ static int forward_pass(const struct model *model, const struct batch *batch, co
     output->hidden = config->norm_first && config->final_norm ? forward.y : forward.x;
     TRY(forward_heads(&forward, output));
     kernel_counters.tokens += batch->tokens;
-    kernel_counters.multiply_adds += 2 * forward.pairs * config->layers * config->heads * config->head_width;
+    kernel_counters.multiply_adds += model_attention_work(config, batch, forward.read != NULL);
 out:
     return status;
 }

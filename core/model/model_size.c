@@ -22,22 +22,36 @@ void model_size(const struct model *model, struct model_size *size) {
     if (weights) size->bits_per_weight = 8.0 * (double)size->linear_bytes / (double)weights;
 }
 
-uint64_t model_attention_pairs(const struct model_config *config, const struct batch *batch) {
+/* Keys that a query sees whose sequence has t tokens so far, its own included. */
+static uint64_t keys_seen(const struct model_config *config, uint64_t t) {
+    return config->window && t > config->window ? config->window : t;
+}
+
+uint64_t model_attention_pairs(const struct model_config *config, const struct batch *batch, bool one_each) {
     uint64_t pairs = 0;
     for (size_t i = 0; i < batch->sequences; i++) {
         uint64_t t = batch->offset[i + 1] - batch->offset[i], start = 0, window = config->window;
-        if (!config->causal) {
-            pairs += t * t;
-            continue;
-        }
         if (batch->cache) start = batch->cache->length[batch->slot ? batch->slot[i] : i];
-        if (!window || start + t <= window) {
-            pairs += t * start + t * (t + 1) / 2;
-            continue;
-        }
-        for (uint64_t j = start + 1; j <= start + t; j++) pairs += j < window ? j : window;
+        if (!config->causal) pairs += one_each ? t : t * t;
+        else if (one_each) pairs += keys_seen(config, batch->read == READ_FIRST ? start + 1 : start + t);
+        else if (!window || start + t <= window) pairs += t * start + t * (t + 1) / 2;
+        else
+            for (uint64_t j = start + 1; j <= start + t; j++) pairs += keys_seen(config, j);
     }
     return pairs;
+}
+
+uint64_t model_attention_work(const struct model_config *config, const struct batch *batch, bool some) {
+    uint64_t pairs = model_attention_pairs(config, batch, false) * (config->layers - some);
+    if (some) pairs += model_attention_pairs(config, batch, true);
+    return 2 * pairs * config->heads * config->head_width;
+}
+
+/* In the last block only keys and values are of all tokens, where one of each sequence is read. */
+static size_t rows_of(const struct model *model, const struct linear *linear, const struct batch *batch) {
+    bool last = linear->block + 1 == (int)model->config.layers;
+    bool all = batch->read == READ_ALL || !last || linear->role == ROLE_KEY || linear->role == ROLE_VALUE;
+    return all ? batch->tokens : batch->sequences;
 }
 
 uint64_t model_multiply_adds(const struct model *model, const struct batch *batch) {
@@ -46,9 +60,11 @@ uint64_t model_multiply_adds(const struct model *model, const struct batch *batc
     for (size_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linears[i];
         uint64_t count = linear->rows * linear->columns;
-        if (linear->block >= 0 || linear->role == ROLE_PROJECT_IN || linear->role == ROLE_SPAN)
-            total += count * batch->tokens;
-        else if (linear->role == ROLE_POOLER || linear->role == ROLE_CLASSIFIER) total += count * batch->sequences;
+        if (linear->block >= 0) total += count * rows_of(model, linear, batch);
+        else if (linear->role == ROLE_PROJECT_IN) total += count * batch->tokens;
+        else if (linear->role == ROLE_SPAN) total += batch->read == READ_ALL ? count * batch->tokens : 0;
+        else if (linear->role == ROLE_POOLER || linear->role == ROLE_CLASSIFIER)
+            total += batch->read == READ_LAST ? 0 : count * batch->sequences;
     }
-    return total + 2 * model_attention_pairs(config, batch) * config->layers * config->heads * config->head_width;
+    return total + model_attention_work(config, batch, batch->read != READ_ALL);
 }

@@ -44,6 +44,9 @@ struct stage_plan {
     struct position at;
 };
 
+/* What a stage needs with its options: bits of enum technique_needs. */
+uint32_t stage_needs(const struct stage_plan *stage);
+
 struct cell {
     char key[HASH_HEX];        /* of all that can change its result; see plan_key in plan.c */
     const char *label;         /* unique in the experiment, short: "rtn bits=4 group=64"; "baseline" */

@@ -50,6 +50,11 @@ const struct technique *technique_find(const char *name) {
     return NULL;
 }
 
+uint32_t stage_needs(const struct stage_plan *stage) {
+    const struct technique *technique = stage->technique;
+    return technique->needs_of ? technique->needs & technique->needs_of(stage->options) : technique->needs;
+}
+
 static size_t option_bytes(enum option_type type) {
     switch (type) {
     case OPTION_INTEGER: return sizeof(int64_t);

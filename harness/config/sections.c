@@ -25,7 +25,8 @@ const struct option model_options[] = {
     {"path", OPTION_TEXT, "", 0, 0, NULL, NULL,
      "a pretrained model: Hugging Face directory, GGUF or llama2.c file; empty: from scratch, as the other keys say",
      AT(path)},
-    {"family", OPTION_TEXT, "bert", 0, 0, NULL, NULL, "architecture: bert", AT(family)},
+    {"family", OPTION_TEXT, "bert", 0, 0, NULL, NULL,
+     "architecture: bert, distilbert, gpt2, opt, llama, qwen2, mistral", AT(family)},
     {"layers", OPTION_INTEGER, "2", 1, 1000, NULL, NULL, "transformer blocks", AT(layers)},
     {"width", OPTION_INTEGER, "256", 1, 65536, NULL, NULL, "width of the hidden states", AT(width)},
     {"heads", OPTION_INTEGER, "4", 1, 4096, NULL, NULL, "attention heads; the width is a multiple", AT(heads)},
@@ -80,7 +81,7 @@ const struct option measure_options[] = {
 
 #define AT(field) offsetof(struct limits_plan, field)
 const struct option limits_options[] = {
-    {"wall_s", OPTION_REAL, "900", 0.1, 1e7, NULL, "s", "wall time of one run; it is killed after that", AT(wall_s)},
+    {"wall_s", OPTION_REAL, "14400", 0.1, 1e7, NULL, "s", "wall time of one run; it is killed after that", AT(wall_s)},
     {"memory_mb", OPTION_INTEGER, "8192", 16, 1e9, NULL, "MiB", "memory of one run", AT(memory_mb)},
     OPTION_END,
 };
@@ -138,7 +139,6 @@ int section_model(struct experiment *experiment, const struct node *node, const 
     config->feed_forward = (size_t)(settings.feed_forward > 0 ? settings.feed_forward : 4 * settings.width);
     config->positions = (size_t)settings.positions;
     config->token_types = (size_t)settings.token_types;
-    config->model_heads = HEAD_CLASSIFICATION;
     experiment->model.deviation = settings.deviation;
     /* What the tokenizer and the task will fill in must not fail the check. */
     struct model_config trial = *config;
@@ -189,6 +189,21 @@ out:
     return status;
 }
 
+/* A model from scratch gets the head that the task scores; its family must have one. */
+static int task_head(struct experiment *experiment, const struct position *at) {
+    int status = 0;
+    struct model_config *config = &experiment->model.config;
+    config->model_heads = experiment->task->heads;
+    struct model_config trial = *config;
+    trial.vocabulary = 1024;
+    trial.classes = 2;
+    status = model_config_check(&trial);
+    if (status < 0)
+        FAIL_AT(at, "task: %s needs a head that the model's family %s has not", experiment->task->name, config->family);
+out:
+    return status;
+}
+
 int section_task(struct experiment *experiment, const struct node *node, const struct position *at) {
     int status = 0;
     const struct node *name, *options;
@@ -209,6 +224,7 @@ int section_task(struct experiment *experiment, const struct node *node, const s
         TRY(store_take(&experiment->store, 1, experiment->task->options_bytes, &experiment->task_options));
     TRY(settings_read(experiment->task->options, experiment->task_options, options, name->text, &name->at,
                       &experiment->store));
+    if (!experiment->model.path) TRY(task_head(experiment, &name->at));
 out:
     return status;
 }

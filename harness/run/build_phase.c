@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "run/session.h"
+#include "run/stage_cache.h"
 
 #define JOBS_MAX 64
 
@@ -28,6 +29,7 @@ struct build_slot {
     bool have_result, skipped;
     int error_code;
     char error[600], uuid[33], started_at[32];
+    char doing[256]; /* what it last said it was doing */
 };
 
 static void on_message(void *context, struct process *process, uint32_t kind, struct wire_reader *reader) {
@@ -37,7 +39,10 @@ static void on_message(void *context, struct process *process, uint32_t kind, st
     if (kind == MESSAGE_PROGRESS) {
         double fraction = wire_get_f64(reader);
         const char *text = wire_get_text(reader);
-        if (!reader->bad) progress_update(&session->progress, label, fraction, text ? text : "");
+        double left_s = wire_get_f64(reader);
+        if (reader->bad) return;
+        snprintf(slot->doing, sizeof slot->doing, "%s", text ? text : "");
+        progress_update(&session->progress, label, fraction, slot->doing, left_s);
     } else if (kind == MESSAGE_RESULT) {
         slot->error_code = record_decode(&slot->record, reader);
         if (slot->error_code < 0) snprintf(slot->error, sizeof slot->error, "%s", error_text());
@@ -53,8 +58,20 @@ static void on_message(void *context, struct process *process, uint32_t kind, st
 /* The longest prefix that the cache could serve, whether it is there or not; 0: none. */
 static size_t cacheable_prefix(const struct cell *cell) {
     for (size_t n = cell->stage_count; n > 0; n--)
-        if (cell->stages[n - 1].technique->needs & NEEDS_CACHE) return n;
+        if (stage_needs(&cell->stages[n - 1]) & NEEDS_CACHE) return n;
     return 0;
+}
+
+/* What the stages need that no cached model makes superfluous. */
+static uint32_t needs_ahead(const struct session *session, size_t index) {
+    const struct cell *cell = &session->experiment->cells[index];
+    uint32_t needs = 0;
+    for (size_t n = cell->stage_count; n > 0; n--) {
+        uint32_t own = stage_needs(&cell->stages[n - 1]);
+        if ((own & NEEDS_CACHE) && stage_cache_has(session->cache_dir, session->cells[index].prefix_keys[n])) break;
+        needs |= own;
+    }
+    return needs;
 }
 
 static bool must_wait(const struct session *session, const struct build_slot *slots, size_t slot_count, size_t index) {
@@ -62,9 +79,9 @@ static bool must_wait(const struct session *session, const struct build_slot *sl
     for (size_t i = 0; i < slot_count && !cell->is_baseline; i++)
         if (slots[i].busy && slots[i].cell == cell->baseline) return true; /* it is compared with that one's file */
     for (size_t n = 1; n <= cacheable_prefix(cell); n++) {
-        if (!(cell->stages[n - 1].technique->needs & NEEDS_CACHE)) continue;
+        if (!(stage_needs(&cell->stages[n - 1]) & NEEDS_CACHE)) continue;
         const char *key = session->cells[index].prefix_keys[n];
-        if (worker_prefix_cached(session->cache_dir, key)) continue;
+        if (stage_cache_has(session->cache_dir, key)) continue;
         for (size_t i = 0; i < slot_count; i++) {
             if (!slots[i].busy) continue;
             const struct cell *other = &session->experiment->cells[slots[i].cell];
@@ -79,7 +96,6 @@ static int start_build(struct session *session, struct build_slot *slot, size_t 
     int status = 0;
     const struct cell *cell = &session->experiment->cells[index];
     const struct limits_plan *limits = &session->experiment->limits;
-    for (int split = 0; split < SPLITS; split++) TRY(session_examples(session, (enum task_split)split));
     *slot = (struct build_slot){.busy = true, .session = session, .cell = index};
     run_uuid(slot->uuid);
     run_timestamp(slot->started_at);
@@ -97,12 +113,27 @@ static int start_build(struct session *session, struct build_slot *slot, size_t 
     if (!cell->is_baseline && baseline->state == CELL_OK) slot->job.baseline = baseline->artifact;
     for (int split = 0; split < SPLITS; split++)
         if (session->examples_open[split]) slot->job.split[split] = &session->examples[split].examples;
+    if (session->training_open) slot->job.training = &session->training.examples;
+    if (session->unlabelled_open) slot->job.unlabelled = &session->unlabelled.examples;
     slot->process.owner = slot;
     TRY(process_fork(&slot->process, &(struct process_limits){limits->wall_s, limits->memory_mb}, worker_build,
                      &slot->job));
 out:
     if (status < 0) slot->busy = false;
     return status;
+}
+
+/* Behind the reason for which a build was stopped from outside: what it was at, and whether that is lost. */
+static void stopped_where(const struct session *session, const struct build_slot *slot, char *reason, size_t size) {
+    const struct cell *cell = &session->experiment->cells[slot->cell];
+    size_t used = strlen(reason);
+    if (slot->error_code || slot->process.end == PROCESS_EXITED) return;
+    if (*slot->doing) used += (size_t)snprintf(reason + used, size - used, "; it was at %s", slot->doing);
+    for (size_t n = 1; n <= cell->stage_count && used < size; n++)
+        if (checkpoint_exists(session->cache_dir, session->cells[slot->cell].prefix_keys[n])) {
+            snprintf(reason + used, size - used, "; run again, it goes on from its last checkpoint");
+            return;
+        }
 }
 
 /* Store how a build ended. */
@@ -142,9 +173,11 @@ static int finish_build(struct session *session, struct build_slot *slot) {
         if (slot->skipped) {
             run->status = "skipped";
             snprintf(reason, sizeof reason, "%s", slot->error);
-        } else
+        } else {
             run_ending(run, &slot->process, &(struct process_limits){limits->wall_s, limits->memory_mb},
                        slot->error_code, slot->error, reason, sizeof reason);
+            stopped_where(session, slot, reason, sizeof reason);
+        }
         process_log(&slot->process, log, sizeof log);
     }
     char outcome[900];
@@ -230,7 +263,10 @@ int session_build_cells(struct session *session) {
     }
     if (!pending_count) goto out;
     /* Tokenizing in the parent, before workers share it. */
-    for (int split = 0; split < SPLITS; split++) TRY(session_examples(session, (enum task_split)split));
+    TRY(session_tokenizer(session));
+    TRY(session_examples(session, SPLIT_VALIDATION));
+    TRY(session_examples(session, SPLIT_TEST));
+    for (size_t i = 0; i < pending_count; i++) TRY(session_training(session, needs_ahead(session, pending[i])));
     int threads = session->cpus / (int)slot_count;
     if (threads < 1) threads = 1;
     progress_phase(&session->progress, "build", pending_count);

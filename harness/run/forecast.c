@@ -11,7 +11,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "run/keys.h"
-#include "run/worker.h"
+#include "run/stage_cache.h"
 
 #define TOKENS_PER_ITEM 16.0
 #define FLOP_PER_S_PER_CPU 30e9
@@ -66,9 +66,9 @@ static double training_seconds(struct forecast *forecast, const struct experimen
     for (size_t n = cell->stage_count; n > 0; n--) {
         const struct stage_plan *stage = &cell->stages[n - 1];
         char key[HASH_HEX];
-        if (!(stage->technique->needs & NEEDS_CACHE)) continue;
+        if (!(stage_needs(stage) & NEEDS_CACHE)) continue;
         if (keys_prefix(experiment, cell, n, forecast->data_hash, key) < 0) continue;
-        if (worker_prefix_cached(forecast->cache_dir, key)) break;
+        if (stage_cache_has(forecast->cache_dir, key)) break;
         /* The stages every cell begins with are paid by the first cell of its seed. */
         bool paid = false;
         for (size_t i = 0; n <= cell->prepare_count && i < index && !paid; i++)

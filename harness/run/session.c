@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #include "kernels/kernels.h"
 #include "machine.h"
 #include "run/keys.h"
+#include "run/stage_cache.h"
 
 void run_uuid(char text[33]) {
     uint8_t bytes[16];
@@ -72,12 +74,33 @@ out:
     return status;
 }
 
+/* Can files be made here? Asked before anything runs: a model that trained for an hour must have its place. */
+static int folder_try(const char *path) {
+    int status = 0, file = -1;
+    char name[4200];
+    struct stat about;
+    snprintf(name, sizeof name, "%s/writable.tmp", path);
+    /* A superuser may write anywhere; a folder marked read-only for everybody is respected all the same. */
+    if (stat(path, &about) == 0 && (about.st_mode & 0222) == 0)
+        FAIL(E_IO, "%s: the folder is read-only; make it writable (chmod u+w) or give --db PATH", path);
+    file = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file < 0 || write(file, "\n", 1) != 1)
+        FAIL(E_IO, "%s: cannot be written to (%s); mend that or give --db PATH", path, strerror(errno));
+out:
+    if (file >= 0) {
+        close(file);
+        unlink(name);
+    }
+    return status;
+}
+
 static int folder_beside(const char *db_path, const char *name, char **path) {
     int status = 0;
     const char *slash = strrchr(db_path, '/');
     char text[4096];
     snprintf(text, sizeof text, "%.*s%s", slash ? (int)(slash - db_path + 1) : 0, db_path, name);
     TRY(make_folder(text));
+    TRY(folder_try(text));
     TRY(memory_string(path, text));
 out:
     return status;
@@ -300,6 +323,41 @@ out:
     return status;
 }
 
+/* The positions of the model that the experiment begins with: no sequence may be longer. */
+static int session_positions(const struct session *session, size_t *positions) {
+    int status = 0;
+    struct model model = {0};
+    *positions = session->experiment->model.config.positions;
+    if (session->experiment->model.path) {
+        TRY(model_open(&model, session->experiment->model.path, false));
+        *positions = model.config.positions;
+    }
+out:
+    model_close(&model);
+    return status;
+}
+
+int session_training(struct session *session, uint32_t needs) {
+    int status = 0;
+    struct task_lengths lengths = {(size_t)session->experiment->tokenizer.max_tokens, 0};
+    bool training = needs & (NEEDS_TRAINING_DATA | NEEDS_CALIBRATION_DATA) && !session->training_open &&
+                    session->task.split[SPLIT_TRAIN].count;
+    bool unlabelled = needs & NEEDS_UNLABELLED_TEXT && !session->unlabelled_open && task_has_unlabelled(&session->task);
+    if (!training && !unlabelled) goto out;
+    TRY(session_tokenizer(session));
+    TRY(session_positions(session, &lengths.positions));
+    if (training) {
+        TRY(task_training_open(&session->training, &session->task, session->tokenizer, &lengths));
+        session->training_open = true;
+    }
+    if (unlabelled) {
+        TRY(task_unlabelled_open(&session->unlabelled, &session->task, session->tokenizer, &lengths));
+        session->unlabelled_open = true;
+    }
+out:
+    return status;
+}
+
 /* ---- open, close --------------------------------------------------------------------------------------- */
 
 int session_open(struct session *session, struct store *store, struct experiment *experiment,
@@ -313,6 +371,7 @@ int session_open(struct session *session, struct store *store, struct experiment
     TRY(folder_beside(settings->db_path, "artifacts", &session->artifact_dir));
     remove_leftovers(session->cache_dir);
     remove_leftovers(session->artifact_dir);
+    checkpoints_forget(session->cache_dir);
     TRY(experiment->task->open(&session->task, experiment->task_options));
     session->task_open = true;
     TRY(keys_data(experiment, session->task.data_hash, session->data_key));
@@ -332,6 +391,8 @@ void session_close(struct session *session) {
     memory_release(session->cells);
     for (int split = 0; split < SPLITS; split++)
         if (session->examples_open[split]) task_examples_close(&session->examples[split]);
+    if (session->training_open) task_examples_close(&session->training);
+    if (session->unlabelled_open) task_examples_close(&session->unlabelled);
     tokenizer_free(session->tokenizer);
     memory_release(session->tokenizer_json);
     if (session->task_open) session->experiment->task->close(&session->task);

@@ -26,8 +26,10 @@ struct session {
     char data_key[HASH_HEX]; /* data and pretrained model, as keys know them (keys.h) */
     struct tokenizer *tokenizer;
     char *tokenizer_json;
-    struct task_examples examples[SPLITS];
+    struct task_examples examples[SPLITS]; /* to score: validation and test */
     bool examples_open[SPLITS];
+    struct task_examples training, unlabelled; /* what stages train on */
+    bool training_open, unlabelled_open;
     int cpus; /* threads that builds may use together */
     char *cache_dir, *artifact_dir;
     struct session_cell *cells; /* [experiment->cell_count] */
@@ -41,7 +43,9 @@ int session_open(struct session *session, struct store *store, struct experiment
                  const struct run_settings *settings, struct run_summary *summary);
 void session_close(struct session *session);
 int session_tokenizer(struct session *session);                       /* train it or read it from the cache; once */
-int session_examples(struct session *session, enum task_split split); /* tokenize a split; once */
+int session_examples(struct session *session, enum task_split split); /* tokenize a split to score; once */
+/* Tokenize what stages with these needs (enum technique_needs bits) train on, as far as the task has it; once each. */
+int session_training(struct session *session, uint32_t needs);
 
 int session_build_cells(struct session *session); /* build_phase.c */
 int session_yardsticks(struct session *session);  /* build_phase.c */

@@ -15,8 +15,9 @@ struct build_job {
     const struct task *task;
     const struct tokenizer *tokenizer;
     const char *tokenizer_json;
-    const struct examples *split[SPLITS];
-    const char (*prefix_keys)[HASH_HEX]; /* [stage_count + 1]: key of the first n stages */
+    const struct examples *split[SPLITS];         /* to score: validation and test */
+    const struct examples *training, *unlabelled; /* NULL: no stage that will run needs them, or there are none */
+    const char (*prefix_keys)[HASH_HEX];          /* [stage_count + 1]: key of the first n stages */
     const char *cache_dir, *artifact_dir, *uuid;
     const char *baseline; /* the baseline's artifact, to compare predictions with; NULL: none */
     int threads;
@@ -26,12 +27,14 @@ struct build_job {
  * MESSAGE_RESULT (a record) or MESSAGE_SKIPPED (reason); a failure is sent by process_fork.
  *
  * The model is taken from the longest prefix of stages that is in the cache, or created; each further stage is
- * applied, saved, and scored on the validation split as the file that was saved. The last file is the artifact:
+ * applied, saved, and scored on the validation split as the file that was saved. Curves that stages tell of, and the
+ * scores that they ask for on the way, go into the record. The last file is the artifact:
  * renamed to the hash of its bytes, opened anew, and scored on the test split. */
 int worker_build(void *context, int fd);
 
-/* Is there a cached model after the first `stages` stages of this cell? */
-bool worker_prefix_cached(const char *cache_dir, const char *prefix_key);
+/* The model that stages begin with, editable, with the heads that the job's task needs and a head for hidden words
+ * where there is text for it. E_UNSUPPORTED when its family has no such head; those of model_open, model_create. */
+int build_model_open(struct model *model, const struct build_job *job);
 
 /* One timed window's input: a batch and the classes that scoring predicted for it. */
 struct timing_input {

@@ -12,10 +12,16 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "run/curve.h"
+#include "run/stage_cache.h"
+#include "run/stage_clock.h"
 #include "run/worker.h"
 
 #define SCORE_BATCH 64
-#define PATH_BYTES 4096
+#define SPECIAL_IDS_MAX                                                                                                \
+    1000                    /* special tokens beyond are additions at a vocabulary's end: nothing follows from them    \
+                             */
+#define EVALUATION_BATCH 16 /* beside a model that trains memory counts; results do not depend on it */
 
 struct builder {
     const struct build_job *job;
@@ -23,20 +29,29 @@ struct builder {
     struct record record;
     size_t stage; /* of the cell, while one is applied */
     struct model model;
-    char checkpoint[PATH_BYTES]; /* path scratch */
+    struct curve curve; /* of the stage, as are the next two */
+    struct checkpoint_folder checkpoint;
+    struct stage_clock clock;
 };
 
-static void send_progress(struct builder *builder, double fraction, const char *text) {
+static void send_progress(struct builder *builder, double fraction, const char *text, double left_s) {
     struct wire_writer writer = {0};
     wire_put_f64(&writer, fraction);
     wire_put_text(&writer, text);
+    wire_put_f64(&writer, left_s);
     wire_send(builder->fd, MESSAGE_PROGRESS, &writer);
     wire_writer_close(&writer);
 }
 
+/* ---- what a technique may ask of its host -------------------------------------------------------------- */
+
 static int technique_progress(void *host, double fraction, const char *text) {
     struct builder *builder = host;
-    send_progress(builder, ((double)builder->stage + fraction) / (double)(builder->job->cell->stage_count + 1), text);
+    const struct cell *cell = builder->job->cell;
+    char line[256];
+    snprintf(line, sizeof line, "%s: %s", cell->stages[builder->stage].technique->name, text);
+    send_progress(builder, ((double)builder->stage + fraction) / (double)(cell->stage_count + 1), line,
+                  stage_clock_left(&builder->clock, fraction, (double)clock_ns() / 1e9));
     return 0;
 }
 
@@ -45,161 +60,63 @@ static void technique_metric(void *host, const char *name, const char *unit, dou
     record_metric(&builder->record, name, unit, value, (int)builder->stage);
 }
 
-static void prefix_path(const char *cache_dir, const char *key, const char *ending, char path[PATH_BYTES]) {
-    snprintf(path, PATH_BYTES, "%s/%s.%s", cache_dir, key, ending);
+static void technique_step(void *host, const struct train_progress *progress) {
+    struct builder *builder = host;
+    curve_step(&builder->curve, progress);
 }
 
-bool worker_prefix_cached(const char *cache_dir, const char *prefix_key) {
-    char path[PATH_BYTES];
-    prefix_path(cache_dir, prefix_key, "safetensors", path);
-    return access(path, R_OK) == 0;
-}
-
-/* ---- the cache of models after expensive stages ------------------------------------------------------ */
-
-/* Beside each cached model lies a JSON file with the stages' records, written before the model so that a
- * model that exists has one. */
-static int cache_write_stages(struct builder *builder, const char *path) {
+/* Score a model that may be in training. Always with the builtin product over f32, whatever the cell is timed with:
+ * what is decided by the score must not depend on that. */
+static int technique_evaluate(void *host, const struct model *model, double *value, bool *higher_is_better) {
     int status = 0;
-    char *temporary = NULL;
-    json_t *list = json_array();
-    for (size_t i = 0; i < builder->record.run.stage_count; i++) {
-        const struct stage_record *s = &builder->record.stages[i];
-        json_t *metrics = json_array();
-        for (size_t k = 0; k < builder->record.run.metric_count; k++) {
-            const struct metric_record *m = &builder->record.metrics[k];
-            if (m->stage != (int)i || !isfinite(m->value)) continue;
-            json_array_append_new(metrics,
-                                  json_pack("{s:s, s:s, s:f}", "name", m->name, "unit", m->unit, "value", m->value));
-        }
-        json_array_append_new(list, json_pack("{s:s, s:i, s:s, s:f, s:I, s:I, s:o}", "technique", s->technique,
-                                              "version", (int)s->version, "options", s->options, "wall_ms", s->wall_ms,
-                                              "linear_bytes", (json_int_t)s->linear_bytes, "total_bytes",
-                                              (json_int_t)s->total_bytes, "metrics", metrics));
-    }
-    TRY(builder->record.status);
-    char name[PATH_BYTES + 16];
-    snprintf(name, sizeof name, "%s.tmp", path);
-    TRY(memory_string(&temporary, name));
-    if (json_dump_file(list, temporary, JSON_INDENT(1)) < 0)
-        FAIL(E_IO, "%s: cannot write: %s", temporary, strerror(errno));
-    if (rename(temporary, path) < 0) FAIL(E_IO, "%s: cannot rename: %s", temporary, strerror(errno));
-out:
-    memory_release(temporary);
-    json_decref(list);
-    return status;
-}
-
-static int cache_read_stages(struct builder *builder, const char *path) {
-    int status = 0;
-    json_error_t error;
-    json_t *list = json_load_file(path, 0, &error), *item;
-    size_t i;
-    if (!json_is_array(list)) FAIL(E_FORMAT, "%s: not a list of stages; remove it and run again", path);
-    json_array_foreach(list, i, item) {
-        const char *technique, *options;
-        int version;
-        double wall_ms;
-        json_int_t linear_bytes, total_bytes;
-        json_t *metrics, *metric;
-        size_t k;
-        if (json_unpack(item, "{s:s, s:i, s:s, s:F, s:I, s:I, s:o}", "technique", &technique, "version", &version,
-                        "options", &options, "wall_ms", &wall_ms, "linear_bytes", &linear_bytes, "total_bytes",
-                        &total_bytes, "metrics", &metrics) < 0)
-            FAIL(E_FORMAT, "%s: stage %zu is malformed; remove the file and run again", path, i);
-        struct stage_record s = {technique, options, (uint32_t)version, wall_ms, true, linear_bytes, total_bytes};
-        record_stage(&builder->record, &s);
-        json_array_foreach(metrics, k, metric) {
-            const char *name, *unit;
-            double value;
-            if (json_unpack(metric, "{s:s, s:s, s:F}", "name", &name, "unit", &unit, "value", &value) == 0)
-                record_metric(&builder->record, name, unit, value, (int)i);
-        }
-    }
-    TRY(builder->record.status);
-out:
-    json_decref(list);
-    return status;
-}
-
-static int cache_store(struct builder *builder, size_t stages) {
-    int status = 0;
-    const char *key = builder->job->prefix_keys[stages];
-    prefix_path(builder->job->cache_dir, key, "json", builder->checkpoint);
-    TRY(cache_write_stages(builder, builder->checkpoint));
-    prefix_path(builder->job->cache_dir, key, "safetensors", builder->checkpoint);
-    TRY(model_save(&builder->model, builder->checkpoint, builder->job->task->kind->heads | HEAD_MASKED_LM));
-out:
-    return status;
-}
-
-/* A new model of the pretrained one's shape with a classification head; what both have is copied, the head is random.
- */
-static int add_classifier(struct model *model, const struct model *pretrained, size_t classes, uint64_t seed) {
-    int status = 0;
-    struct model_config config = pretrained->config;
-    config.classes = classes;
-    config.model_heads = HEAD_CLASSIFICATION;
-    TRY(model_create(model, &config, seed, 0.02));
-    for (size_t i = 0; i < model->parameter_count; i++) {
-        const struct parameter *own = &model->parameters[i], *other = model_parameter(pretrained, own->name);
-        if (other && other->rows == own->rows && other->columns == own->columns)
-            memcpy(own->value, other->value, own->rows * own->columns * sizeof *own->value);
-    }
-out:
-    return status;
-}
-
-/* The pretrained model of the experiment, with the head that the task needs. */
-static int open_pretrained(struct builder *builder) {
-    int status = 0;
+    struct builder *builder = host;
     const struct build_job *job = builder->job;
-    const char *path = job->experiment->model.path;
-    struct model pretrained = {0};
-    unsigned heads = job->task->kind->heads;
-    TRY(model_open(&pretrained, path, true));
-    if (heads == HEAD_CLASSIFICATION && !(pretrained.config.model_heads & heads)) {
-        TRY(add_classifier(&builder->model, &pretrained, job->task->classes, job->cell->seed));
-        goto out;
-    }
-    if ((pretrained.config.model_heads & heads) != heads)
-        FAIL(E_UNSUPPORTED, "%s: a %s model lacks the head that the task %s needs", path, pretrained.config.family,
-             job->task->kind->name);
-    builder->model = pretrained;
-    pretrained = (struct model){0};
+    const struct task_kind *kind = job->task->kind;
+    struct model view = {0};
+    struct task_result result = {0};
+    bool found = false;
+    if (!job->task->split[SPLIT_VALIDATION].count)
+        FAIL(E_STATE, "the task %s has no validation split to evaluate on", kind->name);
+    TRY(model_view(&view, model, kind->heads));
+    TRY(model_prepare(&view, GEMM_BUILTIN));
+    struct task_scoring scoring = {.task = job->task,
+                                   .split = SPLIT_VALIDATION,
+                                   .model = &view,
+                                   .tokenizer = job->tokenizer,
+                                   .examples = job->split[SPLIT_VALIDATION],
+                                   .max_tokens = (size_t)job->experiment->tokenizer.max_tokens,
+                                   .batch = EVALUATION_BATCH};
+    TRY(kind->score(&scoring, &result));
+    for (size_t i = 0; i < result.metric_count; i++)
+        if (strcmp(result.metrics[i].name, kind->primary_metric) == 0) {
+            *value = result.metrics[i].value;
+            found = true;
+        }
+    if (!found) FAIL(E_STATE, "the task %s gave no %s", kind->name, kind->primary_metric);
+    *higher_is_better = kind->higher_is_better;
+    curve_score(&builder->curve, *value);
 out:
-    model_close(&pretrained);
+    task_result_close(&result);
+    model_close(&view);
+    if (status < 0) error_prefix(status, "evaluation");
     return status;
 }
 
-/* Open the longest cached prefix, or create the model. *stages: how many stages are already in it. */
+/* ---- where a build starts ------------------------------------------------------------------------------ */
+
+/* Open the longest cached prefix, or the model before any stage. *stages: how many stages are already in it. */
 static int start_model(struct builder *builder, size_t *stages) {
     int status = 0;
     const struct build_job *job = builder->job;
-    const struct cell *cell = job->cell;
-    for (size_t n = cell->stage_count; n > 0; n--) {
-        if (!(cell->stages[n - 1].technique->needs & NEEDS_CACHE)) continue;
-        if (!worker_prefix_cached(job->cache_dir, job->prefix_keys[n])) continue;
-        prefix_path(job->cache_dir, job->prefix_keys[n], "json", builder->checkpoint);
-        TRY(cache_read_stages(builder, builder->checkpoint));
-        if (builder->record.run.stage_count != n)
-            FAIL(E_FORMAT, "%s: has %zu stages, expected %zu; remove it and run again", builder->checkpoint,
-                 builder->record.run.stage_count, n);
-        prefix_path(job->cache_dir, job->prefix_keys[n], "safetensors", builder->checkpoint);
-        TRY(model_open(&builder->model, builder->checkpoint, true));
+    *stages = 0;
+    for (size_t n = job->cell->stage_count; n > 0; n--) {
+        if (!(stage_needs(&job->cell->stages[n - 1]) & NEEDS_CACHE)) continue;
+        if (!stage_cache_has(job->cache_dir, job->prefix_keys[n])) continue;
+        TRY(stage_cache_read(job->cache_dir, job->prefix_keys[n], n, &builder->record, &builder->model));
         *stages = n;
         goto out;
     }
-    if (job->experiment->model.path) {
-        TRY(open_pretrained(builder));
-    } else {
-        struct model_config config = job->experiment->model.config;
-        config.vocabulary = tokenizer_vocabulary(job->tokenizer);
-        config.classes = job->task->classes;
-        TRY(model_create(&builder->model, &config, cell->seed, job->experiment->model.deviation));
-    }
-    if (job->tokenizer_json) TRY(model_set_metadata(&builder->model, "tokenizer", job->tokenizer_json));
-    *stages = 0;
+    TRY(build_model_open(&builder->model, job));
 out:
     return status;
 }
@@ -270,10 +187,10 @@ out:
 
 static const char *needs_missing(const struct builder *builder, uint32_t needs) {
     const struct build_job *job = builder->job;
-    if ((needs & NEEDS_TRAINING_DATA) && !job->split[SPLIT_TRAIN])
-        return "training data, which this task does not have";
-    if ((needs & NEEDS_UNLABELLED_TEXT) && !job->split[SPLIT_UNLABELLED])
-        return "unlabelled text, which this task does not have";
+    if ((needs & NEEDS_TRAINING_DATA) && !job->training) return "training data, which this task does not have";
+    if ((needs & NEEDS_CALIBRATION_DATA) && !job->training)
+        return "calibration data: the training data, which this task does not have";
+    if ((needs & NEEDS_UNLABELLED_TEXT) && !job->unlabelled) return "unlabelled text, which this task does not have";
     if (needs & NEEDS_GRADIENTS)
         for (size_t i = 0; i < builder->model.linear_count; i++)
             if (!builder->model.linears[i].value)
@@ -281,38 +198,66 @@ static const char *needs_missing(const struct builder *builder, uint32_t needs) 
     return NULL;
 }
 
-/* Apply one stage. *skipped: the technique cannot run here; the reason is in the error text. */
-static int apply_stage(struct builder *builder, const char *path, bool *skipped) {
-    int status = 0;
+/* Ids below this are the tokenizer's own: special tokens, and in BERT's vocabulary the unused ones before them. */
+static int32_t special_below(const struct tokenizer_special *special) {
+    const int32_t ids[] = {special->pad, special->cls, special->sep, special->mask, special->unknown};
+    int32_t below = 0;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        if (ids[i] >= below && ids[i] < SPECIAL_IDS_MAX) below = ids[i] + 1;
+    return below;
+}
+
+static struct technique_context stage_context(struct builder *builder, uint32_t needs) {
     const struct build_job *job = builder->job;
-    const struct stage_plan *plan = &job->cell->stages[builder->stage];
-    const struct technique *technique = plan->technique;
-    void *options = NULL, *state = NULL;
-    char *json = NULL;
-    bool opened = false;
-    uint64_t began = clock_ns();
     struct tokenizer_special special = tokenizer_special(job->tokenizer);
-    struct technique_context context = {
+    return (struct technique_context){
         .model = &builder->model,
-        .training = job->split[SPLIT_TRAIN],
-        .validation = job->split[SPLIT_VALIDATION],
-        .unlabelled = job->split[SPLIT_UNLABELLED],
-        .calibration = job->split[SPLIT_TRAIN],
+        .objective = job->task->kind->objective,
+        .training = needs & NEEDS_TRAINING_DATA ? job->training : NULL,
+        .unlabelled = needs & NEEDS_UNLABELLED_TEXT ? job->unlabelled : NULL,
+        .calibration = needs & NEEDS_CALIBRATION_DATA ? job->training : NULL,
         .seed = job->cell->seed,
         .mask_id = special.mask,
-        .special_ids = 5,
+        .special_ids = special_below(&special),
+        .cache_dir = job->cache_dir,
+        .checkpoint_dir = *builder->checkpoint.path ? builder->checkpoint.path : NULL,
         .metric = technique_metric,
         .progress = technique_progress,
+        .step = technique_step,
+        .evaluate = technique_evaluate,
         .host = builder,
     };
-    struct task_result scores = {0};
-    *skipped = false;
-    if (technique->options_bytes) {
-        TRY(memory_take(&options, 1, technique->options_bytes));
-        memcpy(options, plan->options, technique->options_bytes);
-    }
+}
+
+/* What was applied, what that cost and what it told, as stage `builder->stage` of the record. */
+static int record_applied(struct builder *builder, const struct technique *technique, const void *options,
+                          uint64_t began_ns) {
+    int status = 0;
+    char *json = NULL;
+    struct model_size size;
+    TRY(builder->record.status);
+    TRY(options_json(technique->options, options, &json));
+    model_size(&builder->model, &size);
+    record_stage(&builder->record, &(struct stage_record){technique->name, json, technique->version,
+                                                          (double)(clock_ns() - began_ns) / 1e6, false,
+                                                          (int64_t)size.linear_bytes, (int64_t)size.total_bytes});
+    TRY(curve_record(&builder->curve, &builder->record, (int)builder->stage, builder->job->task->kind->primary_metric));
+    TRY(builder->record.status);
+    TRY(describe_stages(builder));
+out:
+    memory_release(json);
+    return status;
+}
+
+/* Run the technique itself on the model. */
+static int technique_apply(struct builder *builder, const struct technique *technique, void *options, uint32_t needs,
+                           bool *skipped) {
+    int status = 0;
+    void *state = NULL;
+    bool opened = false;
+    struct technique_context context = stage_context(builder, needs);
     if (technique->state_bytes) TRY(memory_take(&state, 1, technique->state_bytes));
-    const char *missing = needs_missing(builder, technique->needs);
+    const char *missing = needs_missing(builder, needs);
     if (missing) {
         *skipped = true;
         FAIL(E_UNSUPPORTED, "%s needs %s", technique->name, missing);
@@ -326,33 +271,50 @@ static int apply_stage(struct builder *builder, const char *path, bool *skipped)
     opened = true;
     TRY(technique->apply(&context, state, options));
     if (technique->report) TRY(technique->report(&context, state, options));
-    if (builder->record.status < 0) TRY(builder->record.status);
-    TRY(options_json(technique->options, options, &json));
+out:
+    if (opened && technique->close) technique->close(state);
+    memory_release(state);
+    return status;
+}
 
+/* Apply one stage, save its model to `path` and score it. *skipped: the technique cannot run here; the reason is in
+ * the error text. */
+static int apply_stage(struct builder *builder, const char *path, bool *skipped) {
+    int status = 0;
+    const struct build_job *job = builder->job;
+    const struct stage_plan *plan = &job->cell->stages[builder->stage];
+    const struct technique *technique = plan->technique;
+    const char *key = job->prefix_keys[builder->stage + 1];
+    uint32_t needs = stage_needs(plan);
+    void *options = NULL;
+    uint64_t began = clock_ns();
+    struct task_result scores = {0};
     struct model_size size;
-    model_size(&builder->model, &size);
-    struct stage_record stage = {technique->name,
-                                 json,
-                                 technique->version,
-                                 (double)(clock_ns() - began) / 1e6,
-                                 false,
-                                 (int64_t)size.linear_bytes,
-                                 (int64_t)size.total_bytes};
-    record_stage(&builder->record, &stage);
-    TRY(builder->record.status);
-    TRY(describe_stages(builder));
     bool simulated;
+    *skipped = false;
+    stage_clock_start(&builder->clock);
+    if (needs & NEEDS_CACHE) checkpoint_folder_open(&builder->checkpoint, job->cache_dir, key);
+    TRY(curve_open(&builder->curve, *builder->checkpoint.path ? builder->checkpoint.path : NULL));
+    if (technique->options_bytes) {
+        TRY(memory_take(&options, 1, technique->options_bytes));
+        memcpy(options, plan->options, technique->options_bytes);
+    }
+    TRY(technique_apply(builder, technique, options, needs, skipped));
+    TRY(record_applied(builder, technique, options, began));
     TRY(save_and_score(builder, path, true, SPLIT_VALIDATION, &scores, &size, &simulated));
     record_scores(builder, &scores, (int)builder->stage);
     builder->record.stages[builder->stage].total_bytes = (int64_t)size.total_bytes;
-    if (technique->needs & NEEDS_CACHE) TRY(cache_store(builder, builder->stage + 1));
+    if (needs & NEEDS_CACHE)
+        TRY(stage_cache_write(job->cache_dir, key, &builder->record, &builder->model,
+                              job->task->kind->heads | HEAD_MASKED_LM));
 out:
     if (status < 0) error_prefix(status, "%s", technique->name);
-    if (opened && technique->close) technique->close(state);
+    curve_close(&builder->curve);
+    /* A stage that ended is done with its checkpoints, also where it can never succeed; what a full disk or too little
+     * memory stopped goes on from them. */
+    checkpoint_folder_close(&builder->checkpoint, status == 0 || *skipped || status == E_NUMERIC);
     task_result_close(&scores);
-    memory_release(json);
     memory_release(options);
-    memory_release(state);
     return status;
 }
 
@@ -364,7 +326,7 @@ static int finish_artifact(struct builder *builder, const char *path, bool save)
     struct task_result scores = {0};
     struct model_size size;
     bool simulated;
-    char hash[HASH_HEX], named[PATH_BYTES];
+    char hash[HASH_HEX], named[CACHE_PATH];
     struct stat info;
     TRY(save_and_score(builder, path, save, SPLIT_TEST, &scores, &size, &simulated));
     record_scores(builder, &scores, -1);
@@ -395,7 +357,7 @@ int worker_build(void *context, int fd) {
     struct wire_writer writer = {0};
     size_t stages = 0;
     bool saved = false;
-    char path[PATH_BYTES];
+    char path[CACHE_PATH];
     threads_set(job->threads);
     snprintf(path, sizeof path, "%s/%s.tmp", job->artifact_dir, job->uuid);
     TRY(start_model(&builder, &stages));
@@ -410,7 +372,7 @@ int worker_build(void *context, int fd) {
         TRY(status);
         saved = true;
     }
-    send_progress(&builder, (double)job->cell->stage_count / (double)(job->cell->stage_count + 1), "scoring");
+    send_progress(&builder, (double)job->cell->stage_count / (double)(job->cell->stage_count + 1), "scoring", NAN);
     if (!saved) TRY(describe_stages(&builder));
     TRY(finish_artifact(&builder, path, !saved));
     TRY(record_finish(&builder.record));

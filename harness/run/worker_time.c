@@ -106,7 +106,9 @@ static const struct meter *find_meter(const char *name) {
 }
 
 static int forward(struct timer *timer, const struct timed_batch *input, struct model_output *output) {
-    return model_forward(&timer->model, &input->batch, NULL, &timer->workspace, output);
+    struct batch batch = input->batch;
+    if (timer->model.config.model_heads & HEAD_CLASSIFICATION) batch.read = READ_FIRST; /* as scoring does */
+    return model_forward(&timer->model, &batch, NULL, &timer->workspace, output);
 }
 
 /* Do the logits of a timed pass name the classes that scoring stored? */

@@ -58,7 +58,8 @@ static int logits_run(const struct model *model, const struct examples *examples
             used += order[i].length;
             offset[i - begin + 1] = (uint32_t)used;
         }
-        struct batch packed = {.sequences = end - begin, .tokens = used, .ids = ids, .offset = offset};
+        struct batch packed = {
+            .sequences = end - begin, .tokens = used, .ids = ids, .offset = offset, .read = READ_FIRST};
         struct model_output output = {0};
         TRY(model_forward(model, &packed, NULL, &workspace, &output));
         if (!output.logits) FAIL(E_UNSUPPORTED, "the model has no classification head to score");

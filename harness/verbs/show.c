@@ -91,6 +91,21 @@ static const struct section cell_sections[] = {
     {"stage", "SELECT t.ordinal || ' ' || t.technique, t.options, NULL, printf('version %d, %.1f ms%s', t.version,"
               " t.wall_ms, iif(t.cached, ', from cache', '')) FROM stage t JOIN run r ON r.id = t.run_id"
               " WHERE r.cell_id = ?1 AND r.session_id = ?2 ORDER BY t.ordinal"},
+    {"curve",
+     "SELECT t.ordinal || ' ' || t.technique || ' ' || p.item, p.value, p.unit, p.note FROM run r"
+     " JOIN stage t ON t.run_id = r.id JOIN ("
+     "  SELECT run_id, stage, 1 AS place, 'first loss' AS item, loss AS value, NULL AS unit, 'step ' || min(step) AS "
+     "note"
+     "  FROM curve GROUP BY run_id, stage UNION ALL"
+     "  SELECT run_id, stage, 2, 'last loss', loss, NULL, printf('step %d, after %.1f s', max(step), seconds)"
+     "  FROM curve GROUP BY run_id, stage UNION ALL"
+     "  SELECT run_id, stage, 3, 'best score', value, metric, 'after step ' || step || ', of ' || n || ' scored' FROM ("
+     "   SELECT v.run_id, v.stage, v.metric, v.value, v.step, count(*) OVER w AS n, row_number() OVER (w ORDER BY"
+     "    iif(e.higher_is_better, -v.value, v.value), v.step) AS rank FROM evaluation v JOIN run x ON x.id = v.run_id"
+     "    JOIN cell c ON c.id = x.cell_id JOIN experiment e ON e.id = c.experiment_id"
+     "    WINDOW w AS (PARTITION BY v.run_id, v.stage, v.metric)) WHERE rank = 1"
+     " ) p ON p.run_id = r.id AND p.stage = t.ordinal"
+     " WHERE r.cell_id = ?1 AND r.session_id = ?2 ORDER BY t.ordinal, p.place"},
     {"artifact", "SELECT 'path', a.path, NULL, 'sha256 ' || a.hash FROM artifact a JOIN run r ON r.artifact_id = a.id"
                  " WHERE r.cell_id = ?1 AND r.session_id = ?2 AND r.kind = 'build' UNION ALL"
                  " SELECT 'size', a.bytes, 'bytes', a.executes FROM artifact a JOIN run r ON r.artifact_id = a.id"

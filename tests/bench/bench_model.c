@@ -105,9 +105,9 @@ static int run_step(struct bench *bench, const int32_t *ids, size_t count) {
     struct model_output output;
     struct batch batch = batch_of(bench, ids, 1, count);
     batch.cache = &bench->cache;
+    batch.read = READ_LAST;
     TRY(model_forward(&bench->model, &batch, NULL, &bench->workspace, &output));
-    uint32_t last = (uint32_t)(count - 1);
-    TRY(model_logits(&bench->model, output.hidden, &last, 1, &bench->workspace, bench->logits));
+    TRY(model_logits(&bench->model, output.hidden, NULL, 1, &bench->workspace, bench->logits));
 out:
     return status;
 }

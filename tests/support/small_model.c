@@ -50,7 +50,8 @@ void small_batch_new(struct small_batch *batch, const struct model_config *confi
         batch->types[t] = (int32_t)random_below(&random, config->token_types);
         batch->masked[t] = random_below(&random, 3) ? -100 : (int32_t)random_below(&random, config->vocabulary);
     }
-    batch->batch = (struct batch){count, T, batch->ids, batch->offset, batch->types, NULL, NULL};
+    batch->batch = (struct batch){
+        .sequences = count, .tokens = T, .ids = batch->ids, .offset = batch->offset, .token_types = batch->types};
 }
 
 void small_batch_free(struct small_batch *batch) {

@@ -81,7 +81,7 @@ static void test_defaults(void **state) {
     assert_int_equal(e.measure.meter_count, 3);
     assert_string_equal(e.description, "");
     assert_string_equal(e.notes, "");
-    assert_true(e.limits.wall_s == 900);
+    assert_true(e.limits.wall_s == 14400);
     experiment_close(&e);
 }
 

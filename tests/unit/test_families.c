@@ -167,8 +167,75 @@ static void test_work(void **state) {
     uint64_t block = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32, pairs = (1 + 2 + 3 + 3 + 3) + (1 + 2);
     (void)state;
     assert_int_equal(model_create(&model, &config, 1, 0.02), 0);
-    assert_int_equal(model_attention_pairs(&config, &batch), pairs);
+    assert_int_equal(model_attention_pairs(&config, &batch, false), pairs);
     assert_int_equal(model_multiply_adds(&model, &batch), 2 * block * 7 + 2 * pairs * 2 * 32);
+    model_close(&model);
+}
+
+/* Tokens through a model, after `past` tokens of every sequence where that is not 0. */
+static void run_reading(const struct model *model, enum batch_read read, uint32_t past, float *hidden) {
+    int32_t ids[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+    uint32_t offset[4] = {0, 5, 6, 9}, before[4] = {0, past, 2 * past, 3 * past};
+    struct batch batch = {.sequences = 3, .tokens = 9, .ids = ids, .offset = offset, .read = read};
+    struct batch first = {.sequences = 3, .tokens = 3 * past, .ids = ids, .offset = before};
+    struct workspace workspace = {0};
+    struct kv_cache cache = {0};
+    struct model_output output;
+    if (past) {
+        assert_int_equal(kv_cache_open(&cache, model, 3, 16, CACHE_F32), 0);
+        first.cache = batch.cache = &cache;
+        if (model_forward(model, &first, NULL, &workspace, &output) < 0) fail_msg("%s", error_text());
+    }
+    if (model_forward(model, &batch, NULL, &workspace, &output) < 0) fail_msg("%s", error_text());
+    size_t rows = read == READ_ALL ? 9 : 3;
+    memcpy(hidden, output.hidden, rows * model->config.width * sizeof *hidden);
+    assert_true(!output.logits == (read == READ_LAST || !(model->config.model_heads & HEAD_CLASSIFICATION)));
+    kv_cache_close(&cache);
+    workspace_close(&workspace);
+}
+
+/* One token of each sequence read: the bits that reading all of them gives. */
+static void check_read(const char *json) {
+    static const uint32_t firsts[3] = {0, 5, 6}, lasts[3] = {4, 5, 8};
+    struct model model;
+    struct model_config config = parsed(json);
+    float all[9 * 32], some[3 * 32];
+    if (model_create(&model, &config, 1, 0.2) < 0) fail_msg("%s", error_text());
+    assert_int_equal(model_prepare(&model, GEMM_BUILTIN), 0);
+    for (uint32_t past = 0; past <= (config.causal ? 3u : 0u); past += 3) {
+        run_reading(&model, READ_ALL, past, all);
+        for (enum batch_read read = READ_FIRST; read <= READ_LAST; read++) {
+            run_reading(&model, read, past, some);
+            for (size_t i = 0; i < 3; i++)
+                assert_memory_equal(some + i * 32, all + 32 * (read == READ_FIRST ? firsts : lasts)[i],
+                                    32 * sizeof *some);
+        }
+    }
+    model_close(&model);
+}
+
+static void test_read(void **state) {
+    (void)state;
+    check_read("{" DISTILBERT ",\"architectures\":[\"DistilBertForSequenceClassification\"]}");
+    check_read("{" GPT2 "}");
+    check_read("{" OPT ",\"do_layer_norm_before\":false,\"word_embed_proj_dim\":16}");
+    check_read("{" LLAMA ",\"num_key_value_heads\":2}");
+    check_read("{" MISTRAL ",\"sliding_window\":3,\"num_key_value_heads\":2}");
+}
+
+/* The work of such passes: queries and what follows them in the last block are of three tokens. */
+static void test_read_work(void **state) {
+    struct model model;
+    struct model_config config = parsed("{" MISTRAL ",\"sliding_window\":3,\"num_key_value_heads\":2}");
+    int32_t ids[7] = {1, 2, 3, 4, 5, 6, 7};
+    uint32_t offset[3] = {0, 5, 7};
+    struct batch batch = {.sequences = 2, .tokens = 7, .ids = ids, .offset = offset, .read = READ_LAST};
+    uint64_t keys = 2 * 16 * 32, others = 2 * 32 * 32 + 3 * 64 * 32, pairs = (1 + 2 + 3 + 3 + 3) + (1 + 2);
+    (void)state;
+    assert_int_equal(model_create(&model, &config, 1, 0.02), 0);
+    assert_int_equal(model_multiply_adds(&model, &batch), keys * 14 + others * (7 + 2) + 2 * 32 * (pairs + 3 + 2));
+    batch.read = READ_FIRST;
+    assert_int_equal(model_multiply_adds(&model, &batch), keys * 14 + others * (7 + 2) + 2 * 32 * (pairs + 1 + 1));
     model_close(&model);
 }
 
@@ -211,8 +278,10 @@ static void test_failing_allocations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_values), cmocka_unit_test(test_roles),
-        cmocka_unit_test(test_stored),   cmocka_unit_test(test_work),   cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_values),
+        cmocka_unit_test(test_roles),     cmocka_unit_test(test_stored),
+        cmocka_unit_test(test_work),      cmocka_unit_test(test_read),
+        cmocka_unit_test(test_read_work), cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,8 +187,11 @@ static void check_invariance(const char *format, size_t group) {
         threads_set(threads);
         for (size_t i = 0; i < SEQUENCES; i++) {
             uint32_t offset[2] = {0, (uint32_t)lengths[i]};
-            struct batch one = {1,    lengths[i], batch.ids + batch.offset[i], offset, batch.types + batch.offset[i],
-                                NULL, NULL};
+            struct batch one = {.sequences = 1,
+                                .tokens = lengths[i],
+                                .ids = batch.ids + batch.offset[i],
+                                .offset = offset,
+                                .token_types = batch.types + batch.offset[i]};
             forward(&model, &one, &alone, &single);
             assert_memory_equal(single.logits, output.logits + i * K, K * sizeof(float));
             assert_memory_equal(single.hidden, output.hidden + batch.offset[i] * C, lengths[i] * C * sizeof(float));

@@ -1,0 +1,83 @@
+/* The model that a build starts from: a new one, or a pretrained one with the heads that its task needs.
+ *
+ * Beside the task's own head a model gets one for hidden words where its family has such a head and the task has text
+ * to learn them from, so that a stage may train on that first. Heads that a pretrained model lacks are new and random,
+ * all else is copied.
+ */
+#include <string.h>
+
+#include "base/error.h"
+#include "run/worker.h"
+
+#define HEAD_DEVIATION 0.02 /* of a new head's weights: BERT's initializer_range */
+
+static bool config_allows(const struct model_config *config, unsigned heads, size_t classes) {
+    struct model_config trial = *config;
+    trial.model_heads = heads;
+    if (heads & HEAD_CLASSIFICATION) trial.classes = classes;
+    bool allowed = model_config_check(&trial) == 0;
+    error_clear();
+    return allowed;
+}
+
+static unsigned heads_wanted(const struct build_job *job, const struct model_config *config) {
+    unsigned heads = job->task->kind->heads;
+    if (!(heads & HEAD_CAUSAL_LM) && task_has_unlabelled(job->task) &&
+        config_allows(config, heads | HEAD_MASKED_LM, job->task->classes))
+        heads |= HEAD_MASKED_LM;
+    return heads;
+}
+
+/* A new model of the pretrained one's shape with other heads; what both have is copied. */
+static int add_heads(struct model *model, const struct model *pretrained, unsigned heads, size_t classes,
+                     uint64_t seed) {
+    int status = 0;
+    struct model_config config = pretrained->config;
+    config.model_heads = heads;
+    if (heads & ~pretrained->config.model_heads & HEAD_CLASSIFICATION) config.classes = classes;
+    TRY(model_create(model, &config, seed, HEAD_DEVIATION));
+    for (size_t i = 0; i < model->parameter_count; i++) {
+        const struct parameter *own = &model->parameters[i], *other = model_parameter(pretrained, own->name);
+        if (other && other->rows == own->rows && other->columns == own->columns)
+            memcpy(own->value, other->value, own->rows * own->columns * sizeof *own->value);
+    }
+out:
+    return status;
+}
+
+static int open_pretrained(struct model *model, const struct build_job *job) {
+    int status = 0;
+    const char *path = job->experiment->model.path;
+    struct model pretrained = {0};
+    size_t classes = job->task->classes;
+    TRY(model_open(&pretrained, path, true));
+    unsigned heads = heads_wanted(job, &pretrained.config), missing = heads & ~pretrained.config.model_heads;
+    if (!missing) {
+        *model = pretrained;
+        pretrained = (struct model){0};
+        goto out;
+    }
+    if (!config_allows(&pretrained.config, heads, classes))
+        FAIL(E_UNSUPPORTED, "%s: a %s model lacks the head that the task %s needs", path, pretrained.config.family,
+             job->task->kind->name);
+    TRY(add_heads(model, &pretrained, heads, classes, job->cell->seed));
+out:
+    model_close(&pretrained);
+    return status;
+}
+
+int build_model_open(struct model *model, const struct build_job *job) {
+    int status = 0;
+    if (job->experiment->model.path) {
+        TRY(open_pretrained(model, job));
+    } else {
+        struct model_config config = job->experiment->model.config;
+        config.vocabulary = tokenizer_vocabulary(job->tokenizer);
+        config.classes = job->task->classes;
+        config.model_heads = heads_wanted(job, &config);
+        TRY(model_create(model, &config, job->cell->seed, job->experiment->model.deviation));
+    }
+    if (job->tokenizer_json) TRY(model_set_metadata(model, "tokenizer", job->tokenizer_json));
+out:
+    return status;
+}
