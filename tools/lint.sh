@@ -41,12 +41,14 @@ for header in $(git ls-files 'core/*.h' 'techniques/*.h' 'harness/*.h'); do
 done
 report "every header compiles alone" $code
 
-# Public functions of a technique: its one symbol and nothing else.
+# A technique shows its one symbol and nothing else; what its files share among themselves is hidden and begins with its
+# name, so that it meets no other's in one executable.
 code=0
 for object in build/release/obj/techniques/*/*.o; do
     [ -e "$object" ] || continue
     name=$(basename "$(dirname "$object")")
-    extra=$(nm -g --defined-only "$object" | awk -v n="technique_$name" '$3 != n {print $3}')
+    extra=$(readelf -sW "$object" | awk -v n="$name" '
+        $5 == "GLOBAL" && $7 != "UND" && $8 != "technique_" n && !($6 == "HIDDEN" && index($8, n "_") == 1) {print $8}')
     [ -z "$extra" ] || { echo "$object: exports $extra besides technique_$name"; code=1; }
 done
 report "techniques export one symbol" $code

@@ -46,7 +46,4 @@ int weight_shape_check(const struct weight_format *format, const struct weight_s
 
 static inline size_t panels_of(size_t rows) { return (rows + 15) / 16; }
 
-/* The bias of one panel: NULL, a place inside `bias`, or `buffer` filled up with zeros for the last rows. */
-const float *panel_bias(const float *bias, size_t rows, size_t panel, float buffer[16], size_t *valid);
-
 #endif

@@ -141,15 +141,11 @@ static void int4_multiply(const struct weight *weight, const struct weight_input
     const struct weight_shape *shape = &weight->shape;
     struct layout layout = layout_of(shape);
     size_t R = shape->rows, n_padded = layout.groups * shape->group;
-    for (size_t p = p_begin; p < p_end; p++) {
-        float buffer[16];
-        size_t valid;
-        const float *panel = panel_bias(bias, R, p, buffer, &valid);
-        kernels.matmul_u4(t_end - t_begin, n_padded, shape->group, shape->symmetric, input->q + t_begin * n_padded,
-                          input->scale + t_begin, input->sums + t_begin * layout.groups,
-                          (const uint8_t *)weight->packed + p * layout.panel_bytes, panel, y + t_begin * R + p * 16, R,
-                          valid);
-    }
+    size_t r_begin = p_begin * 16, r_end = p_end * 16 < R ? p_end * 16 : R;
+    kernels.matmul_u4(t_end - t_begin, n_padded, shape->group, shape->symmetric, input->q + t_begin * n_padded,
+                      input->scale + t_begin, input->sums + t_begin * layout.groups,
+                      (const uint8_t *)weight->packed + p_begin * layout.panel_bytes, bias ? bias + r_begin : NULL,
+                      y + t_begin * R + r_begin, R, r_end - r_begin);
 }
 
 static const struct weight_execution int4_execution = {.input = int4_input, .multiply = int4_multiply};

@@ -109,15 +109,12 @@ out:
 static void int8_multiply(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
                           size_t p_begin, size_t p_end, const float *bias, float *y) {
     size_t R = weight->shape.rows, n_padded = padded_columns(&weight->shape);
+    size_t r_begin = p_begin * 16, r_end = p_end * 16 < R ? p_end * 16 : R;
     const struct weight_prepared *prepared = weight->prepared;
-    for (size_t p = p_begin; p < p_end; p++) {
-        float buffer[16];
-        size_t valid;
-        const float *panel = panel_bias(bias, R, p, buffer, &valid);
-        kernels.matmul_s8(t_end - t_begin, n_padded, input->q + t_begin * n_padded, input->scale + t_begin,
-                          (const int8_t *)weight->packed + p * 16 * n_padded, prepared->scale + p * 16,
-                          prepared->row_negative + p * 16, panel, y + t_begin * R + p * 16, R, valid);
-    }
+    kernels.matmul_s8(t_end - t_begin, n_padded, input->q + t_begin * n_padded, input->scale + t_begin,
+                      (const int8_t *)weight->packed + r_begin * n_padded, prepared->scale + r_begin,
+                      prepared->row_negative + r_begin, bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R,
+                      r_end - r_begin);
 }
 
 static const struct weight_execution int8_execution = {

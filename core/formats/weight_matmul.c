@@ -26,14 +26,6 @@
 #define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
 #define SHARED_MOST 8                     /* matrices per product */
 
-const float *panel_bias(const float *bias, size_t rows, size_t panel, float buffer[16], size_t *valid) {
-    *valid = rows - panel * 16 < 16 ? rows - panel * 16 : 16;
-    if (!bias || *valid == 16) return bias ? bias + panel * 16 : NULL;
-    memset(buffer, 0, 16 * sizeof *buffer);
-    memcpy(buffer, bias + panel * 16, *valid * sizeof *buffer);
-    return buffer;
-}
-
 /* One matrix's part of a product: its input, and how its panels are cut. */
 struct part {
     const struct weight *weight;

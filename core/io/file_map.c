@@ -40,3 +40,10 @@ void file_map_close(struct file_map *map) {
     memory_release(map->path);
     *map = (struct file_map){0};
 }
+
+void file_map_forget(const void *bytes, size_t count) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)bytes, to = from + count;
+    from = (from + page - 1) / page * page;
+    to = to / page * page;
+    if (from < to) (void)madvise((void *)from, to - from, MADV_DONTNEED); /* advice: nothing is lost when it fails */
+}

@@ -13,5 +13,7 @@ struct file_map {
 
 int file_map_open(struct file_map *map, const char *path); /* E_IO, E_LIMIT, E_MEMORY, with the path in front */
 void file_map_close(struct file_map *map);                 /* accepts a zeroed struct */
+/* Give the pages that lie wholly within a part of a mapped file back to the system; they are read again when needed. */
+void file_map_forget(const void *bytes, size_t count);
 
 #endif

@@ -43,6 +43,13 @@
     void id(size_t T, size_t n_padded, const uint16_t *x, size_t x_stride, const uint16_t *weights, const float *bias, \
             float *y, size_t y_stride, size_t rows)
 
+/* y(M,N) = Σ_k a[m·a_row + k·a_step] · b[k·b_stride + n] over k = 0..K-1, added to y when `add`: a product of row-major
+ * matrices, the first one transposed where a_row is 1. Every output is one chain over k, which starts from y when
+ * `add`. b       f32 (K,N), row stride b_stride y       f32 (M,N), row stride y_stride; neither operand */
+#define KERNEL_MULTIPLY_F32(id)                                                                                        \
+    void id(size_t M, size_t N, size_t K, const float *a, size_t a_row, size_t a_step, const float *b,                 \
+            size_t b_stride, int add, float *y, size_t y_stride)
+
 /* Per-token symmetric quantization: scale[t] = max|x[t]| / 127, q = nearest-even(x / scale) in -127..127;
  * an all-zero token gets scale 0 and q 0. Columns N..n_padded-1 of q are zeroed.
  *   q       s8 (T, n_padded)
@@ -52,25 +59,34 @@
     void id(size_t T, size_t N, const float *x, size_t x_stride, size_t n_padded, size_t G, int8_t *q, float *scale,   \
             int32_t *sums)
 
-/* y(T,16) = scale_x[t] * scale_w[r] * Σ q[t,n] w[r,n] + bias, exact in 32-bit integers up to the scaling.
+/* y(T,rows) = scale_x[t] * scale_w[r] * Σ q[t,n] w[r,n] + bias, for `rows` output rows in panels as matmul_f32 takes
+ * them; exact in 32-bit integers up to the scaling.
  *   q       s8 (T, n_padded), values -127..127; n_padded a multiple of 4
- *   panel   s8 [n_padded/4][16][4], values -127..127
- *   scale_w f32 [16]
- *   row_negative s32 [16]: Σ over n of max(-w[r,n], 0), for variants that complement x where w is
- *           negative; may be ignored                                                                   */
+ *   panels  s8 [n_padded/4][16][4] each, values -127..127; the last one is whole, its rows past the end are ignored
+ *   scale_w f32, one per row of the panels, the ignored ones included
+ *   row_negative s32, as many: Σ over n of max(-w[r,n], 0), for variants that complement x where w is
+ *           negative; may be ignored
+ *   bias    f32 [rows], or NULL
+ *   y       f32, row stride y_stride elements; columns 0..rows-1 are written                          */
 #define KERNEL_MATMUL_S8(id)                                                                                           \
-    void id(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,                     \
+    void id(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panels,                    \
             const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,           \
-            size_t valid)
+            size_t rows)
 
-/* y(T,16) = scale_x[t] * Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g]) + bias.
- *   panel   per group of G columns, contiguous: f16 scale[16]; u8 zero[16] when asymmetric (a symmetric
+/* y(T,rows) = scale_x[t] * Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g]) + bias; bias, y and rows
+ * as for matmul_s8.
+ *   panels  each per group of G columns, contiguous: f16 scale[16]; u8 zero[16] when asymmetric (a symmetric
  *           panel has none and zero is 8); u8 codes [G/8][16][4]: byte b holds column 8i+b in its low and
  *           column 8i+4+b in its high nibble
  *   G       32, 64 or 128; n_padded a multiple of G                                                     */
 #define KERNEL_MATMUL_U4(id)                                                                                           \
     void id(size_t T, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,                 \
-            const int32_t *sums, const uint8_t *panel, const float *bias, float *y, size_t y_stride, size_t valid)
+            const int32_t *sums, const uint8_t *panels, const float *bias, float *y, size_t y_stride, size_t rows)
+
+/* Bytes of one panel of matmul_u4. */
+static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
+    return n_padded / G * ((symmetric ? 2u : 3u) * PANEL_ROWS + G * PANEL_ROWS / 2);
+}
 
 /* Transpose rows into a panel: panel[n][r] = x[r][n] for r < valid (<= 16), 0 for the other rows.
  *   x       f32, row stride x_stride
@@ -145,6 +161,29 @@
     void id(size_t count, float *p, const float *grad, float grad_scale, float *m, float *v, float rate, double b1,    \
             double b2, float eps, float decay, float correction1, float correction2)
 
+/* dx[i] = dy[i] * d gelu_tanh(x[i]); dx may be dy. Absolute error <= 2e-6 |dy|. */
+#define KERNEL_GELU_TANH_BACKWARD(id) void id(size_t count, const float *x, const float *dy, float *dx)
+
+/* With s = 1/(1+e^-gate): dgate = dy up s (1 + gate (1-s)), dup = dy gate s; dgate or dup may be dy. */
+#define KERNEL_SILU_GATE_BACKWARD(id)                                                                                  \
+    void id(size_t count, const float *gate, const float *up, const float *dy, float *dgate, float *dup)
+
+/* Row by row (T,C), with xhat = (x - mean) rstd and g = gain dy: dx = rstd (g - mean(g) - xhat mean(g xhat));
+ * dgain[C] += Σ_t dy xhat and dbias[C] += Σ_t dy, in the order of t. dx may be dy. */
+#define KERNEL_LAYER_NORM_BACKWARD(id)                                                                                 \
+    void id(size_t T, size_t C, const float *x, const float *mean, const float *rstd, const float *gain,               \
+            const float *dy, float *dx, float *dgain, float *dbias)
+
+/* The same without mean and bias: xhat = x rstd, dx = rstd (g - xhat mean(g xhat)). */
+#define KERNEL_RMS_NORM_BACKWARD(id)                                                                                   \
+    void id(size_t T, size_t C, const float *x, const float *rstd, const float *gain, const float *dy, float *dx,      \
+            float *dgain)
+
+/* Rows of length n of p and x, row stride in elements: x = (p * scale) * (x - sum[row]) in place, the gradient at the
+ * unscaled input of a softmax from that at its output p, where sum is Σ p·x of the row. Same bits in all variants. */
+#define KERNEL_SOFTMAX_BACKWARD(id)                                                                                    \
+    void id(size_t rows, size_t n, size_t stride, float scale, const float *p, const float *sum, float *x)
+
 /* One row per kernel: field, contract macro. The table, the checker and the bench all expand this. */
 #define KERNELS(X)                                                                                                     \
     X(matmul_f32, KERNEL_MATMUL_F32)                                                                                   \
@@ -167,7 +206,13 @@
     X(layer_norm, KERNEL_LAYER_NORM)                                                                                   \
     X(rms_norm, KERNEL_RMS_NORM)                                                                                       \
     X(add, KERNEL_ADD)                                                                                                 \
-    X(adamw, KERNEL_ADAMW)
+    X(adamw, KERNEL_ADAMW)                                                                                             \
+    X(multiply_f32, KERNEL_MULTIPLY_F32)                                                                               \
+    X(gelu_tanh_backward, KERNEL_GELU_TANH_BACKWARD)                                                                   \
+    X(silu_gate_backward, KERNEL_SILU_GATE_BACKWARD)                                                                   \
+    X(layer_norm_backward, KERNEL_LAYER_NORM_BACKWARD)                                                                 \
+    X(rms_norm_backward, KERNEL_RMS_NORM_BACKWARD)                                                                     \
+    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD)
 
 struct kernels {
 #define KERNEL_FIELD(name, contract) contract((*name));

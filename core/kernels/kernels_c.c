@@ -109,45 +109,53 @@ KERNEL_QUANTIZE_S8(quantize_s8_c) {
 
 KERNEL_MATMUL_S8(matmul_s8_c) {
     (void)row_negative;
-    for (size_t t = 0; t < T; t++) {
-        int32_t sum[PANEL_ROWS] = {0};
-        const int8_t *codes = q + t * n_padded;
-        for (size_t n = 0; n < n_padded; n += 4)
-            for (size_t r = 0; r < PANEL_ROWS; r++)
-                for (size_t b = 0; b < 4; b++) sum[r] += codes[n + b] * panel[n * PANEL_ROWS + r * 4 + b];
-        for (size_t r = 0; r < valid; r++) {
-            float value = (scale_x[t] * scale_w[r]) * (float)sum[r];
-            y[t * y_stride + r] = bias ? value + bias[r] : value;
+    for (size_t first = 0; first < rows; first += PANEL_ROWS)
+        for (size_t t = 0; t < T; t++) {
+            int32_t sum[PANEL_ROWS] = {0};
+            const int8_t *codes = q + t * n_padded, *panel = panels + first * n_padded;
+            for (size_t n = 0; n < n_padded; n += 4)
+                for (size_t r = 0; r < PANEL_ROWS; r++)
+                    for (size_t b = 0; b < 4; b++) sum[r] += codes[n + b] * panel[n * PANEL_ROWS + r * 4 + b];
+            for (size_t r = 0; r < rows_of_panel(rows, first); r++) {
+                float value = (scale_x[t] * scale_w[first + r]) * (float)sum[r];
+                y[t * y_stride + first + r] = bias ? value + bias[first + r] : value;
+            }
         }
+}
+
+/* total[r] += scale[r] * (Σ q c - zero[r] Σ q) of one group of one token. */
+static void add_group(size_t G, int symmetric, const int8_t *q, int32_t q_sum, const uint8_t *group,
+                      float total[PANEL_ROWS]) {
+    const uint8_t *codes = group + (symmetric ? 32 : 48);
+    int32_t sum[PANEL_ROWS] = {0};
+    for (size_t n = 0; n < G; n += 8)
+        for (size_t r = 0; r < PANEL_ROWS; r++)
+            for (size_t b = 0; b < 4; b++) {
+                uint8_t pair = codes[n * PANEL_ROWS / 2 + r * 4 + b];
+                sum[r] += (pair & 15) * q[n + b] + (pair >> 4) * q[n + 4 + b];
+            }
+    for (size_t r = 0; r < PANEL_ROWS; r++) {
+        uint16_t half;
+        memcpy(&half, group + 2 * r, sizeof half);
+        int32_t zero = symmetric ? 8 : group[32 + r];
+        total[r] += half_to_float(half) * (float)(sum[r] - zero * q_sum);
     }
 }
 
 KERNEL_MATMUL_U4(matmul_u4_c) {
-    size_t groups = n_padded / G, header = symmetric ? 32 : 48, group_bytes = header + G * PANEL_ROWS / 2;
-    for (size_t t = 0; t < T; t++) {
-        float total[PANEL_ROWS] = {0};
-        for (size_t g = 0; g < groups; g++) {
-            const uint8_t *group = panel + g * group_bytes, *codes = group + header;
-            const int8_t *x = q + t * n_padded + g * G;
-            int32_t sum[PANEL_ROWS] = {0};
-            for (size_t n = 0; n < G; n += 8)
-                for (size_t r = 0; r < PANEL_ROWS; r++)
-                    for (size_t b = 0; b < 4; b++) {
-                        uint8_t pair = codes[n * PANEL_ROWS / 2 + r * 4 + b];
-                        sum[r] += (pair & 15) * x[n + b] + (pair >> 4) * x[n + 4 + b];
-                    }
-            for (size_t r = 0; r < PANEL_ROWS; r++) {
-                uint16_t half;
-                memcpy(&half, group + 2 * r, sizeof half);
-                int32_t zero = symmetric ? 8 : group[32 + r];
-                total[r] += half_to_float(half) * (float)(sum[r] - zero * sums[t * groups + g]);
+    size_t groups = n_padded / G, panel_bytes = panel_u4_bytes(n_padded, G, symmetric);
+    for (size_t first = 0; first < rows; first += PANEL_ROWS)
+        for (size_t t = 0; t < T; t++) {
+            const uint8_t *panel = panels + first / PANEL_ROWS * panel_bytes;
+            float total[PANEL_ROWS] = {0};
+            for (size_t g = 0; g < groups; g++)
+                add_group(G, symmetric, q + t * n_padded + g * G, sums[t * groups + g],
+                          panel + g * (panel_bytes / groups), total);
+            for (size_t r = 0; r < rows_of_panel(rows, first); r++) {
+                float value = scale_x[t] * total[r];
+                y[t * y_stride + first + r] = bias ? value + bias[first + r] : value;
             }
         }
-        for (size_t r = 0; r < valid; r++) {
-            float value = scale_x[t] * total[r];
-            y[t * y_stride + r] = bias ? value + bias[r] : value;
-        }
-    }
 }
 
 /* Φ(x); erfcf keeps the small tail that 1 + erf would cancel. */

@@ -50,7 +50,19 @@
     X(add, KERNEL_ADD, avx2, NEEDS_AVX2)                                                                               \
     X(add, KERNEL_ADD, avx512, NEEDS_AVX512)                                                                           \
     X(adamw, KERNEL_ADAMW, avx2, NEEDS_AVX2)                                                                           \
-    X(adamw, KERNEL_ADAMW, avx512, NEEDS_AVX512)
+    X(adamw, KERNEL_ADAMW, avx512, NEEDS_AVX512)                                                                       \
+    X(multiply_f32, KERNEL_MULTIPLY_F32, avx2, NEEDS_AVX2)                                                             \
+    X(multiply_f32, KERNEL_MULTIPLY_F32, avx512, NEEDS_AVX512)                                                         \
+    X(gelu_tanh_backward, KERNEL_GELU_TANH_BACKWARD, avx2, NEEDS_AVX2)                                                 \
+    X(gelu_tanh_backward, KERNEL_GELU_TANH_BACKWARD, avx512, NEEDS_AVX512)                                             \
+    X(silu_gate_backward, KERNEL_SILU_GATE_BACKWARD, avx2, NEEDS_AVX2)                                                 \
+    X(silu_gate_backward, KERNEL_SILU_GATE_BACKWARD, avx512, NEEDS_AVX512)                                             \
+    X(layer_norm_backward, KERNEL_LAYER_NORM_BACKWARD, avx2, NEEDS_AVX2)                                               \
+    X(layer_norm_backward, KERNEL_LAYER_NORM_BACKWARD, avx512, NEEDS_AVX512)                                           \
+    X(rms_norm_backward, KERNEL_RMS_NORM_BACKWARD, avx2, NEEDS_AVX2)                                                   \
+    X(rms_norm_backward, KERNEL_RMS_NORM_BACKWARD, avx512, NEEDS_AVX512)                                               \
+    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD, avx2, NEEDS_AVX2)                                                     \
+    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD, avx512, NEEDS_AVX512)
 
 #define NEEDS_NEONDOTPROD (CPU_NEON | CPU_DOTPROD)
 
@@ -71,7 +83,13 @@
     X(layer_norm, KERNEL_LAYER_NORM, neon, CPU_NEON)                                                                   \
     X(rms_norm, KERNEL_RMS_NORM, neon, CPU_NEON)                                                                       \
     X(add, KERNEL_ADD, neon, CPU_NEON)                                                                                 \
-    X(adamw, KERNEL_ADAMW, neon, CPU_NEON)
+    X(adamw, KERNEL_ADAMW, neon, CPU_NEON)                                                                             \
+    X(multiply_f32, KERNEL_MULTIPLY_F32, neon, CPU_NEON)                                                               \
+    X(gelu_tanh_backward, KERNEL_GELU_TANH_BACKWARD, neon, CPU_NEON)                                                   \
+    X(silu_gate_backward, KERNEL_SILU_GATE_BACKWARD, neon, CPU_NEON)                                                   \
+    X(layer_norm_backward, KERNEL_LAYER_NORM_BACKWARD, neon, CPU_NEON)                                                 \
+    X(rms_norm_backward, KERNEL_RMS_NORM_BACKWARD, neon, CPU_NEON)                                                     \
+    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD, neon, CPU_NEON)
 
 /* Those of the machine that is compiled for. */
 #if defined(__x86_64__)

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "io/file_map.h"
 
 #define TILE_VALUES (64u << 10) /* f32 values of a tile: a quarter of a megabyte, for a second-level cache */
 
@@ -201,6 +202,9 @@ int model_read_values(struct model *model, const struct value_source *source, bo
         }
         TRY(take_values(&places.place[i], parameter, fill));
     }
+    /* All was copied: the file's pages would stay a second copy. */
+    for (size_t i = 0; editable && i < model->parameter_count; i++)
+        file_map_forget(places.place[i].tensor->data, places.place[i].tensor->bytes);
 out:
     return status;
 }

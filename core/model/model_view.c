@@ -45,7 +45,7 @@ int model_view(struct model *view, const struct model *model, unsigned heads) {
     TRY(model_layout(view, packed, packed_count));
     for (size_t i = 0; i < view->parameter_count; i++) {
         const struct parameter *parameter = model_parameter(model, view->parameters[i].name);
-        CHECK(parameter, "'%s' has no values", view->parameters[i].name);
+        if (!parameter) FAIL(E_STATE, "'%s' has no values to look at", view->parameters[i].name);
         view->parameters[i].value = parameter->value;
         view->parameters[i].place = parameter->place;
     }

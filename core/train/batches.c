@@ -18,7 +18,7 @@ static bool predicts_tokens(enum train_objective objective) {
 }
 
 size_t batches_cut(const struct train_plan *plan, const struct model_config *config) {
-    return plan->max_tokens < config->positions ? plan->max_tokens : config->positions;
+    return plan->max_tokens && plan->max_tokens < config->positions ? plan->max_tokens : config->positions;
 }
 
 /* Length in the high half, place in the permutation in the low: sorting is stable by construction. */
@@ -41,10 +41,11 @@ static size_t unit_length(const struct batches *batches, size_t unit) {
 /* ---- storage ----------------------------------------------------------------------------------------- */
 
 /* The given weights, or count / (classes · count_k), with which every class has the same weight in all; a class
- * without examples gets 1. */
+ * without examples gets 1, and so do those that the model has beyond the examples'. */
 static void fill_weights(struct batches *batches) {
     const struct examples *examples = batches->examples;
     size_t classes = examples->classes;
+    for (size_t k = 0; k < batches->classes; k++) batches->class_weight[k] = 1;
     for (size_t k = 0; k < classes; k++) {
         size_t count = 0;
         for (size_t i = 0; i < examples->count; i++) count += (size_t)examples->label[i] == k;
@@ -68,7 +69,7 @@ static void cut_all(struct batches *batches, struct arena *arena, size_t tokens,
     batches->order = cut(arena, true, batches->units, sizeof *batches->order);
     batches->slot = cut(arena, true, batches->per_epoch, sizeof *batches->slot);
     batches->keys = cut(arena, true, batches->per_batch, sizeof *batches->keys);
-    batches->class_weight = cut(arena, weights, batches->examples->classes, sizeof *batches->class_weight);
+    batches->class_weight = cut(arena, weights, batches->classes, sizeof *batches->class_weight);
     batches->ids = cut(arena, true, tokens, sizeof *batches->ids);
     batches->types = cut(arena, types, tokens, sizeof *batches->types);
     batches->token_label = cut(arena, rows, tokens, sizeof *batches->token_label);
@@ -97,6 +98,7 @@ int batches_open(struct batches *batches, const struct examples *examples, const
     *batches = (struct batches){.examples = examples, .plan = plan, .epoch = SIZE_MAX};
     batches->cut = batches_cut(plan, config);
     batches->vocabulary = config->vocabulary;
+    batches->classes = config->classes;
     batches->unit = plan->objective == TRAIN_SIMILARITY ? 2 : 1;
     batches->units = examples->count / batches->unit;
     batches->per_batch = least_one(plan->batch / batches->unit);
@@ -269,5 +271,6 @@ void batches_micro(struct batches *batches, size_t index, struct train_batch *mi
     }
     micro->row = batches->row;
     micro->row_label = batches->row_label;
+    micro->token_share = (double)T / (double)batches->tokens;
     micro->share = batches->weight > 0 ? weight_of(batches, begin, end) / batches->weight : 0;
 }

@@ -16,6 +16,7 @@ struct batches {
     const struct train_plan *plan;
     size_t cut;        /* longest sequence kept */
     size_t vocabulary; /* random ids are drawn below it */
+    size_t classes;    /* of the model */
     size_t unit;       /* sequences that stay together: 2 of a pair, else 1 */
     size_t units, per_batch, per_micro;
     size_t per_epoch, epoch;
@@ -37,7 +38,7 @@ struct batches {
     int32_t *row_label;
 };
 
-/* Longest sequence that training keeps: the plan's max_tokens or the model's positions. */
+/* Longest sequence that training keeps: the plan's max_tokens (0: any) or the model's positions. */
 size_t batches_cut(const struct train_plan *plan, const struct model_config *config);
 
 /* Examples and plan fit the model (train_check). E_MEMORY. */

@@ -141,46 +141,18 @@ out:
 
 /* ---- question answering ---------------------------------------------------------------------------------- */
 
-/* One side of one sequence's logits (t, stride 2): nats of `label`, gradient in place. */
-static double span_side(float *z, size_t t, int32_t label, double share) {
-    double top = -INFINITY, sum = 0, chosen = (double)z[2 * (size_t)label];
-    for (size_t i = 0; i < t; i++) top = fmax(top, (double)z[2 * i]);
-    for (size_t i = 0; i < t; i++) sum += exp((double)z[2 * i] - top);
-    for (size_t i = 0; i < t; i++)
-        z[2 * i] = (float)((exp((double)z[2 * i] - top) / sum - (i == (size_t)label ? 1 : 0)) * share);
-    return top + log(sum) - chosen;
-}
-
-/* Mean over the sequences whose label counts, half of it; other gradients become zero. */
-static double span_half(const struct pass *pass, const int32_t *label, float *logits) {
-    const uint32_t *offset = pass->batch->offset;
-    size_t B = pass->batch->sequences, count = 0;
-    double sum = 0;
-    for (size_t s = 0; s < B; s++) count += label[s] >= 0 && (size_t)label[s] < offset[s + 1] - offset[s];
-    for (size_t s = 0; s < B; s++) {
-        size_t t = offset[s + 1] - offset[s];
-        float *z = logits + 2 * (size_t)offset[s];
-        if (label[s] >= 0 && (size_t)label[s] < t)
-            sum += span_side(z, t, label[s], 0.5 * pass->options.scale / (double)count);
-        else
-            for (size_t i = 0; i < t; i++) z[2 * i] = 0;
-    }
-    return count ? 0.5 * sum / (double)count : 0;
-}
-
-int head_span(struct pass *pass, const int32_t *start, const int32_t *end, double *loss) {
+int head_span(struct pass *pass, const struct span_loss *span, double *loss) {
     int status = 0;
-    const struct linear *span = model_part(pass->model, PART_SPAN)->linear;
+    const struct linear *linear = model_part(pass->model, PART_SPAN)->linear;
     size_t T = pass->batch->tokens;
     float *logits;
 
-    if (!span) FAIL(E_UNSUPPORTED, "the model has no span head (question answering)");
+    if (!linear) FAIL(E_UNSUPPORTED, "the model has no span head (question answering)");
     TRY(head_room(pass, 2 * T * sizeof *logits));
     logits = pass_cut_floats(&pass->head_room, 2 * T);
-    pass_own_forward(pass, span, T, pass_hidden(pass), logits);
-    *loss = span_half(pass, start, logits);
-    *loss += span_half(pass, end, logits + 1);
-    pass_own_backward(pass, span, T, pass_hidden(pass), logits, true, true, pass->dhidden);
+    pass_own_forward(pass, linear, T, pass_hidden(pass), logits);
+    TRY(loss_span(logits, pass->batch->offset, pass->batch->sequences, span, pass->options.scale, loss));
+    pass_own_backward(pass, linear, T, pass_hidden(pass), logits, true, true, pass->dhidden);
 out:
     return status;
 }

@@ -39,7 +39,7 @@ struct tokens_head {
     float *sums; /* [2C] gradients of the transform's norm */
     /* of the tile of rows at work */
     size_t first, tile, tile_most;
-    float *logits; /* (tile,V) */
+    float *logits, *teacher; /* (tile,V); teacher NULL unless it is asked tile by tile */
     /* NULL, or in bf16, columns padded to an even number: input (M,·), and the gradient in `logits` (tile,·) */
     uint16_t *input_halves, *logit_halves;
     double *row_loss;
@@ -201,7 +201,7 @@ static size_t scratch_bf16(size_t rows, size_t E) {
     return larger(halves / 2, product_weight_bf16_scratch(rows, VOCABULARY_TILE, E));
 }
 
-static void cut(struct tokens_head *head, struct arena *arena, size_t loss_scratch) {
+static void cut(struct tokens_head *head, struct arena *arena, const struct logit_loss *labels) {
     const struct model *model = head->pass->model;
     size_t M = head->count, C = head->C, E = head->E, workers = (size_t)threads_get();
     bool transform = model_part(model, PART_HEAD_TRANSFORM)->linear,
@@ -218,11 +218,13 @@ static void cut(struct tokens_head *head, struct arena *arena, size_t loss_scrat
     head->rstd = pass_cut_floats(arena, M);
     head->sums = pass_cut_floats(arena, 2 * C);
     head->logits = pass_cut_floats(arena, head->tile_most * head->V);
+    head->teacher =
+        labels->teacher_rows && labels->alpha > 0 ? pass_cut_floats(arena, head->tile_most * head->V) : NULL;
     head->input_halves = bf16 ? pass_cut(arena, M * even(E), sizeof(uint16_t)) : NULL;
     head->logit_halves = bf16 ? pass_cut(arena, head->tile_most * even(head->V), sizeof(uint16_t)) : NULL;
     head->row_loss = pass_cut(arena, head->tile_most, sizeof *head->row_loss);
     head->scratch = pass_cut_floats(arena, workers * head->scratch_floats);
-    head->loss_scratch = pass_cut_floats(arena, workers * loss_scratch);
+    head->loss_scratch = pass_cut_floats(arena, workers * logit_loss_scratch(labels, head->V));
 }
 
 static int tokens_open(struct tokens_head *head, struct pass *pass, const uint32_t *rows, size_t count,
@@ -233,7 +235,6 @@ static int tokens_open(struct tokens_head *head, struct pass *pass, const uint32
     const struct linear *own = model_part(model, PART_HEAD)->linear;
     const struct parameter *matrix = own ? own->parameter : model_part(model, PART_TOKENS)->weight;
     struct arena measure = {0};
-    size_t scratch;
 
     *head = (struct tokens_head){.pass = pass,
                                  .rows = rows,
@@ -249,10 +250,9 @@ static int tokens_open(struct tokens_head *head, struct pass *pass, const uint32
             FAIL(E_SHAPE, "row %zu is token %u of %zu", i, rows[i], pass->batch->tokens);
     TRY(logit_loss_check(labels, count, head->V));
     head->tile_most = smaller(count, larger(ROWS_LEAST, LOGITS_BYTES / (head->V * sizeof(float))));
-    scratch = logit_loss_scratch(labels, head->V);
-    cut(head, &measure, scratch);
+    cut(head, &measure, labels);
     TRY(head_room(pass, measure.used_bytes));
-    cut(head, &pass->head_room, scratch);
+    cut(head, &pass->head_room, labels);
     head->w = own ? pass_own_values(pass, own) : matrix->value;
     if (!head->w) FAIL(E_STATE, "'%s' is in its file's own format: open the model editable", matrix->name);
     head->bias = bias ? bias->value : NULL;
@@ -275,6 +275,25 @@ static void matrix_written(struct tokens_head *head) {
     pass->touched_all = true;
 }
 
+/* Loss and gradient of the tile's logits. */
+static int tile_loss(struct tokens_head *head, const struct logit_loss *labels, const struct logit_means *means,
+                     double *loss) {
+    int status = 0;
+    struct logit_loss own = *labels;
+    size_t first = head->first;
+    if (head->teacher) {
+        TRY(labels->teacher_rows(labels->teacher_context, first, head->tile, head->teacher));
+        own.teacher = head->teacher;
+        own.labels = labels->labels ? labels->labels + first : NULL;
+        own.counted = labels->counted ? labels->counted + first : NULL;
+        first = 0; /* of what `own` holds */
+    }
+    *loss += logit_loss_rows(&own, means, first, head->tile, head->V, head->pass->options.scale, head->logits,
+                             head->row_loss, head->loss_scratch);
+out:
+    return status;
+}
+
 int head_tokens(struct pass *pass, const uint32_t *rows, size_t count, const struct logit_loss *labels, double *loss) {
     int status = 0;
     struct tokens_head head;
@@ -289,8 +308,7 @@ int head_tokens(struct pass *pass, const uint32_t *rows, size_t count, const str
     for (head.first = 0; head.first < count; head.first += head.tile) {
         head.tile = smaller(count - head.first, head.tile_most);
         parallel_for(head.V, VOCABULARY_TILE, logit_columns, &head);
-        *loss += logit_loss_rows(labels, &means, head.first, head.tile, head.V, pass->options.scale, head.logits,
-                                 head.row_loss, head.loss_scratch);
+        TRY(tile_loss(&head, labels, &means, loss));
         if (head.logit_halves) parallel_for(head.tile, 1, narrow_logits, &head);
         parallel_for(head.E, COLUMN_TILE, input_columns, &head);
         if (head.dw || head.dbias) parallel_for(head.V, VOCABULARY_TILE, weight_rows, &head);

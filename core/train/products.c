@@ -55,25 +55,17 @@ void product_backward_input(size_t T, size_t N, size_t R, const float *dy, const
     else kernels.matmul_f32(T, R, dy, R, panels, NULL, dx, N, N);
 }
 
-/* The job's dy turned, and four panels of x. */
+/* multiply_f32 reads both operands where they lie. */
 size_t product_weight_scratch(size_t T, size_t rows, size_t N) {
-    return padded(rows) * T + smaller(padded(N), ADD_COLUMNS) * T;
+    (void)T, (void)rows, (void)N;
+    return 0;
 }
 
 void product_backward_weight(size_t T, size_t N, size_t R, const float *x, const float *dy, size_t begin, size_t end,
                              bool add, float *dw, float *dbias, float *scratch) {
     size_t rows = end - begin;
-    float *turned = scratch, *panels = scratch + padded(rows) * T;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t t = 0; t < T; t++) turned[r * T + t] = dy[t * R + begin + r];
-    for (size_t n = 0; n < N; n += ADD_COLUMNS) {
-        size_t columns = smaller(N - n, ADD_COLUMNS);
-        float *to = dw + begin * N + n;
-        for (size_t c = 0; c < columns; c += PANEL_ROWS)
-            copy_panel(T, x + n + c, N, smaller(columns - c, PANEL_ROWS), panels + c * T);
-        if (add) add_product(rows, T, columns, turned, panels, to, N);
-        else kernels.matmul_f32(rows, T, turned, T, panels, NULL, to, N, columns);
-    }
+    (void)scratch;
+    kernels.multiply_f32(rows, N, T, dy + begin, 1, R, x, N, add, dw + begin * N, N);
     if (!dbias) return;
     if (!add) memset(dbias + begin, 0, rows * sizeof *dbias);
     for (size_t t = 0; t < T; t++) kernels.add(rows, dy + t * R + begin, dbias + begin);

@@ -5,8 +5,9 @@
  *   backward_weight  dw(R,N) = dy(T,R)ᵀ · x(T,N)
  *
  * The matrix is laid out as panels once per step, all tiles of tokens share them; they serve kernels.matmul_f32 (or
- * matmul_bf16). Every output is one sum in an order that depends on the length of the sum alone, so results depend
- * neither on how tokens and rows are cut nor on threads. The bf16 versions round their inputs to bf16 and sum in f32.
+ * matmul_bf16). Of the gradient of a weight both operands are new, so in f32 they are multiplied where they lie. Every
+ * output is one sum in an order that depends on the length of the sum alone, so results depend neither on how tokens
+ * and rows are cut nor on threads. The bf16 versions round their inputs to bf16 and sum in f32.
  */
 #ifndef PRODUCTS_H
 #define PRODUCTS_H
@@ -30,7 +31,7 @@ void product_forward(size_t T, size_t N, size_t R, const float *x, const float *
 /* dx(T,N) from dy(T,R) and panels_backward, added to dx when `add`. */
 void product_backward_input(size_t T, size_t N, size_t R, const float *dy, const float *panels, bool add, float *dx);
 
-/* Floats of scratch of product_backward_weight for a job of `rows` rows. */
+/* Floats of scratch of product_backward_weight for a job of `rows` rows; with 0, scratch may be NULL. */
 size_t product_weight_scratch(size_t T, size_t rows, size_t N);
 /* Rows begin..end-1 of dw(R,N) and, unless NULL, of dbias[R] = Σ_t dy, from x(T,N) and dy(T,R): whole sums over T in
  * token order, added to what is there when `add`. */

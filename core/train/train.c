@@ -27,7 +27,6 @@ void train_plan_defaults(struct train_plan *plan) {
         .clip_norm = 1,
         .mask_frac = 0.15,
         .mask_id = -1,
-        .max_tokens = 128,
         .checkpoint_s = 600,
     };
 }

@@ -19,7 +19,8 @@
 
 struct pass;        /* train/pass.h */
 struct linear_edit; /* train/pass.h */
-struct logit_loss;  /* train/head.h */
+struct logit_loss;  /* train/loss.h */
+struct span_loss;
 
 enum train_compute { TRAIN_F32, TRAIN_BF16 };
 
@@ -36,6 +37,7 @@ struct train_batch {
     size_t rows;
     size_t step, first_sequence, first_token; /* of its step's batch */
     double share;                             /* of the step's loss: what its loss and gradients are multiplied by */
+    double token_share;                       /* of the step's tokens: the same for losses that are means over tokens */
     bool first; /* of its step: gradients are overwritten; in later ones they are added to */
 };
 
@@ -43,11 +45,13 @@ struct train_batch {
  * or a negative status, which ends training. */
 struct train_teacher {
     void *context;
-    /* Before the forward pass. May fill the teacher's fields of `loss` (logits for the batch's B sequences, or for its
-     * `rows`) and may put other targets in place of the batch's. What it points to must stay until the next call. */
-    int (*targets)(void *context, struct train_batch *batch, struct logit_loss *loss);
+    /* Before the forward pass. May fill the teacher's fields of `logits` (for the batch's B sequences, or for its
+     * `rows`) or `span`, and may put other labels there and other targets in place of the batch's. What it points to
+     * must stay until the next call. */
+    int (*targets)(void *context, struct train_batch *batch, struct logit_loss *logits, struct span_loss *span);
     /* Between head and backward: adds its mean loss over the micro-batch to *loss, and gradients (times batch->share)
-     * through pass_want_block_gradient, pass_want_part_gradient, and to the plan's extra trainables. */
+     * through pass_want_block_gradient, pass_want_part_gradient, and to the plan's extra trainables. A mean over tokens
+     * takes batch->token_share, and adds to *loss what batch->share will make of it. */
     int (*losses)(void *context, const struct train_batch *batch, struct pass *pass, double *loss);
 };
 
@@ -81,11 +85,11 @@ struct train_plan {
     double label_smoothing;
     double word_dropout;         /* not of language models: share of ordinary tokens replaced by [MASK] in each step */
     bool balance_classes;        /* weigh class k by count / (classes · count_k) */
-    const double *class_weights; /* [classes], or NULL */
+    const double *class_weights; /* [classes of the examples], or NULL */
     double mask_frac;            /* masked LM: fraction of tokens to predict (80 % [MASK], 10 % random, 10 % kept) */
     int32_t mask_id;             /* [MASK]; -1: the tokenizer has none */
     int32_t special_ids;         /* ids below this are never masked nor drawn */
-    size_t max_tokens;           /* longer examples are cut */
+    size_t max_tokens;           /* longer examples are cut; 0: to the model's positions alone */
 
     size_t evaluate_steps; /* evaluate after every so many steps and at the end; 0: never */
     size_t patience;       /* stop after so many evaluations in a row that did not better the best; 0: never */

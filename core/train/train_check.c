@@ -31,7 +31,6 @@ static int check_numbers(const struct train_plan *plan) {
     TRY(check_range("checkpoint_s", plan->checkpoint_s, 0, 1e9));
     if (plan->optimizer == OPTIMIZER_SGD && plan->nesterov && plan->momentum == 0)
         FAIL(E_ARGUMENT, "nesterov needs a momentum above 0");
-    if (plan->max_tokens < 1) FAIL(E_ARGUMENT, "max_tokens must be at least 1");
 out:
     return status;
 }

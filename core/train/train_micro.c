@@ -3,31 +3,35 @@
 #include "train/head.h"
 #include "train/train_run.h"
 
-typedef int head_function(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits,
-                          double *loss);
+/* What the heads aim at beside the batch's own targets. */
+struct aims {
+    struct logit_loss logits;
+    struct span_loss span;
+};
+typedef int head_function(struct pass *pass, const struct train_batch *micro, const struct aims *aims, double *loss);
 
-static int classes(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
+static int classes(struct pass *pass, const struct train_batch *micro, const struct aims *aims, double *loss) {
     (void)micro;
-    return head_classify(pass, logits, loss);
+    return head_classify(pass, &aims->logits, loss);
 }
 
-static int tokens(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
-    return head_tokens(pass, micro->row, micro->rows, logits, loss);
+static int tokens(struct pass *pass, const struct train_batch *micro, const struct aims *aims, double *loss) {
+    return head_tokens(pass, micro->row, micro->rows, &aims->logits, loss);
 }
 
-static int score(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
-    (void)logits;
+static int score(struct pass *pass, const struct train_batch *micro, const struct aims *aims, double *loss) {
+    (void)aims;
     return head_regress(pass, micro->target, loss);
 }
 
-static int cosine(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
-    (void)logits;
+static int cosine(struct pass *pass, const struct train_batch *micro, const struct aims *aims, double *loss) {
+    (void)aims;
     return head_similarity(pass, micro->target, loss);
 }
 
-static int span(struct pass *pass, const struct train_batch *micro, const struct logit_loss *logits, double *loss) {
-    (void)logits;
-    return head_span(pass, micro->start, micro->end, loss);
+static int span(struct pass *pass, const struct train_batch *micro, const struct aims *aims, double *loss) {
+    (void)micro;
+    return head_span(pass, &aims->span, loss);
 }
 
 static head_function *const heads[TRAIN_OBJECTIVES] = {
@@ -43,9 +47,10 @@ int train_micro(struct training *training, size_t index, double *share, double *
 
     batches_micro(&training->batches, index, &micro);
     optimizer_touch(&training->optimizer, training->trainables.tokens, micro.batch.ids, micro.batch.tokens);
-    struct logit_loss logits = {.labels = micro.row_label ? micro.row_label : micro.label,
-                                .class_weight = training->batches.class_weight,
-                                .smoothing = plan->label_smoothing};
+    struct aims aims = {.logits = {.labels = micro.row_label ? micro.row_label : micro.label,
+                                   .class_weight = training->batches.class_weight,
+                                   .smoothing = plan->label_smoothing},
+                        .span = {.start = micro.start, .end = micro.end}};
     struct pass_options options = {.dropout = plan->dropout,
                                    .seed = plan->seed,
                                    .step = micro.step,
@@ -53,10 +58,11 @@ int train_micro(struct training *training, size_t index, double *share, double *
                                    .first_token = micro.first_token,
                                    .scale = micro.share,
                                    .add = !micro.first,
-                                   .checkpoint = plan->checkpoint_activations};
-    if (teacher && teacher->targets) TRY(teacher->targets(teacher->context, &micro, &logits));
+                                   .checkpoint = plan->checkpoint_activations,
+                                   .bf16 = plan->compute == TRAIN_BF16};
+    if (teacher && teacher->targets) TRY(teacher->targets(teacher->context, &micro, &aims.logits, &aims.span));
     TRY(pass_forward(&training->pass, &micro.batch, &options));
-    TRY(heads[plan->objective](&training->pass, &micro, &logits, loss));
+    TRY(heads[plan->objective](&training->pass, &micro, &aims, loss));
     if (teacher && teacher->losses) TRY(teacher->losses(teacher->context, &micro, &training->pass, loss));
     TRY(train_not_finite_forward(training, *loss));
     TRY(pass_backward(&training->pass));

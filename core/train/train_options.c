@@ -11,12 +11,11 @@
 /* Which of "a|b|c" a choice is: enumerations are in the order of their option's choices. */
 static int choice_index(const char *choices, const char *choice) {
     size_t length = strlen(choice);
-    for (int index = 0;; index++) {
-        if (strncmp(choices, choice, length) == 0 && (choices[length] == '|' || !choices[length])) return index;
-        choices = strchr(choices, '|');
-        CHECK(choices, "'%s' is not one of the choices", choice);
-        choices++;
-    }
+    int index = 0;
+    for (const char *at = choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL, index++)
+        if (strncmp(at, choice, length) == 0 && (at[length] == '|' || !at[length])) return index;
+    CHECK(false, "'%s' is not one of %s", choice, choices);
+    return 0;
 }
 
 enum train_objective train_options_objective(const struct train_options *options, enum train_objective task) {

@@ -46,8 +46,8 @@ struct train_options {
                      "Examples per step (of pairs, both count)."),                                                     \
         TRAIN_OPTION(S, M, micro_batch, OPTION_INTEGER, "0", 0, 65536, NULL, "sequences",                              \
                      "Examples per pass, whose gradients add up to the step's: less memory; 0: all at once."),         \
-        TRAIN_OPTION(S, M, max_tokens, OPTION_INTEGER, "128", 2, 65536, NULL, "tokens",                                \
-                     "Longer examples are cut; never more than the model's positions.")
+        TRAIN_OPTION(S, M, max_tokens, OPTION_INTEGER, "0", 0, 65536, NULL, "tokens",                                  \
+                     "Longer examples are cut; 0: as the tokenizer's max_tokens and the model's positions have them.")
 
 #define TRAIN_OPTIONS_OPTIMIZER(S, M, RATE)                                                                            \
     TRAIN_OPTION(S, M, rate, OPTION_REAL, RATE, 0, 10, NULL, NULL,                                                     \
@@ -102,7 +102,7 @@ struct train_options {
         TRAIN_OPTION(S, M, checkpoint_activations, OPTION_BOOLEAN, "false", 0, 0, NULL, NULL,                          \
                      "Compute blocks again on the way back: less memory, a third more time, the same bits."),          \
         TRAIN_OPTION(S, M, compute, OPTION_CHOICE, "f32", 0, 0, "f32|bf16", NULL,                                      \
-                     "bf16: products of rounded values with f32 sums and f32 weights, where the CPU has them.")
+                     "bf16: products of rounded values with f32 sums and f32 weights; sooner where the CPU has bf16.")
 
 /* What `objective` means where the task's data teaches `task`. */
 enum train_objective train_options_objective(const struct train_options *options, enum train_objective task);

@@ -77,7 +77,7 @@ static void identify(struct training *training) {
     const struct train_plan *plan = training->plan;
     struct hash hash;
     hash_open(&hash);
-    hash_plan(&hash, plan, model->config.classes);
+    hash_plan(&hash, plan, training->examples->classes);
     hash_examples(&hash, training->examples);
     hash_text(&hash, model->config.family);
     for (size_t i = 0; i < model->parameter_count; i++) {

@@ -17,8 +17,7 @@ enum { LABEL_CHARACTERS = 37 };
 
 static const char *plural(double n) { return n == 1 ? "" : "s"; }
 
-/* The next figure with its common arguments: title and footer. NULL when the list is full. */
-static struct figure *figure_add(struct figures *figures, const char *stem, const char *script) {
+struct figure *figure_add(struct figures *figures, const char *stem, const char *script) {
     if (figures->count == FIGURES_MAX) return NULL;
     struct figure *figure = &figures->items[figures->count++];
     *figure = (struct figure){0};
@@ -37,8 +36,7 @@ static const char *method_of(const struct report *report, size_t batch, bool rat
     return "no interval is stored";
 }
 
-/* Title and first footer line: commit, host, n, date; `interval` begins the second. */
-static void figure_describe(struct figure *figure, const struct report *report, const char *interval) {
+void figure_describe(struct figure *figure, const struct report *report, const char *interval) {
     char date[11]; /* of "2025-06-02T10:11:12Z" */
     text_field(&figure->arguments[0], report->name, 40);
     text_print(&figure->arguments[0], ": %s", figure->title);
@@ -62,7 +60,7 @@ static void figure_describe(struct figure *figure, const struct report *report, 
     text_print(footer, "\n%s", interval);
 }
 
-static void quality_axis(struct text *text, const struct report *report, const char *split) {
+void figure_quality_axis(struct text *text, const struct report *report, const char *split) {
     text_field(text, report->metric, 40);
     text_print(text, " on the %s split%s", split, report->quality_scale == 100 ? ", %" : "");
 }
@@ -108,7 +106,7 @@ out:
 }
 
 static void scatter_arguments(struct figure *figure, const struct report *report) {
-    quality_axis(&figure->arguments[2], report, "test");
+    figure_quality_axis(&figure->arguments[2], report, "test");
     text_raw(&figure->arguments[3], report->higher_is_better ? "up" : "down");
     if (report->baseline) text_print(&figure->arguments[4], "%.9g", report->quality_scale * report->baseline->quality);
     else text_raw(&figure->arguments[4], "NaN");
@@ -345,7 +343,7 @@ int figure_stage_waterfall(struct figures *figures, const struct report *report,
         "baseline are drawn once, under the baseline.";
     figure_describe(figure, report,
                     "validation split, one value per stage, no interval; the test split's intervals are in the table");
-    quality_axis(&figure->arguments[2], report, "validation");
+    figure_quality_axis(&figure->arguments[2], report, "validation");
     TRY(file_write(directory, "stage_waterfall.dat", &dat));
 out:
     text_close(&dat);

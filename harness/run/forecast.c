@@ -40,6 +40,13 @@ int forecast_experiment(struct forecast *forecast, const struct experiment *expe
     TRY(keys_data(experiment, task.data_hash, forecast->data_hash));
     forecast->train_items = (double)task.split[SPLIT_TRAIN].count;
     experiment->task->close(&task);
+    forecast->model = experiment->model.config;
+    if (experiment->model.path) {
+        struct model model = {0};
+        TRY(model_open(&model, experiment->model.path, false));
+        forecast->model = model.config;
+        model_close(&model);
+    }
 out:
     return status;
 }
@@ -79,7 +86,7 @@ static double training_seconds(struct forecast *forecast, const struct experimen
         if (epochs && epochs->type == OPTION_REAL)
             count = *(const double *)(const void *)((const char *)stage->options + epochs->offset);
         if (n == cell->prepare_count) forecast->prefix_counted[index] = true;
-        flop += 6 * parameters(&experiment->model.config) * forecast->train_items * TOKENS_PER_ITEM * count;
+        flop += 6 * parameters(&forecast->model) * forecast->train_items * TOKENS_PER_ITEM * count;
     }
     return flop / (FLOP_PER_S_PER_CPU * cpus);
 }

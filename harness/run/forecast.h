@@ -12,7 +12,8 @@ struct forecast {
     char cache_dir[4200];
     char data_hash[HASH_HEX]; /* of the experiment being asked about; "" where its data cannot be read */
     double train_items;
-    bool *prefix_counted; /* of the experiment's cells: has an earlier cell already paid for the shared stages */
+    struct model_config model; /* a pretrained one's is read from its files */
+    bool *prefix_counted;      /* of the experiment's cells: has an earlier cell already paid for the shared stages */
 };
 
 int forecast_open(struct forecast *forecast, const char *db_path); /* a missing database is no error */

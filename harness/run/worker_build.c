@@ -32,6 +32,7 @@ struct builder {
     struct curve curve; /* of the stage, as are the next two */
     struct checkpoint_folder checkpoint;
     struct stage_clock clock;
+    double item_s; /* that scoring an item took after the last stage; NaN: none was applied */
 };
 
 static void send_progress(struct builder *builder, double fraction, const char *text, double left_s) {
@@ -301,7 +302,9 @@ static int apply_stage(struct builder *builder, const char *path, bool *skipped)
     }
     TRY(technique_apply(builder, technique, options, needs, skipped));
     TRY(record_applied(builder, technique, options, began));
+    uint64_t scored = clock_ns();
     TRY(save_and_score(builder, path, true, SPLIT_VALIDATION, &scores, &size, &simulated));
+    builder->item_s = (double)(clock_ns() - scored) / 1e9 / (double)job->task->split[SPLIT_VALIDATION].count;
     record_scores(builder, &scores, (int)builder->stage);
     builder->record.stages[builder->stage].total_bytes = (int64_t)size.total_bytes;
     if (needs & NEEDS_CACHE)
@@ -352,7 +355,7 @@ out:
 
 int worker_build(void *context, int fd) {
     int status = 0;
-    struct builder builder = {.job = context, .fd = fd};
+    struct builder builder = {.job = context, .fd = fd, .item_s = NAN};
     const struct build_job *job = context;
     struct wire_writer writer = {0};
     size_t stages = 0;
@@ -372,7 +375,8 @@ int worker_build(void *context, int fd) {
         TRY(status);
         saved = true;
     }
-    send_progress(&builder, (double)job->cell->stage_count / (double)(job->cell->stage_count + 1), "scoring", NAN);
+    send_progress(&builder, (double)job->cell->stage_count / (double)(job->cell->stage_count + 1), "scoring",
+                  builder.item_s * (double)job->task->split[SPLIT_TEST].count);
     if (!saved) TRY(describe_stages(&builder));
     TRY(finish_artifact(&builder, path, !saved));
     TRY(record_finish(&builder.record));

@@ -1,12 +1,14 @@
 /* One classifier, kept open, that takes a training step when told to and answers how long it took: our side of the
  * training rows of `make bench-peers`, as tests/bench/bench_model.c is of the others.
  *
- *   bench_training MODEL [STORAGE [THREADS]]      MODEL gets a head of two classes; STORAGE: f32
+ *   bench_training MODEL [STORAGE [THREADS]]      MODEL gets a head of two classes; STORAGE: f32, or bf16:
+ *                                                 products in it, sums and weights in f32
  *
  * Commands, one a line; each answers one line "ns multiply_adds weight_bytes value", or "error TEXT":
  * - train B T P: one step on B new random sequences of T tokens, their labels random as well, with P percent dropout:
  *   forward, loss, backward, clipping, AdamW at the linear schedule's rate (value: the loss, nats)
- * - gradients B T: "= loss" and "= gradient norm" of such a batch, then an answer; not timed, at rate 0
+ * - gradients B T: "= loss" and "= gradient norm" of the first such batch, whatever was drawn before, then an answer;
+ *   not timed, at rate 0
  * - memory: a line "= peak before": the process's largest resident memory so far, and before it opened the model, in
  *   bytes; then an answer
  *
@@ -42,6 +44,7 @@ struct bench {
     struct pass pass;
     struct trainables trainables;
     struct optimizer optimizer;
+    bool bf16;
     size_t drawn; /* tokens so far */
     int32_t *ids, *labels;
     uint32_t *offset;
@@ -103,7 +106,8 @@ static int step(struct bench *bench, const struct batch *batch, double dropout, 
                 double *norm) {
     int status = 0;
     struct logit_loss labels = {.labels = bench->labels};
-    struct pass_options options = {.dropout = dropout, .seed = 1, .step = bench->optimizer.step, .scale = 1};
+    struct pass_options options = {
+        .dropout = dropout, .seed = 1, .step = bench->optimizer.step, .scale = 1, .bf16 = bench->bf16};
     optimizer_touch(&bench->optimizer, bench->trainables.tokens, batch->ids, batch->tokens);
     TRY(pass_forward(&bench->pass, batch, &options));
     TRY(head_classify(&bench->pass, &labels, loss));
@@ -132,6 +136,7 @@ static int run_gradients(struct bench *bench, size_t B, size_t T) {
     int status = 0;
     struct batch batch;
     double loss, norm;
+    bench->drawn = 0;
     TRY(draw(bench, B, T, &batch));
     TRY(step(bench, &batch, 0, 0, &loss, &norm));
     printf("= %.9g\n= %.9g\n", loss, norm);
@@ -176,8 +181,10 @@ int main(int count, char **arguments) {
     int status = 0;
     struct bench bench = {0};
     char line[256];
-    if (count < 2) FAIL(E_ARGUMENT, "bench_training MODEL [f32 [THREADS]]");
-    if (count > 2 && strcmp(arguments[2], "f32") != 0) FAIL(E_UNSUPPORTED, "training in %s", arguments[2]);
+    if (count < 2) FAIL(E_ARGUMENT, "bench_training MODEL [f32|bf16 [THREADS]]");
+    bench.bf16 = count > 2 && strcmp(arguments[2], "bf16") == 0;
+    if (count > 2 && !bench.bf16 && strcmp(arguments[2], "f32") != 0)
+        FAIL(E_UNSUPPORTED, "training in %s", arguments[2]);
     if (count > 3) threads_set(atoi(arguments[3]));
     kernels_open(UINT32_MAX);
     bench.before_bytes = peak_bytes();

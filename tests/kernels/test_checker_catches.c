@@ -14,11 +14,14 @@
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
+#include "planted.h"
 
 #define F32_PASS T, N, x, x_stride, weights, bias, y, y_stride, rows
-#define S8_PASS T, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid
-#define U4_PASS T, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid
+#define S8_PASS T, n_padded, q, scale_x, panels, scale_w, row_negative, bias, y, y_stride, rows
+#define U4_PASS T, n_padded, G, symmetric, q, scale_x, sums, panels, bias, y, y_stride, rows
 #define QUANTIZE_PASS T, N, x, x_stride, n_padded, G, q, scale, sums
+
+#define TOKENS_MOST 65 /* of the checker's cases */
 
 static volatile float seen; /* keeps a planted read from being optimised away */
 
@@ -168,13 +171,18 @@ static KERNEL_QUANTIZE_S8(sums_without_last_code) {
     for (size_t i = 0; i < T * (n_padded / G); i++) sums[i] -= q[(i + 1) * G - 1];
 }
 
+/* Column 0 of row r in panels of n_padded columns. */
+static const int8_t *row_s8(const int8_t *panels, size_t n_padded, size_t r) {
+    return panels + r / 16 * 16 * n_padded + r % 16 * 4;
+}
 static KERNEL_MATMUL_S8(saturates_pairs) {
     matmul_s8_c(S8_PASS);
-    for (size_t r = 0; r < valid; r++) {
+    for (size_t r = 0; r < rows; r++) {
+        const int8_t *row = row_s8(panels, n_padded, r);
         int32_t sum = 0, row_sum = 0;
-        for (size_t n = 0; n < n_padded; n++) row_sum += panel[n / 4 * 64 + r * 4 + n % 4];
+        for (size_t n = 0; n < n_padded; n++) row_sum += row[n / 4 * 64 + n % 4];
         for (size_t n = 0; n < n_padded; n += 2) {
-            const int8_t *w = panel + n / 4 * 64 + r * 4 + n % 4;
+            const int8_t *w = row + n / 4 * 64 + n % 4;
             int pair = (q[n] + 128) * w[0] + (q[n + 1] + 128) * w[1];
             sum += pair > INT16_MAX ? INT16_MAX : pair < INT16_MIN ? INT16_MIN : pair;
         }
@@ -183,39 +191,64 @@ static KERNEL_MATMUL_S8(saturates_pairs) {
     }
 }
 static KERNEL_MATMUL_S8(uses_fma_at_the_end) {
-    matmul_s8_c(T, n_padded, q, scale_x, panel, scale_w, row_negative, NULL, y, y_stride, valid);
+    matmul_s8_c(T, n_padded, q, scale_x, panels, scale_w, row_negative, NULL, y, y_stride, rows);
     for (size_t t = 0; bias && t < T; t++)
-        for (size_t r = 0; r < valid; r++) {
+        for (size_t r = 0; r < rows; r++) {
+            const int8_t *row = row_s8(panels, n_padded, r);
             int32_t sum = 0;
-            for (size_t n = 0; n < n_padded; n++) sum += q[t * n_padded + n] * panel[n / 4 * 64 + r * 4 + n % 4];
+            for (size_t n = 0; n < n_padded; n++) sum += q[t * n_padded + n] * row[n / 4 * 64 + n % 4];
             y[t * y_stride + r] = fmaf(scale_x[t] * scale_w[r], (float)sum, bias[r]);
         }
 }
 static KERNEL_MATMUL_S8(rounds_columns_up) {
     matmul_s8_c(S8_PASS);
-    seen = panel[(n_padded + 63) / 64 * 64 * 16 - 1];
+    seen = panels[(rows - 1) / 16 * 16 * n_padded + (n_padded + 63) / 64 * 64 * 16 - 1];
+}
+static KERNEL_MATMUL_S8(scales_all_panels_as_the_first) {
+    matmul_s8_c(S8_PASS);
+    if (rows > 16)
+        matmul_s8_c(T, n_padded, q, scale_x, panels + 16 * n_padded, scale_w, row_negative, bias ? bias + 16 : NULL,
+                    y + 16, y_stride, rows - 16);
+}
+static KERNEL_MATMUL_S8(reads_whole_panels_of_bias) {
+    matmul_s8_c(S8_PASS);
+    if (bias) seen = bias[(rows + 15) / 16 * 16 - 1];
+}
+static KERNEL_MATMUL_S8(writes_whole_panels) {
+    matmul_s8_c(S8_PASS);
+    if (rows % 16) y[(T - 1) * y_stride + rows] = 0;
 }
 
 static KERNEL_MATMUL_U4(forgets_zero_points) {
-    (void)sums,
-        matmul_u4_c(T, n_padded, G, symmetric, q, scale_x, (const int32_t[33 * 6]){0}, panel, bias, y, y_stride, valid);
+    const int32_t none[TOKENS_MOST * 6] = {0};
+    (void)sums, matmul_u4_c(T, n_padded, G, symmetric, q, scale_x, none, panels, bias, y, y_stride, rows);
 }
 static KERNEL_MATMUL_U4(mixes_up_the_scales) {
     matmul_u4_c(U4_PASS);
     float first = y[0];
-    if (valid > 1) y[0] = y[1], y[1] = first;
+    if (rows > 1) y[0] = y[1], y[1] = first;
 }
 static KERNEL_MATMUL_U4(sums_16_pairs_in_16_bits) {
     matmul_u4_c(U4_PASS);
     if (G < 64) return;
     int16_t sum = 0;
     int64_t exact = 0;
-    const uint8_t *codes = panel + (symmetric ? 32 : 48);
+    const uint8_t *codes = panels + (symmetric ? 32 : 48);
     for (size_t n = 0; n < 64; n++) {
         int product = q[n] * (n % 8 < 4 ? codes[n / 8 * 64 + n % 4] & 15 : codes[n / 8 * 64 + n % 4] >> 4);
         sum = (int16_t)(sum + product), exact += product;
     }
     if (sum != exact) y[0] += 1;
+}
+static KERNEL_MATMUL_U4(steps_over_panels_as_if_symmetric) {
+    matmul_u4_c(U4_PASS);
+    if (rows > 16)
+        matmul_u4_c(T, n_padded, G, symmetric, q, scale_x, sums, panels + panel_u4_bytes(n_padded, G, 1),
+                    bias ? bias + 16 : NULL, y + 16, y_stride, rows < 32 ? rows - 16 : 16);
+}
+static KERNEL_MATMUL_U4(reads_u4_bias_of_whole_panels) {
+    matmul_u4_c(U4_PASS);
+    if (bias) seen = bias[(rows + 15) / 16 * 16 - 1];
 }
 
 static KERNEL_GELU(tanh_instead_of_erf) {
@@ -331,21 +364,6 @@ static KERNEL_ADAMW(decays_after_the_step) {
     for (size_t i = 0; i < count; i++) p[i] *= 1 - rate * decay;
 }
 
-static void catches(const struct kernels *table, const char *kernel, const char *bug) {
-    struct checker_report report;
-    checker_run(table, kernel, 60, checker_seed(), &report);
-    if (report.failures == 0) fail_msg("%s: the planted bug \"%s\" passed %zu cases", kernel, bug, report.cases);
-    printf("%s: %s\n", bug, report.first);
-}
-
-#define PLANT(field, bug)                                                                                              \
-    do {                                                                                                               \
-        struct kernels table;                                                                                          \
-        kernels_fill(&table, 0);                                                                                       \
-        table.field = bug;                                                                                             \
-        catches(&table, #field, #bug);                                                                                 \
-    } while (0)
-
 static void planted_bugs_in_float_multiplication_are_caught(void **state) {
     (void)state;
     PLANT(matmul_f32, writes_one_past_rows);
@@ -383,9 +401,14 @@ static void planted_bugs_in_integer_kernels_are_caught(void **state) {
     PLANT(matmul_s8, saturates_pairs);
     PLANT(matmul_s8, uses_fma_at_the_end);
     PLANT(matmul_s8, rounds_columns_up);
+    PLANT(matmul_s8, scales_all_panels_as_the_first);
+    PLANT(matmul_s8, reads_whole_panels_of_bias);
+    PLANT(matmul_s8, writes_whole_panels);
     PLANT(matmul_u4, forgets_zero_points);
     PLANT(matmul_u4, mixes_up_the_scales);
     PLANT(matmul_u4, sums_16_pairs_in_16_bits);
+    PLANT(matmul_u4, steps_over_panels_as_if_symmetric);
+    PLANT(matmul_u4, reads_u4_bias_of_whole_panels);
 }
 
 static void planted_bugs_in_elementwise_kernels_are_caught(void **state) {

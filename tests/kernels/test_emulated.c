@@ -35,9 +35,24 @@ static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
     simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtepu8_epi32(a));
     return simde_mm512_inserti64x4(low, simde_mm256_cvtepu8_epi32(simde_mm_srli_si128(a, 8)), 1);
 }
+static inline simde__m512 emulated_maskz_loadu_ps(unsigned mask, const float *x) {
+    float lanes[16];
+    for (int i = 0; i < 16; i++) lanes[i] = mask >> i & 1 ? x[i] : 0;
+    return simde_mm512_loadu_ps(lanes);
+}
+static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 a) {
+    float lanes[16];
+    simde_mm512_storeu_ps(lanes, a);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) y[i] = lanes[i];
+}
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtepu8_epi32
+#undef _mm512_maskz_loadu_ps
+#undef _mm512_mask_storeu_ps
+#define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
+#define _mm512_mask_storeu_ps emulated_mask_storeu_ps
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
@@ -64,10 +79,17 @@ static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
 #define rms_norm_avx512 emulated_rms_norm
 #define add_avx512 emulated_add
 #define adamw_avx512 emulated_adamw
+#define multiply_f32_avx512 emulated_multiply_f32
+#define gelu_tanh_backward_avx512 emulated_gelu_tanh_backward
+#define silu_gate_backward_avx512 emulated_silu_gate_backward
+#define layer_norm_backward_avx512 emulated_layer_norm_backward
+#define rms_norm_backward_avx512 emulated_rms_norm_backward
+#define softmax_backward_avx512 emulated_softmax_backward
 #include "../../core/kernels/x86/attention_avx512.c"
 #include "../../core/kernels/x86/elementwise_avx512.c"
 #include "../../core/kernels/x86/matmul_avx512.c"
 #include "../../core/kernels/x86/matmul_avx512vnni.c"
+#include "../../core/kernels/x86/multiply_avx512.c"
 
 static void emulated_versions_keep_the_contract(void **state) {
     (void)state;
@@ -89,6 +111,12 @@ static void emulated_versions_keep_the_contract(void **state) {
     table.rms_norm = emulated_rms_norm;
     table.add = emulated_add;
     table.adamw = emulated_adamw;
+    table.multiply_f32 = emulated_multiply_f32;
+    table.gelu_tanh_backward = emulated_gelu_tanh_backward;
+    table.silu_gate_backward = emulated_silu_gate_backward;
+    table.layer_norm_backward = emulated_layer_norm_backward;
+    table.rms_norm_backward = emulated_rms_norm_backward;
+    table.softmax_backward = emulated_softmax_backward;
     checker_run(&table, NULL, 60, checker_seed(), &report);
     printf("emulated AVX-512: %zu cases, seed %llu\n", report.cases, (unsigned long long)report.seed);
     if (report.failures) fail_msg("%zu of %zu cases failed; first: %s", report.failures, report.cases, report.first);

@@ -120,8 +120,10 @@ ROWS = [
     Row("training f32, 32 x 32", MINILM, "f32", TRAIN, "train 32 32 0", 1, 0.6, 0.55, "compute", TRAINING),
     Row("training f32, 16 x 128, dropout 0.1", MINILM, "f32", TRAIN, "train 16 128 10", 1, 0.3, None, "compute", TRAINING),
     Row("training f32, 32 x 32, dropout 0.1", MINILM, "f32", TRAIN, "train 32 32 10", 1, 0.3, None, "compute", TRAINING),
-    Row("training f32, 16 x 128, autocast", MINILM, "f32", AUTOCAST, "train 16 128 0", 1, 0.3, None, "compute", TRAINING),
-    Row("training f32, 32 x 32, autocast", MINILM, "f32", AUTOCAST, "train 32 32 0", 1, 0.3, None, "compute", TRAINING),
+    Row("training bf16, 16 x 128", MINILM, "bf16", TRAIN, "train 16 128 0", 1, 0.6, 0.25, "compute", TRAINING),
+    Row("training bf16, 32 x 32", MINILM, "bf16", TRAIN, "train 32 32 0", 1, 0.6, 0.25, "compute", TRAINING),
+    Row("training bf16, 16 x 128, autocast", MINILM, "bf16", AUTOCAST, "train 16 128 0", 1, 0.3, None, "compute", TRAINING),
+    Row("training bf16, 32 x 32, autocast", MINILM, "bf16", AUTOCAST, "train 32 32 0", 1, 0.3, None, "compute", TRAINING),
     Row("training peak, 16 x 128", MINILM, "f32", TRAIN, "memory", 1, 0.1, 0.5, None, TRAINING),
 ]
 
@@ -354,6 +356,7 @@ CHECKS = [
     ("SmolLM2 f16", same_ids, (SMOLLM_F16, "f16"), "llama", (16, 512), 0.3),
     ("SmolLM2 int8 and q8_0", same_ids, (SMOLLM_INT8, "f16"), "llama-q8", (16, 512), 3.0),
     ("training f32", same_gradients, (MINILM, "f32", "bench_training"), "torch-train", (32, 128), 1e-4),
+    ("training bf16", same_gradients, (MINILM, "bf16", "bench_training"), "torch-train", (32, 128), 1e-2),
 ]
 
 

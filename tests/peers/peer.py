@@ -134,6 +134,7 @@ class TorchTraining:
 
     def gradients(self, sequences, tokens):
         self.drop(0.0)
+        self.drawn = 0
         ids, loss_of = self.draw(sequences, tokens)
         return [f"{float(v):.9g}" for v in self.training.gradients(loss_of, input_ids=ids)]
 

@@ -73,101 +73,7 @@ void check_quantize_s8(struct check *check) {
     }
 }
 
-/* Compare y with what `expected` holds, and each row with the same row multiplied alone (in `alone`). */
-static bool check_exact(struct check *check, const float *y, size_t t, size_t y_stride, size_t valid,
-                        const float *expected) {
-    for (size_t r = 0; r < valid; r++)
-        if (!check_same(y[t * y_stride + r], expected[r])) {
-            check_fail(check, "y[%zu][%zu] is %.9g, expected exactly %.9g", t, r, (double)y[t * y_stride + r],
-                       (double)expected[r]);
-            return false;
-        }
-    return true;
-}
-
-void check_matmul_s8(struct check *check) {
-    size_t T = check_tokens(check), n_padded = 4 * check_length(check),
-           valid = check_below(check, 3) ? 16 : 1 + check_below(check, 16);
-    size_t y_stride = valid + check_below(check, 20);
-    snprintf(check->shape, sizeof check->shape, "T %zu N %zu valid %zu stride %zu", T, n_padded, valid, y_stride);
-    int8_t *q = check_take(check, T * n_padded, 1), *panel = check_take(check, n_padded * 16, 1);
-    fill_s8(check, q, T * n_padded);
-    fill_s8(check, panel, n_padded * 16);
-    float *scale_x = check_take(check, T, sizeof *scale_x), *scale_w = check_take(check, 16, sizeof *scale_w),
-          *bias = NULL;
-    check_fill_f32(check, scale_x, T, check_any_fill(check));
-    check_fill_f32(check, scale_w, 16, check_any_fill(check));
-    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, 16, sizeof *bias), 16, FILL_NORMAL);
-    int32_t *row_negative = check_take(check, 16, sizeof *row_negative);
-    memset(row_negative, 0, 16 * sizeof *row_negative);
-    for (size_t i = 0; i < n_padded * 16; i++) row_negative[i / 4 % 16] += panel[i] < 0 ? -panel[i] : 0;
-    float *y = check_take(check, (T - 1) * y_stride + valid, sizeof *y);
-    check->table->matmul_s8(T, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid);
-    check_gaps(check, y, T, y_stride, valid);
-    for (size_t t = 0; t < T; t++) {
-        float expected[16];
-        for (size_t r = 0; r < valid; r++) {
-            int64_t sum = 0;
-            for (size_t n = 0; n < n_padded; n++) sum += q[t * n_padded + n] * panel[n / 4 * 64 + r * 4 + n % 4];
-            float value = (scale_x[t] * scale_w[r]) * (float)sum;
-            expected[r] = bias ? value + bias[r] : value;
-        }
-        if (!check_exact(check, y, t, y_stride, valid, expected)) return;
-    }
-}
-
-void check_matmul_u4(struct check *check) {
-    static const size_t sizes[] = {32, 64, 128};
-    size_t T = check_tokens(check), G = sizes[check_below(check, 3)], groups = 1 + check_below(check, 6),
-           n_padded = G * groups;
-    size_t valid = check_below(check, 3) ? 16 : 1 + check_below(check, 16), y_stride = valid + check_below(check, 20);
-    int symmetric = (int)check_below(check, 2);
-    size_t header = symmetric ? 32 : 48, group_bytes = header + G * 8;
-    snprintf(check->shape, sizeof check->shape, "T %zu N %zu G %zu symmetric %d valid %zu", T, n_padded, G, symmetric,
-             valid);
-    int8_t *q = check_take(check, T * n_padded, 1);
-    uint8_t *panel = check_take(check, groups * group_bytes, 1);
-    fill_s8(check, q, T * n_padded);
-    bool extreme = check_below(check, 4) == 0;
-    for (size_t g = 0; g < groups; g++)
-        for (size_t i = 0; i < group_bytes; i++) {
-            uint8_t *byte = panel + g * group_bytes + i;
-            *byte = i >= 32 && i < header ? (uint8_t)check_below(check, 16)
-                    : extreme             ? 0xff
-                                          : (uint8_t)check_below(check, 256);
-            if (i < 32 && i % 2 == 1)
-                *byte = (uint8_t)(check_below(check, 2) * 128 + check_below(check, 30) * 4); /* finite halves */
-        }
-    float *scale_x = check_take(check, T, sizeof *scale_x), *bias = NULL;
-    check_fill_f32(check, scale_x, T, FILL_NORMAL);
-    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, 16, sizeof *bias), 16, FILL_NORMAL);
-    int32_t *sums = check_take(check, T * groups, sizeof *sums);
-    memset(sums, 0, T * groups * sizeof *sums);
-    for (size_t i = 0; i < T * n_padded; i++) sums[i / G] += q[i];
-    float *y = check_take(check, (T - 1) * y_stride + valid, sizeof *y);
-    check->table->matmul_u4(T, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid);
-    check_gaps(check, y, T, y_stride, valid);
-    for (size_t t = 0; t < T; t++) {
-        float expected[16];
-        for (size_t r = 0; r < valid; r++) {
-            float total = 0;
-            for (size_t g = 0; g < groups; g++) {
-                const uint8_t *group = panel + g * group_bytes;
-                int64_t sum = 0, zero = symmetric ? 8 : group[32 + r];
-                for (size_t n = 0; n < G; n++) {
-                    uint8_t pair = group[header + n / 8 * 64 + r * 4 + n % 4];
-                    sum += q[t * n_padded + g * G + n] * ((n % 8 < 4 ? pair & 15 : pair >> 4) - zero);
-                }
-                uint16_t half;
-                memcpy(&half, group + 2 * r, sizeof half);
-                total += half_to_float(half) * (float)sum;
-            }
-            float value = scale_x[t] * total;
-            expected[r] = bias ? value + bias[r] : value;
-        }
-        if (!check_exact(check, y, t, y_stride, valid, expected)) return;
-    }
-}
+#define ROWS_MOST (9 * 16)
 
 /* Rows of 1 to 9 panels, the last one often not whole. */
 static size_t odd_rows(struct check *check) {
@@ -179,6 +85,108 @@ static size_t odd_rows(struct check *check) {
 static size_t length_for(struct check *check, size_t rows) {
     size_t N = check_length(check);
     return rows > 64 && N > 200 ? N - 200 : N;
+}
+
+/* Token t of y against what `expected` holds. */
+static bool check_exact(struct check *check, const float *y, size_t t, size_t y_stride, size_t rows,
+                        const float *expected) {
+    for (size_t r = 0; r < rows; r++)
+        if (!check_same(y[t * y_stride + r], expected[r])) {
+            check_fail(check, "y[%zu][%zu] is %.9g, expected exactly %.9g", t, r, (double)y[t * y_stride + r],
+                       (double)expected[r]);
+            return false;
+        }
+    return true;
+}
+
+void check_matmul_s8(struct check *check) {
+    size_t T = check_tokens(check), rows = odd_rows(check), n_padded = 4 * length_for(check, rows);
+    size_t whole = (rows + 15) / 16 * 16, y_stride = rows + check_below(check, 20);
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu rows %zu stride %zu", T, n_padded, rows, y_stride);
+    int8_t *q = check_take(check, T * n_padded, 1), *panels = check_take(check, n_padded * whole, 1);
+    fill_s8(check, q, T * n_padded);
+    fill_s8(check, panels, n_padded * whole);
+    float *scale_x = check_take(check, T, sizeof *scale_x), *scale_w = check_take(check, whole, sizeof *scale_w),
+          *bias = NULL;
+    check_fill_f32(check, scale_x, T, check_any_fill(check));
+    check_fill_f32(check, scale_w, whole, check_any_fill(check));
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, rows, sizeof *bias), rows, FILL_NORMAL);
+    int32_t *row_negative = check_take(check, whole, sizeof *row_negative);
+    memset(row_negative, 0, whole * sizeof *row_negative);
+    for (size_t i = 0; i < n_padded * whole; i++)
+        row_negative[i / (16 * n_padded) * 16 + i / 4 % 16] += panels[i] < 0 ? -panels[i] : 0;
+    float *y = check_take(check, (T - 1) * y_stride + rows, sizeof *y);
+    check->table->matmul_s8(T, n_padded, q, scale_x, panels, scale_w, row_negative, bias, y, y_stride, rows);
+    check_gaps(check, y, T, y_stride, rows);
+    for (size_t t = 0; t < T; t++) {
+        float expected[ROWS_MOST];
+        for (size_t r = 0; r < rows; r++) {
+            const int8_t *w = panels + r / 16 * 16 * n_padded + r % 16 * 4;
+            int64_t sum = 0;
+            for (size_t n = 0; n < n_padded; n++) sum += q[t * n_padded + n] * w[n / 4 * 64 + n % 4];
+            float value = (scale_x[t] * scale_w[r]) * (float)sum;
+            expected[r] = bias ? value + bias[r] : value;
+        }
+        if (!check_exact(check, y, t, y_stride, rows, expected)) return;
+    }
+}
+
+/* One output of matmul_u4, but for the token's scale and the bias: row r of a panel. */
+static float grouped_sum(size_t groups, size_t G, bool symmetric, const int8_t *q, const uint8_t *panel, size_t r) {
+    size_t header = symmetric ? 32 : 48;
+    float total = 0;
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *group = panel + g * (header + G * 8);
+        int64_t sum = 0, zero = symmetric ? 8 : group[32 + r];
+        for (size_t n = 0; n < G; n++) {
+            uint8_t pair = group[header + n / 8 * 64 + r * 4 + n % 4];
+            sum += q[g * G + n] * ((n % 8 < 4 ? pair & 15 : pair >> 4) - zero);
+        }
+        uint16_t half;
+        memcpy(&half, group + 2 * r, sizeof half);
+        total += half_to_float(half) * (float)sum;
+    }
+    return total;
+}
+
+void check_matmul_u4(struct check *check) {
+    static const size_t sizes[] = {32, 64, 128};
+    size_t T = check_tokens(check), rows = odd_rows(check), panels = (rows + 15) / 16;
+    size_t G = sizes[check_below(check, 3)], groups = 1 + check_below(check, 6), n_padded = G * groups;
+    size_t y_stride = rows + check_below(check, 20);
+    bool symmetric = check_below(check, 2), extreme = check_below(check, 4) == 0;
+    size_t header = symmetric ? 32 : 48, group_bytes = header + G * 8, panel_bytes = groups * group_bytes;
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu G %zu symmetric %d rows %zu", T, n_padded, G, symmetric,
+             rows);
+    int8_t *q = check_take(check, T * n_padded, 1);
+    uint8_t *packed = check_take(check, panels * panel_bytes, 1);
+    fill_s8(check, q, T * n_padded);
+    for (size_t i = 0; i < panels * panel_bytes; i++) {
+        size_t at = i % group_bytes;
+        packed[i] = at >= 32 && at < header ? (uint8_t)check_below(check, 16)
+                    : extreme               ? 0xff
+                                            : (uint8_t)check_below(check, 256);
+        if (at < 32 && at % 2 == 1)
+            packed[i] = (uint8_t)(check_below(check, 2) * 128 + check_below(check, 30) * 4); /* finite halves */
+    }
+    float *scale_x = check_take(check, T, sizeof *scale_x), *bias = NULL;
+    check_fill_f32(check, scale_x, T, FILL_NORMAL);
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, rows, sizeof *bias), rows, FILL_NORMAL);
+    int32_t *sums = check_take(check, T * groups, sizeof *sums);
+    memset(sums, 0, T * groups * sizeof *sums);
+    for (size_t i = 0; i < T * n_padded; i++) sums[i / G] += q[i];
+    float *y = check_take(check, (T - 1) * y_stride + rows, sizeof *y);
+    check->table->matmul_u4(T, n_padded, G, symmetric, q, scale_x, sums, packed, bias, y, y_stride, rows);
+    check_gaps(check, y, T, y_stride, rows);
+    for (size_t t = 0; t < T; t++) {
+        float expected[ROWS_MOST];
+        for (size_t r = 0; r < rows; r++) {
+            float value =
+                scale_x[t] * grouped_sum(groups, G, symmetric, q + t * n_padded, packed + r / 16 * panel_bytes, r % 16);
+            expected[r] = bias ? value + bias[r] : value;
+        }
+        if (!check_exact(check, y, t, y_stride, rows, expected)) return;
+    }
 }
 
 /* A weight of 16 bits: any finite pattern, or a rounded normal value. */
@@ -328,4 +336,56 @@ void check_widen_f16(struct check *check) {
             check_fail(check, "%04x became %.9g, expected %.9g", x[i], (double)y[i], (double)half_to_float(x[i]));
             return;
         }
+}
+
+/* y[m][n] of multiply_f32 and the sum of magnitudes, in double. */
+static double exact_multiply(size_t K, const float *a, size_t a_step, const float *b, size_t b_stride, double start,
+                             double *magnitude) {
+    double sum = start;
+    *magnitude = fabs(start);
+    for (size_t k = 0; k < K; k++) {
+        double product = (double)a[k * a_step] * (double)b[k * b_stride];
+        sum += product;
+        *magnitude += fabs(product);
+    }
+    return sum;
+}
+
+void check_multiply_f32(struct check *check) {
+    static const size_t longer[] = {255, 256, 257, 511, 520, 600};
+    size_t M = check_tokens(check), N = check_length(check) % 150 + 1, K = check_length(check);
+    if (check_below(check, 6) == 0) K = longer[check_below(check, 6)];
+    bool turned = check_below(check, 2), add = check_below(check, 2);
+    size_t a_stride = (turned ? M : K) + check_below(check, 5), b_stride = N + check_below(check, 5),
+           y_stride = N + check_below(check, 5);
+    size_t a_row = turned ? 1 : a_stride, a_step = turned ? a_stride : 1;
+    enum fill fill = check_any_fill(check);
+    snprintf(check->shape, sizeof check->shape, "M %zu N %zu K %zu turned %d add %d strides %zu %zu %zu", M, N, K,
+             turned, add, a_stride, b_stride, y_stride);
+    float *a = check_take_rows(check, turned ? K : M, turned ? M : K, a_stride, fill);
+    float *b = check_take_rows(check, K, N, b_stride, fill == FILL_HUGE ? FILL_NORMAL : fill);
+    float *y = check_take(check, (M - 1) * y_stride + N, sizeof *y), *before = check_take(check, M * N, sizeof *y),
+          *alone = check_take(check, N, sizeof *y);
+    check_fill_f32(check, before, M * N, fill);
+    for (size_t m = 0; add && m < M; m++) memcpy(y + m * y_stride, before + m * N, N * sizeof *y);
+    check->table->multiply_f32(M, N, K, a, a_row, a_step, b, b_stride, add, y, y_stride);
+    check_gaps(check, y, M, y_stride, N);
+    for (size_t m = 0; m < M; m++) {
+        size_t from = check_below(check, N), count = 1 + check_below(check, N - from); /* some columns of a row alone */
+        memcpy(alone, before + m * N, N * sizeof *alone);
+        check->table->multiply_f32(1, count, K, a + m * a_row, a_row, a_step, b + from, b_stride, add, alone + from, N);
+        for (size_t n = 0; n < N; n++) {
+            double magnitude, got = (double)y[m * y_stride + n];
+            double exact = exact_multiply(K, a + m * a_row, a_step, b + n, b_stride,
+                                          add ? (double)before[m * N + n] : 0, &magnitude);
+            double bound = check_gamma(K + 2) * magnitude + (double)(K + 2) * 0x1p-149;
+            if (!(fabs(got - exact) <= bound)) {
+                check_fail(check, "y[%zu][%zu] is %.9g, expected %.9g", m, n, got, exact);
+                return;
+            }
+            if (n < from || n >= from + count || check_same(y[m * y_stride + n], alone[n])) continue;
+            check_fail(check, "y[%zu][%zu] is %.9g, alone %.9g", m, n, got, (double)alone[n]);
+            return;
+        }
+    }
 }

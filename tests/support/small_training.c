@@ -149,11 +149,12 @@ void small_training_close(struct small_training *training) {
 static int run_head(struct small_training *training, double *loss) {
     struct pass *pass = &training->pass;
     struct logit_loss labels = {.labels = training->labels, .smoothing = 0.1};
+    struct span_loss span = {.start = training->labels, .end = training->end};
     switch (training->kind->objective) {
     case SMALL_CLASSIFY: return head_classify(pass, &labels, loss);
     case SMALL_REGRESS: return head_regress(pass, training->target, loss);
     case SMALL_TOKENS: return head_tokens(pass, training->rows, training->count, &labels, loss);
-    case SMALL_SPAN: return head_span(pass, training->labels, training->end, loss);
+    case SMALL_SPAN: return head_span(pass, &span, loss);
     case SMALL_SIMILAR: return head_similarity(pass, training->target, loss);
     }
     return E_ARGUMENT;

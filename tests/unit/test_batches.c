@@ -277,6 +277,23 @@ static void test_micro_batches_are_the_batch(void **state) {
     }
 }
 
+/* Without max_tokens only the model's positions cut. */
+static void test_whole_examples(void **state) {
+    struct small_task task;
+    struct train_plan plan;
+    struct batches batches;
+    (void)state;
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.max_tokens = 0;
+    plan.batch = 64;
+    small_task_open(&task, TRAIN_CLASSIFICATION, 64, 2);
+    open_batches(&batches, &task, &plan);
+    batches_step(&batches, 0);
+    assert_int_equal(batches.tokens, task.examples.offset[64]);
+    batches_close(&batches);
+    small_task_close(&task);
+}
+
 /* Every class has the same weight in all; given weights are taken as they are. */
 static void test_class_weights(void **state) {
     struct small_task task;
@@ -297,6 +314,11 @@ static void test_class_weights(void **state) {
     open_batches(&batches, &task, &plan);
     for (size_t k = 0; k < 3; k++) assert_true((double)batches.class_weight[k] == given[k]);
     batches_close(&batches);
+    task.examples.classes = 2; /* of the model's three */
+    for (size_t i = 0; i < 90; i++) task.base.label[i] %= 2;
+    open_batches(&batches, &task, &plan);
+    assert_true(batches.class_weight[1] == 0.5f && batches.class_weight[2] == 1);
+    batches_close(&batches);
     small_task_close(&task);
 }
 
@@ -310,6 +332,7 @@ int main(void) {
         cmocka_unit_test(test_pairs_stay_together),
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_micro_batches_are_the_batch),
+        cmocka_unit_test(test_whole_examples),
         cmocka_unit_test(test_class_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

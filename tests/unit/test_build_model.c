@@ -187,6 +187,9 @@ static void a_stage_knows_what_is_left(void **state) {
     stage_clock_start(&clock);
     assert_true(isnan(stage_clock_left(&clock, 0.5, 1000)));
     assert_float_equal(stage_clock_left(&clock, 0.6, 1010), 40, 1e-6);
+    /* Begun anew: what came before says nothing. */
+    assert_true(isnan(stage_clock_left(&clock, 0, 1020)));
+    assert_float_equal(stage_clock_left(&clock, 0.5, 1025), 5, 1e-6);
 }
 
 static void times_are_written_short(void **state) {

@@ -216,7 +216,7 @@ static void test_no_rows(void **state) {
     }
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------- */
+/* ---- definitions ---------------------------------------------------------------------------------------------- */
 
 static const struct small_kind *kind_named(const char *name) {
     for (size_t i = 0; i < small_kind_count; i++)
@@ -225,11 +225,73 @@ static const struct small_kind *kind_named(const char *name) {
     return NULL;
 }
 
+/* Losses from what model_forward gives of the same model and batch. */
+static double defined_span(const struct small_training *training, const float *span) {
+    double sum[2] = {0, 0}, count[2] = {0, 0};
+    for (size_t s = 0; s < training->batch.sequences; s++)
+        for (size_t side = 0; side < 2; side++) {
+            int32_t label = side ? training->end[s] : training->labels[s];
+            size_t first = training->offset[s], t = training->offset[s + 1] - first;
+            double total = 0;
+            if ((size_t)label >= t) continue;
+            for (size_t i = 0; i < t; i++) total += exp((double)span[2 * (first + i) + side]);
+            sum[side] += log(total) - (double)span[2 * (first + (size_t)label) + side];
+            count[side]++;
+        }
+    return sum[0] / count[0] / 2 + sum[1] / count[1] / 2;
+}
+
+static double defined_similarity(const struct small_training *training, const float *hidden) {
+    size_t C = training->model.config.width, B = training->batch.sequences;
+    float *unit = room(B * C, sizeof *unit);
+    double sum = 0;
+    model_mean_pool(&training->model, &training->batch, hidden, true, unit);
+    for (size_t i = 0; i < B; i += 2) {
+        double cosine = 0;
+        for (size_t c = 0; c < C; c++) cosine += (double)unit[i * C + c] * (double)unit[(i + 1) * C + c];
+        sum += pow(cosine - (double)training->target[i / 2], 2) / (double)(B / 2);
+    }
+    free(unit);
+    return sum;
+}
+
+static double defined(const struct small_training *training, const struct model_output *output) {
+    double sum = 0;
+    if (training->kind->objective == SMALL_SPAN) return defined_span(training, output->span);
+    if (training->kind->objective == SMALL_SIMILAR) return defined_similarity(training, output->hidden);
+    for (size_t s = 0; s < training->batch.sequences; s++)
+        sum += pow((double)output->logits[s] - (double)training->target[s], 2);
+    return sum / (double)training->batch.sequences;
+}
+
+static void test_definitions(void **state) {
+    static const char *const names[] = {"bert regression", "bert span", "distilbert span", "bert similarity"};
+    static const size_t lengths[] = {9, 6, 4, 17};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct small_training training;
+        struct pass_options options = {.scale = 1};
+        struct workspace workspace = {0};
+        struct model_output output;
+        small_training_open(&training, kind_named(names[i]), lengths, 4, 2);
+        if (training.kind->objective == SMALL_SPAN) training.labels[2] = 4; /* past the end: ignored */
+        must(model_prepare(&training.model, GEMM_BUILTIN));
+        must(model_forward(&training.model, &training.batch, NULL, &workspace, &output));
+        double expected = defined(&training, &output), got = small_training_loss(&training, &options);
+        if (!(fabs(got - expected) <= 1e-5 * expected)) fail_msg("%s: %.9g instead of %.9g", names[i], got, expected);
+        workspace_close(&workspace);
+        small_training_close(&training);
+    }
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------------- */
+
 static void test_errors(void **state) {
     static const size_t lengths[] = {9, 6, 4};
     struct small_training training;
     struct pass_options options = {.scale = 1};
     struct logit_loss loss = {0};
+    struct span_loss span = {0};
     double value;
     (void)state;
     small_training_open(&training, kind_named("gpt2"), lengths, 3, 2);
@@ -238,7 +300,7 @@ static void test_errors(void **state) {
     loss.labels = training.labels;
     assert_int_equal(head_classify(pass, &loss, &value), E_UNSUPPORTED);
     assert_int_equal(head_regress(pass, training.target, &value), E_UNSUPPORTED);
-    assert_int_equal(head_span(pass, training.labels, training.end, &value), E_UNSUPPORTED);
+    assert_int_equal(head_span(pass, &span, &value), E_UNSUPPORTED);
     assert_int_equal(head_similarity(pass, training.target, &value), E_SHAPE);
     assert_non_null(strstr(error_text(), "3"));
     training.labels[1] = 97;
@@ -261,12 +323,63 @@ static void test_errors(void **state) {
     small_training_close(&training);
 }
 
+/* Every allocation of a first step may fail: E_MEMORY, and then the same pass goes on once there is memory. */
+static int whole_step(struct small_training *training, double *loss) {
+    int status = 0;
+    struct pass_options options = {.scale = 1};
+    struct logit_loss labels = {.labels = training->labels, .smoothing = 0.1};
+    TRY(pass_forward(&training->pass, &training->batch, &options));
+    TRY(head_tokens(&training->pass, training->rows, training->count, &labels, loss));
+    if (!pass_want_block_gradient(&training->pass, 0)) {
+        status = error_code();
+        goto out;
+    }
+    TRY(pass_backward(&training->pass));
+out:
+    return status;
+}
+
+static void test_failing_allocations(void **state) {
+    static const size_t lengths[] = {9, 6, 4};
+    struct small_training training;
+    struct pass pass;
+    double loss = 0, expected;
+    long n = 1;
+    int status;
+    (void)state;
+    small_training_open(&training, kind_named("opt post-norm projected"), lengths, 3, 2);
+    must(whole_step(&training, &expected));
+    for (n = 1, status = -1; status < 0; n++) {
+        memory_fail_after(n);
+        status = pass_open(&pass, &training.model, NULL);
+        assert_int_equal(status, memory_count() < n ? 0 : E_MEMORY);
+        memory_fail_after(0);
+    }
+    assert_true(n > 5);
+    pass_close(&training.pass);
+    training.pass = pass;
+    for (n = 1, status = -1; status < 0; n++) {
+        memory_fail_after(n);
+        status = whole_step(&training, &loss);
+        assert_int_equal(status, memory_count() < n ? 0 : E_MEMORY);
+        memory_fail_after(0);
+        must(whole_step(&training, &loss));
+        assert_true(loss == expected);
+        if (status == 0) continue;
+        pass_close(&training.pass);
+        must(pass_open(&training.pass, &training.model, NULL));
+    }
+    assert_true(n > 3);
+    small_training_close(&training);
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logit_losses),  cmocka_unit_test(test_teacher_limits),
-        cmocka_unit_test(test_tiles_of_rows), cmocka_unit_test(test_no_rows),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_logit_losses),        cmocka_unit_test(test_teacher_limits),
+        cmocka_unit_test(test_tiles_of_rows),       cmocka_unit_test(test_no_rows),
+        cmocka_unit_test(test_definitions),         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,8 +30,9 @@ static void keys_of(const struct experiment *experiment, const char *teacher, ch
     struct stage_plan stages[2] = {{.technique = &teaching, .options = &(struct teaching){""}},
                                    {.technique = &teaching, .options = &options}};
     struct cell cell = {.stages = stages, .stage_count = 2, .threads = 1, .seed = 1};
+    static const char data[HASH_HEX] = "data";
     char hex[HASH_HEX];
-    assert_int_equal(keys_data(experiment, "data", hex), 0); /* a new experiment: files are read again */
+    assert_int_equal(keys_data(experiment, data, hex), 0); /* a new experiment: files are read again */
     assert_int_equal(keys_cell(experiment, &cell, "data", cell_key), 0);
     assert_int_equal(keys_prefix(experiment, &cell, 1, "data", before), 0);
 }

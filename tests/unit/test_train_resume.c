@@ -9,6 +9,7 @@
 #include "cpu_mask.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -433,6 +434,9 @@ static void test_parts(void **state) {
 
 int main(void) {
     kernels_open(test_cpu_mask());
+#ifdef M_PERTURB
+    mallopt(M_PERTURB, 0x55); /* what a run left in memory must not help the one that goes on from its checkpoint */
+#endif
     log_set_level(LOG_WARN);
     threads_set(1); /* so little work is done sooner by one, and the test forks */
     const struct CMUnitTest tests[] = {

@@ -1,5 +1,5 @@
 /* GELU, softmax, norms, addition and AdamW with NEON: the vector operations that the shared bodies in
- * elementwise.inc are written with. */
+ * elementwise.inc and training.inc are written with. */
 #if defined(__aarch64__)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
@@ -46,6 +46,7 @@ INLINE float vec_reduce_add(vec a) { return vaddvq_f32(a); }
 INLINE float vec_reduce_max(vec a) { return vmaxvq_f32(a); }
 
 #include "kernels/x86/elementwise.inc"
+#include "kernels/x86/training.inc"
 #else
 typedef int empty_translation_unit;
 #endif

@@ -1,5 +1,5 @@
 /* GELU, softmax, layer norm, addition and AdamW with AVX2 and FMA: the vector operations that the shared
- * bodies in elementwise.inc are written with. */
+ * bodies in elementwise.inc and training.inc are written with. */
 #if defined(__x86_64__)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
@@ -51,6 +51,7 @@ INLINE float vec_reduce_max(vec a) {
 }
 
 #include "elementwise.inc"
+#include "training.inc"
 #else
 typedef int empty_translation_unit;
 #endif

@@ -1,6 +1,6 @@
 /* GELU, softmax, layer norm, addition and AdamW with AVX-512: the vector operations that the shared bodies
- * in elementwise.inc are written with. Where the CPU has none, the tests compile this file over an emulation
- * (EMULATE_AVX512). */
+ * in elementwise.inc and training.inc are written with. Where the CPU has none, the tests compile this file over an
+ * emulation (EMULATE_AVX512). */
 #if defined(__x86_64__) || defined(EMULATE_AVX512)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
@@ -59,6 +59,7 @@ INLINE float vec_reduce_max(vec a) {
 }
 
 #include "elementwise.inc"
+#include "training.inc"
 #undef INLINE
 #undef VARIANT
 #undef VEC

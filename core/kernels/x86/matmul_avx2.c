@@ -32,21 +32,26 @@ INLINE __m256i broadcast_4(const int8_t *bytes) {
     return _mm256_set1_epi32(word);
 }
 
-/* Write 16 results, or the first `valid` of them, after adding the bias. */
-INLINE void store_row(float *y, size_t valid, const float *bias, __m256 low, __m256 high) {
+/* Fewer than 16 results. Not inlined: the tiles' sums must not compete with it for registers. */
+static __attribute__((noinline)) void store_some(float *y, size_t count, const float *bias, __m256 low, __m256 high) {
+    float row[PANEL_ROWS];
+    _mm256_storeu_ps(row, low);
+    _mm256_storeu_ps(row + 8, high);
+    for (size_t r = 0; r < count; r++) y[r] = bias ? row[r] + bias[r] : row[r];
+}
+
+/* Write 16 results, or as many as are left when fewer, after adding the bias. */
+INLINE void store_row(float *y, size_t left, const float *bias, __m256 low, __m256 high) {
+    if (left < PANEL_ROWS) {
+        store_some(y, left, bias, low, high);
+        return;
+    }
     if (bias) {
         low = _mm256_add_ps(low, _mm256_loadu_ps(bias));
         high = _mm256_add_ps(high, _mm256_loadu_ps(bias + 8));
     }
-    if (valid == PANEL_ROWS) {
-        _mm256_storeu_ps(y, low);
-        _mm256_storeu_ps(y + 8, high);
-    } else {
-        float row[PANEL_ROWS];
-        _mm256_storeu_ps(row, low);
-        _mm256_storeu_ps(row + 8, high);
-        memcpy(y, row, valid * sizeof *y);
-    }
+    _mm256_storeu_ps(y, low);
+    _mm256_storeu_ps(y + 8, high);
 }
 
 /* As largest_magnitude in kernels_c.c: integer comparison of the bits without sign. */
@@ -131,7 +136,7 @@ INLINE __m256i dot_s8(__m256i sum, __m256i magnitude, __m256i negative, __m256i 
 
 INLINE void tile_s8(const size_t rows, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,
                     const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,
-                    size_t valid) {
+                    size_t left) {
     __m256i low[TILE_S8], high[TILE_S8];
     for (size_t t = 0; t < rows; t++) low[t] = load_bytes(row_negative), high[t] = load_bytes(row_negative + 8);
     for (size_t n = 0; n < n_padded; n += 4) {
@@ -149,20 +154,29 @@ INLINE void tile_s8(const size_t rows, size_t n_padded, const int8_t *q, const f
         __m256 step = _mm256_set1_ps(scale_x[t]);
         __m256 y_low = _mm256_mul_ps(_mm256_mul_ps(step, _mm256_loadu_ps(scale_w)), _mm256_cvtepi32_ps(low[t]));
         __m256 y_high = _mm256_mul_ps(_mm256_mul_ps(step, _mm256_loadu_ps(scale_w + 8)), _mm256_cvtepi32_ps(high[t]));
-        store_row(y + t * y_stride, valid, bias, y_low, y_high);
+        store_row(y + t * y_stride, left, bias, y_low, y_high);
+    }
+}
+
+/* All tokens by one panel. */
+INLINE void tokens_s8(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,
+                      const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,
+                      size_t left) {
+    for (size_t t = 0, tokens; t < T; t += tokens, q += tokens * n_padded, scale_x += tokens, y += tokens * y_stride) {
+        tokens = tile_tokens(T - t, TILE_S8);
+        switch (tokens) {
+        case 1: tile_s8(1, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, left); break;
+        case 2: tile_s8(2, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, left); break;
+        case 3: tile_s8(3, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, left); break;
+        default: tile_s8(4, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, left); break;
+        }
     }
 }
 
 KERNEL_MATMUL_S8(matmul_s8_avx2) {
-    for (size_t t = 0, rows; t < T; t += rows, q += rows * n_padded, scale_x += rows, y += rows * y_stride) {
-        rows = tile_tokens(T - t, TILE_S8);
-        switch (rows) {
-        case 1: tile_s8(1, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid); break;
-        case 2: tile_s8(2, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid); break;
-        case 3: tile_s8(3, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid); break;
-        default: tile_s8(4, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, valid); break;
-        }
-    }
+    for (size_t r = 0; r < rows; r += PANEL_ROWS)
+        tokens_s8(T, n_padded, q, scale_x, panels + r * n_padded, scale_w + r, row_negative + r, bias ? bias + r : NULL,
+                  y + r, y_stride, rows - r);
 }
 
 /* 32 columns of one group: pairs of products are summed in 16 bits, then widened into sum[rows][2]. */
@@ -208,7 +222,7 @@ INLINE __m256 add_group(__m256 total, __m256 scale, __m256i sum, __m256 zero, __
 
 INLINE void tile_u4(const size_t rows, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,
                     const int32_t *sums, const uint8_t *panel, const float *bias, float *y, size_t y_stride,
-                    size_t valid) {
+                    size_t left) {
     size_t groups = n_padded / G;
     __m256 total[TILE_U4][2];
     for (size_t t = 0; t < rows; t++) total[t][0] = total[t][1] = _mm256_setzero_ps();
@@ -232,22 +246,31 @@ INLINE void tile_u4(const size_t rows, size_t n_padded, size_t G, int symmetric,
     }
     for (size_t t = 0; t < rows; t++) {
         __m256 step = _mm256_set1_ps(scale_x[t]);
-        store_row(y + t * y_stride, valid, bias, _mm256_mul_ps(step, total[t][0]), _mm256_mul_ps(step, total[t][1]));
+        store_row(y + t * y_stride, left, bias, _mm256_mul_ps(step, total[t][0]), _mm256_mul_ps(step, total[t][1]));
+    }
+}
+
+INLINE void tokens_u4(size_t T, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,
+                      const int32_t *sums, const uint8_t *panel, const float *bias, float *y, size_t y_stride,
+                      size_t left) {
+    size_t groups = n_padded / G;
+    for (size_t t = 0, tokens; t < T;
+         t += tokens, q += tokens * n_padded, scale_x += tokens, sums += tokens * groups, y += tokens * y_stride) {
+        tokens = tile_tokens(T - t, TILE_U4);
+        switch (tokens) {
+        case 1: tile_u4(1, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, left); break;
+        case 2: tile_u4(2, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, left); break;
+        case 3: tile_u4(3, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, left); break;
+        default: tile_u4(4, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, left); break;
+        }
     }
 }
 
 KERNEL_MATMUL_U4(matmul_u4_avx2) {
-    size_t groups = n_padded / G;
-    for (size_t t = 0, rows; t < T;
-         t += rows, q += rows * n_padded, scale_x += rows, sums += rows * groups, y += rows * y_stride) {
-        rows = tile_tokens(T - t, TILE_U4);
-        switch (rows) {
-        case 1: tile_u4(1, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
-        case 2: tile_u4(2, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
-        case 3: tile_u4(3, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
-        default: tile_u4(4, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
-        }
-    }
+    size_t panel_bytes = panel_u4_bytes(n_padded, G, symmetric);
+    for (size_t r = 0; r < rows; r += PANEL_ROWS, panels += panel_bytes)
+        tokens_u4(T, n_padded, G, symmetric, q, scale_x, sums, panels, bias ? bias + r : NULL, y + r, y_stride,
+                  rows - r);
 }
 #else
 typedef int empty_translation_unit;

@@ -30,7 +30,6 @@ INLINE __m512 multiply_add_f32(__m512 sum, __m512 w, const float *x) {
 #define STEP 1
 #include "matmul_panels.inc"
 
-#undef INLINE
 #else
 typedef int empty_translation_unit;
 #endif

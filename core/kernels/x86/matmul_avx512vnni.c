@@ -2,35 +2,55 @@
  * lane exactly, 16 rows at once.
  *
  * s8: w + 128 (one xor per column block, shared by all tokens of a tile) is the unsigned side and x, signed,
- * the broadcast memory operand; 128 * Σx is subtracted at the end, the same for every row.
- * u4: codes are unsigned already. Float arithmetic as in kernels_c.c, one rounding per operation. */
+ * the broadcast memory operand; 128 * Σx is subtracted, the same for every row.
+ * u4: codes are unsigned already. Float arithmetic as in kernels_c.c, one rounding per operation.
+ *
+ * Tiles are those of the float kernels (matmul_panels.inc): up to 6 tokens by 4 panels keep 24 sums in registers, so
+ * that neither loads nor the latency of dpbusd limit it; one token takes 8 panels. u4 takes 3 tokens: its totals need
+ * as many registers as its sums. */
 #if defined(__x86_64__) || defined(EMULATE_AVX512)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
+#include "matmul_tools.inc"
 
-#include <string.h>
-#if !defined(EMULATE_AVX512)
-#include <immintrin.h>
-#endif
+#include <stdbool.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#define TILE_VNNI 8
+#define TILE_TOKENS_U4 3
+#define SHIFT_TOKENS 96 /* tokens whose Σx are taken at a time: a block of weight_matmul */
 
-INLINE __m512i broadcast_4_vnni(const int8_t *bytes) {
+/* The operands of a tile, which begin with its first token and row. */
+struct tile_vnni {
+    size_t n_padded, G, groups;
+    bool symmetric;
+    const int8_t *q;
+    const float *scale_x;
+    const int32_t *sums; /* u4: (tokens,groups) as in the contract; s8: -128 Σx per token, groups 1 */
+    const uint8_t *panel;
+    size_t panel_bytes;
+    const float *scale_w, *bias; /* each NULL when there is none */
+    float *y;
+    size_t y_stride, left; /* rows from the first one on */
+};
+
+/* 16 sums in the type that dpbusd has inside gcc, which otherwise copies each of them twice per step. */
+typedef int32_t sums_vnni __attribute__((vector_size(64)));
+
+INLINE sums_vnni all_sums_vnni(int32_t value) { return (sums_vnni)_mm512_set1_epi32(value); }
+
+/* sum[r] += Σ w[r][b] x[b] over the 4 bytes at x. */
+INLINE sums_vnni dot_vnni(sums_vnni sum, __m512i w, const int8_t *x) {
     int32_t word;
-    memcpy(&word, bytes, sizeof word);
-    return _mm512_set1_epi32(word);
+    memcpy(&word, x, sizeof word);
+    return (sums_vnni)_mm512_dpbusd_epi32((__m512i)sum, w, _mm512_set1_epi32(word));
 }
 
-INLINE void store_row_vnni(float *y, size_t valid, const float *bias, __m512 value) {
-    if (bias) value = _mm512_add_ps(value, _mm512_loadu_ps(bias));
-    if (valid == PANEL_ROWS) {
-        _mm512_storeu_ps(y, value);
-    } else {
-        float row[PANEL_ROWS];
-        _mm512_storeu_ps(row, value);
-        memcpy(y, row, valid * sizeof *y);
-    }
+INLINE __m512 sums_f32_vnni(sums_vnni sum) { return _mm512_cvtepi32_ps((__m512i)sum); }
+
+/* Results of token t and panel p, or as many as are left when fewer, after adding the bias. */
+INLINE void store_vnni(const struct tile_vnni *c, size_t t, size_t p, __m512 value) {
+    size_t r = p * PANEL_ROWS, count = c->left - r < PANEL_ROWS ? c->left - r : PANEL_ROWS;
+    if (c->bias) value = _mm512_add_ps(value, load_some(c->bias + r, count));
+    store_some(c->y + t * c->y_stride + r, count, value);
 }
 
 static int32_t sum_of_codes_vnni(const int8_t *q, size_t count) {
@@ -44,103 +64,166 @@ static int32_t sum_of_codes_vnni(const int8_t *q, size_t count) {
     return sum;
 }
 
-INLINE void tile_s8_vnni(const size_t rows, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,
-                         const float *scale_w, const float *bias, float *y, size_t y_stride, size_t valid) {
+INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c) {
     const __m512i offset = _mm512_set1_epi8(-128);
-    __m512i sum[TILE_VNNI];
-    for (size_t t = 0; t < rows; t++) sum[t] = _mm512_set1_epi32(-128 * sum_of_codes_vnni(q + t * n_padded, n_padded));
+    const size_t n_padded = c->n_padded, panel_bytes = c->panel_bytes;
+    const int8_t *q = c->q;
+    const uint8_t *panel = c->panel;
+    sums_vnni sum[24];
+#pragma GCC unroll 24
+    for (size_t i = 0; i < tokens * panels; i++) sum[i] = all_sums_vnni(c->sums[i / panels]);
     for (size_t n = 0; n < n_padded; n += 4) {
-        __m512i w = _mm512_xor_si512(_mm512_loadu_si512(panel + n * PANEL_ROWS), offset);
-        for (size_t t = 0; t < rows; t++)
-            sum[t] = _mm512_dpbusd_epi32(sum[t], w, broadcast_4_vnni(q + t * n_padded + n));
+        __m512i w[8];
+#pragma GCC unroll 8
+        for (size_t p = 0; p < panels; p++)
+            w[p] = _mm512_xor_si512(_mm512_loadu_si512(panel + p * panel_bytes + n * PANEL_ROWS), offset);
+#pragma GCC unroll 24
+        for (size_t i = 0; i < tokens * panels; i++)
+            sum[i] = dot_vnni(sum[i], w[i % panels], q + i / panels * n_padded + n);
     }
-    for (size_t t = 0; t < rows; t++) {
-        __m512 factor = _mm512_mul_ps(_mm512_set1_ps(scale_x[t]), _mm512_loadu_ps(scale_w));
-        store_row_vnni(y + t * y_stride, valid, bias, _mm512_mul_ps(factor, _mm512_cvtepi32_ps(sum[t])));
-    }
-}
-
-KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
-    (void)row_negative;
-    for (size_t t = 0, rows; t < T; t += rows, q += rows * n_padded, scale_x += rows, y += rows * y_stride) {
-        size_t tiles = (T - t + TILE_VNNI - 1) / TILE_VNNI;
-        rows = (T - t + tiles - 1) / tiles;
-        switch (rows) {
-#define TILE_CASE(count)                                                                                               \
-    case count: tile_s8_vnni(count, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
-            TILE_CASE(1)
-            TILE_CASE(2)
-            TILE_CASE(3)
-            TILE_CASE(4)
-            TILE_CASE(5)
-            TILE_CASE(6)
-            TILE_CASE(7)
-        default: tile_s8_vnni(8, n_padded, q, scale_x, panel, scale_w, bias, y, y_stride, valid); break;
-        }
+#pragma GCC unroll 24
+    for (size_t i = 0; i < tokens * panels; i++) {
+        size_t t = i / panels, p = i % panels;
+        __m512 scale_w = _mm512_loadu_ps(c->scale_w + p * PANEL_ROWS);
+        __m512 factor = _mm512_mul_ps(_mm512_set1_ps(c->scale_x[t]), scale_w);
+        store_vnni(c, t, p, _mm512_mul_ps(factor, sums_f32_vnni(sum[i])));
     }
 }
-#undef TILE_CASE
 
 INLINE __m512 load_zero_vnni(const uint8_t *bytes) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)bytes)));
 }
 
-INLINE void tile_u4_vnni(const size_t rows, size_t n_padded, size_t G, int symmetric, const int8_t *q,
-                         const float *scale_x, const int32_t *sums, const uint8_t *panel, const float *bias, float *y,
-                         size_t y_stride, size_t valid) {
+/* All integers stay below 2^24 (128*15*127), so f32 holds them and their differences exactly, and a symmetric panel's
+ * 8 Σx may be taken off before the conversion. */
+INLINE void tile_u4_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c) {
     const __m512i nibble = _mm512_set1_epi8(15);
-    size_t groups = n_padded / G;
-    __m512 total[TILE_VNNI];
-    for (size_t t = 0; t < rows; t++) total[t] = _mm512_setzero_ps();
-    for (size_t g = 0; g < groups; g++) {
-        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)panel));
-        __m512 zero = symmetric ? _mm512_set1_ps(8.0f) : load_zero_vnni(panel + 32);
-        panel += symmetric ? 32 : 48;
-        __m512i sum[TILE_VNNI];
-        for (size_t t = 0; t < rows; t++) sum[t] = _mm512_setzero_si512();
-        for (size_t n = g * G; n < (g + 1) * G; n += 8, panel += 64) {
-            __m512i codes = _mm512_loadu_si512(panel);
-            __m512i first = _mm512_and_si512(codes, nibble),
-                    last = _mm512_and_si512(_mm512_srli_epi16(codes, 4), nibble);
-            for (size_t t = 0; t < rows; t++) {
-                sum[t] = _mm512_dpbusd_epi32(sum[t], first, broadcast_4_vnni(q + t * n_padded + n));
-                sum[t] = _mm512_dpbusd_epi32(sum[t], last, broadcast_4_vnni(q + t * n_padded + n + 4));
-            }
+    const size_t n_padded = c->n_padded, header = c->symmetric ? 32 : 48, panel_bytes = c->panel_bytes;
+    const uint8_t *group = c->panel;
+    __m512 total[12];
+#pragma GCC unroll 12
+    for (size_t i = 0; i < tokens * panels; i++) total[i] = _mm512_setzero_ps();
+    for (size_t g = 0; g < c->groups; g++, group += panel_bytes / c->groups) {
+        const uint8_t *codes = group + header;
+        const int8_t *q = c->q + g * c->G;
+        sums_vnni sum[12];
+#pragma GCC unroll 12
+        for (size_t i = 0; i < tokens * panels; i++)
+            sum[i] = all_sums_vnni(c->symmetric ? -8 * c->sums[i / panels * c->groups + g] : 0);
+        for (size_t n = 0; n < c->G; n += 8, codes += 64) {
+            __m512i w[8];
+#pragma GCC unroll 8
+            for (size_t p = 0; p < panels; p++)
+                w[p] = _mm512_and_si512(_mm512_loadu_si512(codes + p * panel_bytes), nibble);
+#pragma GCC unroll 12
+            for (size_t i = 0; i < tokens * panels; i++)
+                sum[i] = dot_vnni(sum[i], w[i % panels], q + i / panels * n_padded + n);
+#pragma GCC unroll 8
+            for (size_t p = 0; p < panels; p++)
+                w[p] = _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(codes + p * panel_bytes), 4), nibble);
+#pragma GCC unroll 12
+            for (size_t i = 0; i < tokens * panels; i++)
+                sum[i] = dot_vnni(sum[i], w[i % panels], q + i / panels * n_padded + n + 4);
         }
-        /* The integers stay below 2^24 (128*15*127), so f32 holds them and their difference exactly. */
-        for (size_t t = 0; t < rows; t++) {
-            __m512 shift = _mm512_mul_ps(zero, _mm512_set1_ps((float)sums[t * groups + g]));
-            __m512 difference = _mm512_sub_ps(_mm512_cvtepi32_ps(sum[t]), shift);
-            total[t] = _mm512_add_ps(total[t], _mm512_mul_ps(scale, difference));
+#pragma GCC unroll 12
+        for (size_t i = 0; i < tokens * panels; i++) {
+            const uint8_t *scales = group + i % panels * panel_bytes;
+            __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales));
+            __m512 difference = sums_f32_vnni(sum[i]);
+            if (!c->symmetric) {
+                __m512 x_sum = _mm512_set1_ps((float)c->sums[i / panels * c->groups + g]);
+                difference = _mm512_sub_ps(difference, _mm512_mul_ps(load_zero_vnni(scales + 32), x_sum));
+            }
+            total[i] = _mm512_add_ps(total[i], _mm512_mul_ps(scale, difference));
         }
     }
-    for (size_t t = 0; t < rows; t++)
-        store_row_vnni(y + t * y_stride, valid, bias, _mm512_mul_ps(_mm512_set1_ps(scale_x[t]), total[t]));
+#pragma GCC unroll 12
+    for (size_t i = 0; i < tokens * panels; i++)
+        store_vnni(c, i / panels, i % panels, _mm512_mul_ps(_mm512_set1_ps(c->scale_x[i / panels]), total[i]));
+}
+
+/* All tokens by `panels` panels. */
+INLINE void tokens_vnni(const bool u4, const size_t panels, size_t T, struct tile_vnni c) {
+    for (size_t t = 0, tokens; t < T; t += tokens) {
+        tokens = even_share(T - t, u4 ? TILE_TOKENS_U4 : TILE_TOKENS);
+        if (u4) {
+            if (tokens == 1) tile_u4_vnni(1, panels, &c);
+            else if (tokens == 2) tile_u4_vnni(2, panels, &c);
+            else tile_u4_vnni(3, panels, &c);
+        } else {
+            switch (tokens) {
+            case 1: tile_s8_vnni(1, panels, &c); break;
+            case 2: tile_s8_vnni(2, panels, &c); break;
+            case 3: tile_s8_vnni(3, panels, &c); break;
+            case 4: tile_s8_vnni(4, panels, &c); break;
+            case 5: tile_s8_vnni(5, panels, &c); break;
+            default: tile_s8_vnni(6, panels, &c); break;
+            }
+        }
+        c.q += tokens * c.n_padded;
+        c.scale_x += tokens;
+        c.sums += tokens * c.groups;
+        c.y += tokens * c.y_stride;
+    }
+}
+
+INLINE void panels_vnni(const bool u4, size_t T, size_t rows, struct tile_vnni c) {
+    for (size_t r = 0, panels; r < rows; r += panels * PANEL_ROWS) {
+        c.left = rows - r;
+        panels = c.left > 3 * PANEL_ROWS ? 4 : c.left > PANEL_ROWS ? 2 : 1;
+        if (T == 1 && c.left > 7 * PANEL_ROWS) panels = 8;
+        switch (panels) {
+        case 1: tokens_vnni(u4, 1, T, c); break;
+        case 2: tokens_vnni(u4, 2, T, c); break;
+        case 4: tokens_vnni(u4, 4, T, c); break;
+        default:
+            if (u4) tile_u4_vnni(1, 8, &c);
+            else tile_s8_vnni(1, 8, &c);
+            break;
+        }
+        c.panel += panels * c.panel_bytes;
+        c.y += panels * PANEL_ROWS;
+        if (c.scale_w) c.scale_w += panels * PANEL_ROWS;
+        if (c.bias) c.bias += panels * PANEL_ROWS;
+    }
+}
+
+KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
+    (void)row_negative;
+    for (size_t t = 0, tokens; t < T; t += tokens) {
+        int32_t shift[SHIFT_TOKENS];
+        tokens = T - t < SHIFT_TOKENS ? T - t : SHIFT_TOKENS;
+        for (size_t i = 0; i < tokens; i++) shift[i] = -128 * sum_of_codes_vnni(q + (t + i) * n_padded, n_padded);
+        panels_vnni(false, tokens, rows,
+                    (struct tile_vnni){.n_padded = n_padded,
+                                       .groups = 1,
+                                       .q = q + t * n_padded,
+                                       .scale_x = scale_x + t,
+                                       .sums = shift,
+                                       .panel = (const uint8_t *)panels,
+                                       .panel_bytes = n_padded * PANEL_ROWS,
+                                       .scale_w = scale_w,
+                                       .bias = bias,
+                                       .y = y + t * y_stride,
+                                       .y_stride = y_stride});
+    }
 }
 
 KERNEL_MATMUL_U4(matmul_u4_avx512vnni) {
-    size_t groups = n_padded / G;
-    for (size_t t = 0, rows; t < T;
-         t += rows, q += rows * n_padded, scale_x += rows, sums += rows * groups, y += rows * y_stride) {
-        size_t tiles = (T - t + TILE_VNNI - 1) / TILE_VNNI;
-        rows = (T - t + tiles - 1) / tiles;
-        switch (rows) {
-#define TILE_CASE(count)                                                                                               \
-    case count: tile_u4_vnni(count, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
-            TILE_CASE(1)
-            TILE_CASE(2)
-            TILE_CASE(3)
-            TILE_CASE(4)
-            TILE_CASE(5)
-            TILE_CASE(6)
-            TILE_CASE(7)
-        default: tile_u4_vnni(8, n_padded, G, symmetric, q, scale_x, sums, panel, bias, y, y_stride, valid); break;
-        }
-    }
+    panels_vnni(true, T, rows,
+                (struct tile_vnni){.n_padded = n_padded,
+                                   .G = G,
+                                   .groups = n_padded / G,
+                                   .symmetric = symmetric,
+                                   .q = q,
+                                   .scale_x = scale_x,
+                                   .sums = sums,
+                                   .panel = panels,
+                                   .panel_bytes = panel_u4_bytes(n_padded, G, symmetric),
+                                   .bias = bias,
+                                   .y = y,
+                                   .y_stride = y_stride});
 }
-#undef TILE_CASE
-#undef INLINE
-#undef TILE_VNNI
 #else
 typedef int empty_translation_unit;
 #endif

@@ -1,0 +1,250 @@
+/* distill and its teacher: what it says is computed once and kept, damaged files are noticed, texts that it writes, and
+ * students that learn from it; the same bytes from the same seed at any number of threads. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "cpu_mask.h"
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "distill_stage.h"
+#include "kernels/kernels.h"
+
+/* ---- a folder of kept outputs -------------------------------------------------------------------------------- */
+
+static char folder[128];
+
+static void folder_open(void) {
+    const char *base = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.60s/shrinklab_distill_XXXXXX", base ? base : "/tmp");
+    assert_non_null(mkdtemp(folder));
+}
+
+/* Its files; the first one's path where asked. */
+static size_t folder_files(char path[512]) {
+    size_t count = 0;
+    DIR *stream = opendir(folder);
+    assert_non_null(stream);
+    for (struct dirent *entry; (entry = readdir(stream));) {
+        if (entry->d_name[0] == '.') continue;
+        if (path && !count) snprintf(path, 512, "%s/%s", folder, entry->d_name);
+        count++;
+    }
+    closedir(stream);
+    return count;
+}
+
+static void folder_empty(void) {
+    char path[512];
+    while (folder_files(path)) assert_int_equal(unlink(path), 0);
+}
+
+static void folder_close(void) {
+    folder_empty();
+    assert_int_equal(rmdir(folder), 0);
+}
+
+/* Run on a fresh teacher of the task; leaves the hash of the student and how often the teacher ran. */
+static size_t run(enum train_objective objective, const char *const *pairs, bool keep, char hash[65]) {
+    struct stage stage;
+    stage_open(&stage, objective == TRAIN_CAUSAL_LM ? "gpt2" : "bert", objective, 2, false);
+    stage.cache_dir = keep ? folder : NULL;
+    stage_must(&stage, &technique_distill, pairs);
+    memcpy(hash, stage.hash, 65);
+    size_t forwards = stage.forwards;
+    stage_close(&stage);
+    return forwards;
+}
+
+static void test_kept_for_every_objective(void **state) {
+    static const struct {
+        enum train_objective objective;
+        const char *pairs[8];
+        size_t files;
+    } cases[] = {
+        {TRAIN_CLASSIFICATION, {"depth", "1"}, 1},
+        {TRAIN_REGRESSION, {"depth", "1"}, 1},
+        {TRAIN_SIMILARITY, {"depth", "1"}, 1},
+        {TRAIN_QUESTION_ANSWERING, {"depth", "1"}, 1},
+        {TRAIN_CAUSAL_LM, {"depth", "1", "teacher_top", "5"}, 1},
+        {TRAIN_CAUSAL_LM, {"level", "sequence", "prompt_tokens", "4"}, 1},
+        {TRAIN_CAUSAL_LM, {"level", "both", "prompt_tokens", "4", "teacher_top", "5"}, 2},
+    };
+    (void)state;
+    folder_open();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char without[65], first[65], second[65];
+        size_t asked = run(cases[i].objective, cases[i].pairs, false, without);
+        assert_true(asked == 96 * cases[i].files);
+        assert_true(folder_files(NULL) == 0);
+        assert_true(run(cases[i].objective, cases[i].pairs, true, first) == asked);
+        assert_true(folder_files(NULL) == cases[i].files);
+        assert_true(run(cases[i].objective, cases[i].pairs, true, second) == 0); /* the teacher rests */
+        assert_string_equal(first, without);
+        assert_string_equal(second, first);
+        folder_empty();
+    }
+    folder_close();
+}
+
+/* Other options of the student share the file; whatever changes what the teacher says does not. */
+static void test_kept_by_content(void **state) {
+    static const char *const plain[] = {"depth", "1", NULL}, *const other[] = {"layers", "[1]", "alpha", "0.9", NULL},
+                             *const shorter[] = {"depth", "1", "max_tokens", "9", NULL};
+    char hash[65];
+    (void)state;
+    folder_open();
+    assert_true(run(TRAIN_CLASSIFICATION, plain, true, hash) == 96);
+    assert_true(run(TRAIN_CLASSIFICATION, other, true, hash) == 0);
+    assert_true(folder_files(NULL) == 1);
+    assert_true(run(TRAIN_CLASSIFICATION, shorter, true, hash) == 96);
+    for (int what = 0; what < 3; what++) {
+        struct stage stage;
+        stage_open(&stage, "bert", TRAIN_CLASSIFICATION, 2, false);
+        stage.cache_dir = folder;
+        if (what == 0) stage.task.base.ids[7]++;
+        else if (what == 1) stage.model.parameters[3].value[0] += 0.5f;
+        else stage.task.base.offset[4]++; /* the same ids, cut elsewhere */
+        stage_must(&stage, &technique_distill, plain);
+        assert_true(stage.forwards == 96);
+        stage_close(&stage);
+    }
+    assert_true(folder_files(NULL) == 5);
+    folder_close();
+}
+
+static void test_damaged_files(void **state) {
+    static const char *const pairs[] = {"depth", "1", NULL};
+    char expected[65], hash[65], path[512], *bytes;
+    size_t count, whole;
+    (void)state;
+    folder_open();
+    run(TRAIN_CLASSIFICATION, pairs, true, expected);
+    assert_true(folder_files(path) == 1);
+    assert_int_equal(file_read(path, 1 << 24, &bytes, &whole), 0);
+    for (int damage = 0; damage < 5; damage++) {
+        FILE *file = fopen(path, "wb");
+        count = damage == 0 ? 0 : damage == 1 ? whole / 2 : damage == 2 ? whole - 1 : whole;
+        if (damage == 3) bytes[whole / 2] ^= 1;                 /* one bit of a logit */
+        if (damage == 4) bytes[whole / 2] ^= 1, bytes[20] ^= 1; /* of the key: a foreign file */
+        assert_true(fwrite(bytes, 1, count, file) == count && fclose(file) == 0);
+        assert_true(run(TRAIN_CLASSIFICATION, pairs, true, hash) == 96);
+        assert_string_equal(hash, expected);
+        assert_true(run(TRAIN_CLASSIFICATION, pairs, true, hash) == 0); /* mended */
+        assert_string_equal(hash, expected);
+    }
+    memory_release(bytes);
+    folder_close();
+}
+
+/* A folder that nothing can be written to: the stage goes on without it. */
+static void test_nothing_can_be_kept(void **state) {
+    static const char *const pairs[] = {"depth", "1", NULL};
+    char expected[65], hash[65];
+    (void)state;
+    run(TRAIN_CLASSIFICATION, pairs, false, expected);
+    snprintf(folder, sizeof folder, "/proc/no_such_folder");
+    assert_true(run(TRAIN_CLASSIFICATION, pairs, true, hash) == 96);
+    assert_string_equal(hash, expected);
+}
+
+/* A teacher's own greedy words surprise it less than any others on average, and what it was given is not learnt: with
+ * one word to write after eleven, a student that is its teacher has the loss of that word alone. */
+static void test_prompts_are_not_learnt(void **state) {
+    static const char *const pairs[] = {"level", "sequence", "prompt_tokens", "11", "max_tokens", "12",
+                                        "depth", "2",        "rate",          "0",  NULL};
+    struct stage stage;
+    (void)state;
+    stage_open(&stage, "gpt2", TRAIN_CAUSAL_LM, 2, false);
+    stage.task.examples.count = 40;
+    for (uint32_t i = 0; i <= 40; i++) stage.task.base.offset[i] = 12 * i; /* none shorter than the prompt */
+    stage_must(&stage, &technique_distill, pairs);
+    assert_true(stage.loss[0] < 3.5); /* words at random: log 97 = 4.57 */
+    stage_close(&stage);
+}
+
+/* ---- the same bytes --------------------------------------------------------------------------------------------- */
+
+static void test_same_bytes(void **state) {
+    static const char *const pairs[][20] = {
+        {"depth", "1", "dropout", "0.1", "hidden", "cosine", "attention", "value_relation"},
+        {"width", "16", "hidden", "mse", "alpha", "0.7", "word_dropout", "0.1"},
+        {"depth", "1", "alpha", "0.5"},
+        {"depth", "1", "teacher_top", "3"},
+        {"depth", "1", "level", "both", "prompt_tokens", "3", "beams", "2"},
+    };
+    char one[65], again[65], two[65];
+    (void)state;
+    for (size_t i = 0; i < 5; i++) {
+        enum train_objective objective = i < 2 ? TRAIN_CLASSIFICATION : TRAIN_CAUSAL_LM;
+        threads_set(1);
+        run(objective, pairs[i], false, one);
+        run(objective, pairs[i], false, again);
+        threads_set(2);
+        run(objective, pairs[i], false, two);
+        threads_set(1);
+        assert_string_equal(one, again);
+        assert_string_equal(one, two);
+    }
+}
+
+/* ---- learning ------------------------------------------------------------------------------------------------- */
+
+/* From the teacher alone, without a label, a student gets most of the way from nothing to its teacher. */
+static void learns(enum train_objective objective, const char *const *pairs, double share) {
+    struct stage stage;
+    const char *nothing[] = {"from", "scratch", "depth", "1", "rate", "0", "steps", "1", NULL};
+    stage_open(&stage, objective == TRAIN_CAUSAL_LM ? "gpt2" : "bert", objective, 2, true);
+    double teacher = stage_judge(&stage);
+    stage_must(&stage, &technique_distill, pairs);
+    double student = stage_judge(&stage);
+    stage_close(&stage);
+    stage_open(&stage, objective == TRAIN_CAUSAL_LM ? "gpt2" : "bert", objective, 2, true);
+    stage_must(&stage, &technique_distill, nothing);
+    double random = stage_judge(&stage);
+    stage_close(&stage);
+    if (!(random - student > share * (random - teacher)))
+        fail_msg("%s: teacher %g, student %g, untrained %g", train_objective_name(objective), teacher, student, random);
+}
+
+static void test_students_learn(void **state) {
+    static const char *const pairs[] = {"from", "scratch", "depth", "1", "alpha", "1", "epochs", "20", NULL};
+    static const char *const top[] = {"from",   "scratch", "depth",       "1", "alpha", "1",
+                                      "epochs", "20",      "teacher_top", "8", NULL};
+    static const char *const texts[] = {"from",   "scratch", "depth",         "1", "level", "sequence",
+                                        "epochs", "20",      "prompt_tokens", "2", NULL};
+    (void)state;
+    learns(TRAIN_CLASSIFICATION, pairs, 0.5);
+    learns(TRAIN_QUESTION_ANSWERING, pairs, 0.2);
+    learns(TRAIN_REGRESSION, pairs, 0.5);
+    learns(TRAIN_CAUSAL_LM, pairs, 0.5);
+    learns(TRAIN_CAUSAL_LM, top, 0.5);
+    learns(TRAIN_CAUSAL_LM, texts, 0.5);
+}
+
+int main(void) {
+    kernels_open(test_cpu_mask());
+    threads_set(1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kept_for_every_objective),
+        cmocka_unit_test(test_kept_by_content),
+        cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_nothing_can_be_kept),
+        cmocka_unit_test(test_prompts_are_not_learnt),
+        cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_students_learn),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
