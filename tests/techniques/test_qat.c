@@ -89,6 +89,48 @@ static void test_packed_is_trained(void **state) {
         }
 }
 
+/* Whether a row lies on the grid of a step. */
+static bool on_grid(size_t count, const float *row, double step) {
+    for (size_t n = 0; n < count; n++) {
+        double code = (double)row[n] / step;
+        if (fabs(code - rint(code)) > 0.01) return false;
+    }
+    return true;
+}
+
+/* Steps that are learned leave where they start, 2 mean|w| / √127; without a rate they stay there. */
+static void test_steps_move(void **state) {
+    static const char *const ways[][4] = {{"weights=lsq", "rate=0", "steps=20", NULL},
+                                          {"weights=lsq", "rate=0.003", "steps=20", NULL}};
+    (void)state;
+    for (int moves = 0; moves < 2; moves++) {
+        struct bench bench;
+        struct model before;
+        size_t rows = 0, stayed = 0;
+        bench_open(&bench, 0);
+        must(model_copy(&before, &bench.model, NULL));
+        must(training_stage_run(&bench.stage, ways[moves]));
+        for (size_t l = 0; l < before.linear_count; l++) {
+            const struct linear *linear = &before.linears[l];
+            const struct weight *weight = &bench.model.linears[l].weight;
+            size_t N = linear->columns;
+            if (linear->block < 0) continue;
+            float *values = malloc(linear->rows * N * sizeof *values);
+            assert_non_null(values);
+            must(weight->format->unpack(&weight->shape, weight->packed, values));
+            for (size_t r = 0; r < linear->rows; r++, rows++) {
+                double mean = 0;
+                for (size_t n = 0; n < N; n++) mean += fabs((double)linear->value[r * N + n]) / (double)N;
+                stayed += on_grid(N, values + r * N, 2 * mean / sqrt(127));
+            }
+            free(values);
+        }
+        assert_true(rows > 0 && (moves ? 20 * stayed < rows : stayed == rows));
+        model_close(&before);
+        bench_close(&bench);
+    }
+}
+
 /* With inputs that training did not round, or rounded by averages, the packed model differs by what that costs. */
 static void test_other_inputs(void **state) {
     static const char *const ways[][5] = {
@@ -290,13 +332,10 @@ int main(void) {
     kernels_open(test_cpu_mask());
     threads_set(1); /* so little work is done sooner by one */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packed_is_trained),
-        cmocka_unit_test(test_other_inputs),
-        cmocka_unit_test(test_better_than_rounding),
-        cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_goes_on),
-        cmocka_unit_test(test_evaluates_packed),
-        cmocka_unit_test(test_selection),
+        cmocka_unit_test(test_packed_is_trained), cmocka_unit_test(test_steps_move),
+        cmocka_unit_test(test_other_inputs),      cmocka_unit_test(test_better_than_rounding),
+        cmocka_unit_test(test_same_bytes),        cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_evaluates_packed),  cmocka_unit_test(test_selection),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
