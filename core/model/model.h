@@ -151,6 +151,7 @@ void model_close(struct model *model); /* accepts a zeroed model */
 /* An editable model of its own with the same values and metadata. Packed layers stay packed; those of which
  * unpack[linear] is true (NULL: none) become f32 values. The struct may be moved. E_MEMORY. */
 int model_copy(struct model *copy, const struct model *model, const bool *unpack);
+
 /* A model that borrows every value of another one, which must outlive it, with those of its heads that are in `heads`:
  * to prepare and run it without touching the other, which may be in the middle of training. It sees values as they are
  * when it is prepared. E_MEMORY. */

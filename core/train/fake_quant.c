@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "train/trainable.h"
+#include "train/train.h"
 
 #define NEAREST_SHIFT 12582912.0f /* 1.5·2²³ */
 #define HALF_SMALLEST 0x1p-24f    /* the least scale that f16 holds */
@@ -105,7 +105,7 @@ static int take_arrays(struct fake_quant *fake, const char *name) {
         TRY(take_name(&fake->arena, name, ".step", &fake->size_name));
     }
     if (fake->plan.inputs == FAKE_INPUTS_EMA) {
-        TRY(take_floats(&fake->arena, &fake->state, 4)); /* two values and their gradients, always 0 */
+        TRY(take_floats(&fake->arena, &fake->state, 2));
         TRY(take_name(&fake->arena, name, ".inputs", &fake->state_name));
     }
 out:
@@ -145,18 +145,20 @@ void fake_quant_close(struct fake_quant *fake) {
     *fake = (struct fake_quant){0};
 }
 
-size_t fake_quant_trainables(const struct fake_quant *fake, struct trainable *items) {
-    size_t count = 0;
-    if (fake->size)
-        items[count++] = (struct trainable){.name = fake->size_name,
-                                            .value = fake->size,
-                                            .gradient = fake->dsize,
-                                            .rows = fake->shape.rows,
-                                            .columns = fake->grid.groups};
-    if (fake->state)
-        items[count++] = (struct trainable){
-            .name = fake->state_name, .value = fake->state, .gradient = fake->state + 2, .rows = 1, .columns = 2};
-    return count;
+bool fake_quant_trainable(const struct fake_quant *fake, struct trainable *item) {
+    if (!fake->size) return false;
+    *item = (struct trainable){.name = fake->size_name,
+                               .value = fake->size,
+                               .gradient = fake->dsize,
+                               .rows = fake->shape.rows,
+                               .columns = fake->grid.groups};
+    return true;
+}
+
+bool fake_quant_state(const struct fake_quant *fake, struct train_state *state) {
+    if (!fake->state) return false;
+    *state = (struct train_state){fake->state_name, fake->state, 2 * sizeof *fake->state};
+    return true;
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------ */
@@ -181,6 +183,8 @@ static void make_grid(const struct fake_quant *fake, const float *w, size_t begi
     error_clear(); /* whoever looks at the loss says what diverged */
     for (size_t i = 0; i < count; i++) part.scale[i] = NAN;
 }
+
+void fake_quant_grid(const struct fake_quant *fake, const float *w) { make_grid(fake, w, 0, fake->shape.rows); }
 
 void fake_quant_rows(const struct fake_quant *fake, const float *w, size_t begin, size_t end, float *out) {
     size_t N = fake->shape.columns;

@@ -28,7 +28,8 @@
 #include "base/memory.h"
 #include "formats/weight.h"
 
-struct trainable; /* train/trainable.h */
+struct trainable;   /* train/trainable.h */
+struct train_state; /* train/train.h */
 
 /* A uniform grid: code in low..high, value = scale·(code - zero). */
 struct fake_grid {
@@ -59,7 +60,7 @@ struct fake_quant_plan {
 struct fake_quant {
     struct fake_quant_plan plan;
     struct weight_shape shape;
-    struct weight_grid grid; /* of the last fake_quant_rows: what to pack with */
+    struct weight_grid grid; /* of the last fake_quant_grid or _rows */
     float *size, *dsize;     /* lsq: m (R,groups), and its gradient; else NULL */
     float *state;            /* ema: [2] the average, and the largest magnitude seen in the step at work */
     uint64_t step;           /* at work; UINT64_MAX before the first */
@@ -72,10 +73,14 @@ struct fake_quant {
 int fake_quant_open(struct fake_quant *fake, const char *name, const struct fake_quant_plan *plan, size_t R, size_t N,
                     const float *w);
 void fake_quant_close(struct fake_quant *fake); /* accepts a zeroed one */
-/* What training moves or must keep: m of lsq (NAME.step), and the state of ema (NAME.inputs), whose gradient is always
- * 0: it is listed so that checkpoints hold it. No weight decay. Returns how many of items[0], items[1] were filled. */
-#define FAKE_QUANT_TRAINABLES 2
-size_t fake_quant_trainables(const struct fake_quant *fake, struct trainable *items);
+/* Of lsq: m as what training moves, named NAME.step, without weight decay. False, with nothing written: there is none.
+ */
+bool fake_quant_trainable(const struct fake_quant *fake, struct trainable *item);
+/* Of ema: what a checkpoint must hold, named NAME.inputs. False, with nothing written: there is nothing. */
+bool fake_quant_state(const struct fake_quant *fake, struct train_state *state);
+
+/* The whole grid of w(R,N) as it is now, in fake->grid. */
+void fake_quant_grid(const struct fake_quant *fake, const float *w);
 
 /* ---- for the pass ---- */
 

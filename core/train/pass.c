@@ -103,6 +103,7 @@ int pass_forward(struct pass *pass, const struct batch *batch, const struct pass
     TRY(pass_reserve(pass, batch, longest, options->checkpoint));
     pass->batch = batch;
     pass->options = *options;
+    TRY(pass_edits_begin(pass));
     for (size_t i = 0; i < 2 * config->layers + 2; i++) pass->stream[i] = random_stream("dropout", options->step, i);
     memset(pass->wanted, 0, wants_of(pass->model) * sizeof *pass->wanted);
     place_tokens(pass);

@@ -52,7 +52,8 @@ struct pass_block {
 struct pass_linear {
     struct linear *linear;
     struct linear_edit edit;
-    const float *value; /* (R,N) effective values: the layer's own, or what was unpacked last */
+    const float *value; /* (R,N) effective values: the layer's own, or what was made last */
+    float *made;        /* where they were made, of layers that do not hold them */
     float *panels;      /* of the last direction prepared */
 };
 
@@ -95,7 +96,8 @@ struct pass {
     float *attention_input, *feed_input; /* (T,C) inputs of query, key, value, and of up and gate */
     float *active;                       /* (T,F) */
     float *dquery, *dkey, *dvalue, *dcontext, *doutput, *dup, *dgate, *ddown, *dnorm;
-    float *panels, *values; /* of its linear layers; values of those that are packed */
+    float *panels, *values; /* of its linear layers; values of those that do not hold them */
+    float *rounded;         /* (T,N) an input as a quantizer rounds it; NULL: none does */
     float *own_panels;      /* of one layer outside the blocks */
     float *partial;         /* [shards][4][C] gradients of norm gains and biases */
     float *scratch;         /* [workers][scratch_floats] */
@@ -153,14 +155,19 @@ int pass_linears_open(struct pass *pass, const struct linear_edit *edits); /* E_
 size_t pass_panel_floats(const struct linear *linear);
 /* Floats of a worker's scratch that products of up to `shard` rows, and a tile of a weight gradient over T tokens,
  * take. */
-size_t pass_linear_scratch(const struct linear *linear, size_t shard, size_t T);
+size_t pass_linear_scratch(const struct pass *pass, const struct linear *linear, size_t shard, size_t T);
+/* Whether a layer's effective values need room: it is packed, or seen through a quantizer. */
+bool pass_makes_values(const struct pass *pass, const struct linear *linear);
+/* The batch and options are set: adapters and quantizers get ready for them. E_MEMORY. */
+int pass_edits_begin(struct pass *pass);
 /* Panels of the layers of a block, on all threads. */
 void pass_prepare_block(struct pass *pass, size_t block, enum panel_direction direction);
-/* The shard's rows of y(·,R) = x(·,N)·Wᵀ + b, and of dx(·,N) = dy(·,R)·W, over panels prepared. */
+/* The shard's rows of y(·,R) = x(·,N)·Wᵀ + b, and of dx(·,N) = dy(·,R)·W, over panels prepared. x of the latter: the
+ * layer's input, which only layers in the blocks need give. */
 void pass_multiply(const struct pass *pass, const struct linear *linear, const struct shard *shard, const float *x,
                    float *y);
 void pass_multiply_back(const struct pass *pass, const struct linear *linear, const struct shard *shard,
-                        const float *dy, bool add, float *dx);
+                        const float *dy, const float *x, bool add, float *dx);
 /* Gradients of matrices and biases (of layers that have any), on all threads; added when `add`. */
 void pass_weight_gradients(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add);
 /* A layer outside the blocks, over any rows, on all threads: panels and product in one. dx NULL: not wanted. */

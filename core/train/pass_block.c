@@ -193,11 +193,12 @@ static void backward_after(const struct pass *pass, size_t index, size_t b, cons
     }
     pass_drop_back(pass, shard, block->keep2, dx, pass->ddown);
     forward_active(pass, block, shard);
-    pass_multiply_back(pass, layer(pass, b, PART_DOWN), shard, pass->ddown, false, pass->dup);
+    pass_multiply_back(pass, layer(pass, b, PART_DOWN), shard, pass->ddown, pass->active, false, pass->dup);
     activation_backward(model->config.activation, T * F, block->up + at * F, block->gate ? block->gate + at * F : NULL,
                         pass->dup + at * F, pass->dup + at * F, block->gate ? pass->dgate + at * F : NULL);
-    pass_multiply_back(pass, layer(pass, b, PART_UP), shard, pass->dup, !first, dinput);
-    if (block->gate) pass_multiply_back(pass, layer(pass, b, PART_GATE), shard, pass->dgate, true, dinput);
+    pass_multiply_back(pass, layer(pass, b, PART_UP), shard, pass->dup, pass->feed_input, !first, dinput);
+    if (block->gate)
+        pass_multiply_back(pass, layer(pass, b, PART_GATE), shard, pass->dgate, pass->feed_input, true, dinput);
     if (first) {
         pass_norm_back(pass, norm2, index, 1, shard, block->sum1, block->mean2, block->rstd2, dinput, dinput);
         kernels.add(T * C, dinput + at * C, dx + at * C);
@@ -205,7 +206,8 @@ static void backward_after(const struct pass *pass, size_t index, size_t b, cons
         pass_norm_back(pass, norm1, index, 0, shard, block->sum1, block->mean1, block->rstd1, dx, dx);
     }
     pass_drop_back(pass, shard, block->keep1, dx, pass->doutput);
-    pass_multiply_back(pass, layer(pass, b, PART_ATTENTION_OUTPUT), shard, pass->doutput, false, pass->dcontext);
+    pass_multiply_back(pass, layer(pass, b, PART_ATTENTION_OUTPUT), shard, pass->doutput, block->context, false,
+                       pass->dcontext);
 }
 
 /* From the gradients at query, key and value to that at the block's input. */
@@ -218,16 +220,17 @@ static void backward_before(const struct pass *pass, size_t index, size_t b, con
     size_t A = config->heads * config->head_width, K = config->key_value_heads * config->head_width;
     bool first = config->norm_first;
     float *dx = pass->dhidden, *dinput = first ? pass->dnorm : dx;
+    const float *input = first ? pass->attention_input : block->x;
 
     add_wanted(pass, part, shard, A, pass->dquery);
     add_wanted(pass, part + 1, shard, K, pass->dkey);
     add_wanted(pass, part + 2, shard, K, pass->dvalue);
     turn(pass, shard, true, pass->dquery, pass->dkey);
-    pass_multiply_back(pass, layer(pass, b, PART_QUERY), shard, pass->dquery, !first, dinput);
-    pass_multiply_back(pass, layer(pass, b, PART_KEY), shard, pass->dkey, true, dinput);
-    pass_multiply_back(pass, layer(pass, b, PART_VALUE), shard, pass->dvalue, true, dinput);
+    if (first) pass_norm(pass, norm, shard, block->x, pass->attention_input, block->mean1, block->rstd1);
+    pass_multiply_back(pass, layer(pass, b, PART_QUERY), shard, pass->dquery, input, !first, dinput);
+    pass_multiply_back(pass, layer(pass, b, PART_KEY), shard, pass->dkey, input, true, dinput);
+    pass_multiply_back(pass, layer(pass, b, PART_VALUE), shard, pass->dvalue, input, true, dinput);
     if (!first) return;
-    pass_norm(pass, norm, shard, block->x, pass->attention_input, block->mean1, block->rstd1);
     pass_norm_back(pass, norm, index, 0, shard, block->x, block->mean1, block->rstd1, dinput, dinput);
     kernels.add(T * C, dinput + at * C, dx + at * C);
 }

@@ -2,18 +2,25 @@
  * and the gradients of its matrix and bias.
  *
  * Nothing else in core/train reads a layer's values or multiplies by them (but for the tiles of a language-model head),
- * so what changes a layer in training, a struct linear_edit, is applied here. A packed layer's values are unpacked when
- * its block is at work, and are gone with the next.
+ * so what changes a layer in training, a struct linear_edit, is applied here. Values that a layer does not hold, of
+ * packed layers and of those seen through a quantizer, are made when its block is at work, and are gone with the next.
  */
 #include "train/pass.h"
 
+#include <string.h>
+
 #include "base/error.h"
 #include "base/threads.h"
+#include "kernels/kernels.h"
+#include "train/adapter.h"
+#include "train/fake_quant.h"
 #include "train/products.h"
 
 #define PANEL_TILE 64 /* rows or columns of a matrix that one item turns into panels */
 #define JOB_ROWS 128  /* rows of a weight gradient in one job */
 #define OWN_TOKENS 112
+#define ROUND_TOKENS 16 /* tokens whose input one item rounds */
+#define USES_MOST 7     /* linear layers of a block */
 #define ROUND_FLOATS (MEMORY_ALIGN / sizeof(float))
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -33,6 +40,10 @@ int pass_linears_open(struct pass *pass, const struct linear_edit *edits) {
         own->value = own->linear->value;
         if (!own->value && own->linear->parameter)
             FAIL(E_STATE, "layer '%s' is in its file's own format: open the model editable", own->linear->name);
+        if (own->linear->block < 0 && (own->edit.adapter || own->edit.fake))
+            FAIL(E_UNSUPPORTED, "layer '%s' is outside the blocks: only layers inside are edited", own->linear->name);
+        if (!own->value && own->edit.fake)
+            FAIL(E_UNSUPPORTED, "layer '%s' is packed already: there is nothing to quantize", own->linear->name);
     }
 out:
     return status;
@@ -54,10 +65,18 @@ size_t pass_panel_floats(const struct linear *linear) {
     return size_round_up(larger(f32, (bf16 + 1) / 2), ROUND_FLOATS);
 }
 
-size_t pass_linear_scratch(const struct linear *linear, size_t shard, size_t T) {
+size_t pass_linear_scratch(const struct pass *pass, const struct linear *linear, size_t shard, size_t T) {
+    const struct linear_edit *edit = &of(pass, linear)->edit;
     size_t R = linear->rows, N = linear->columns, rows = smaller(R, JOB_ROWS);
     size_t weight = larger(product_weight_scratch(T, rows, N), product_weight_bf16_scratch(T, rows, N));
-    return larger(weight, product_bf16_scratch(larger(shard, OWN_TOKENS), larger(R, N)));
+    size_t product = product_bf16_scratch(larger(shard, OWN_TOKENS), larger(R, N));
+    if (edit->fake) weight += rows * N, product += shard * N;
+    if (edit->adapter) product = larger(product, adapter_scratch(edit->adapter, T));
+    return larger(weight, product);
+}
+
+bool pass_makes_values(const struct pass *pass, const struct linear *linear) {
+    return !linear->value || of(pass, linear)->edit.fake;
 }
 
 /* ---- panels -------------------------------------------------------------------------------------------- */
@@ -75,18 +94,24 @@ static void unpack(const struct pass_linear *own, float *value) {
     CHECK(status == 0, "layer '%s' was checked when it was packed or read", own->linear->name);
 }
 
-static void unpack_layers(void *context, size_t begin, size_t end, int worker) {
+/* Items of a layer's values: a packed layer is one, a quantizer has tiles of rows. */
+static size_t value_tiles(const struct pass_linear *own) {
+    if (!own->linear->value) return 1;
+    return own->edit.fake ? tiles_of(own->linear->rows, PANEL_TILE) : 0;
+}
+
+static void value_tiles_body(void *context, size_t begin, size_t end, int worker) {
     const struct preparation *task = context;
-    float *value = task->pass->values;
     (void)worker;
-    for (size_t i = 0; i < end; i++) {
-        struct pass_linear *own = &task->pass->linear[task->first + i];
-        if (own->linear->value) continue;
-        if (i >= begin) {
-            unpack(own, value);
-            own->value = value;
-        }
-        value += size_round_up(own->linear->rows * own->linear->columns, ROUND_FLOATS);
+    for (size_t item = begin; item < end; item++) {
+        const struct pass_linear *own = &task->pass->linear[task->first];
+        size_t tile = item, tiles;
+        while (tile >= (tiles = value_tiles(own))) tile -= tiles, own++;
+        size_t first = tile * PANEL_TILE, N = own->linear->columns;
+        if (own->edit.fake)
+            fake_quant_rows(own->edit.fake, own->linear->value, first, smaller(own->linear->rows, first + PANEL_TILE),
+                            own->made + first * N);
+        else unpack(own, own->made);
     }
 }
 
@@ -117,16 +142,19 @@ static void panel_tiles_body(void *context, size_t begin, size_t end, int worker
 
 static void prepare(struct preparation *task, float *panels) {
     struct pass *pass = task->pass;
-    size_t tiles = 0;
-    bool packed = false;
+    float *values = pass->values;
+    size_t tiles = 0, made = 0;
     for (size_t i = task->first; i < task->first + task->count; i++) {
         struct pass_linear *own = &pass->linear[i];
         own->panels = panels;
         panels += pass_panel_floats(own->linear);
         tiles += panel_tiles(own->linear, task->direction);
-        packed = packed || !own->linear->value;
+        if (!pass_makes_values(pass, own->linear)) continue;
+        own->value = own->made = values;
+        values += size_round_up(own->linear->rows * own->linear->columns, ROUND_FLOATS);
+        made += value_tiles(own);
     }
-    if (packed) parallel_for(task->count, 1, unpack_layers, task);
+    parallel_for(made, 1, value_tiles_body, task);
     parallel_for(tiles, 1, panel_tiles_body, task);
 }
 
@@ -146,21 +174,38 @@ static const uint16_t *halves_of(const struct pass_linear *own) { return (const 
 void pass_multiply(const struct pass *pass, const struct linear *linear, const struct shard *shard, const float *x,
                    float *y) {
     const struct pass_linear *own = of(pass, linear);
+    const struct linear_edit *edit = &own->edit;
     size_t R = linear->rows, N = linear->columns, T = shard->T;
-    x += shard->at * N;
+    float *scratch = pass_scratch(pass, shard->worker);
+    const float *input = x += shard->at * N;
     y += shard->at * R;
-    if (!pass->options.bf16) product_forward(T, N, R, x, own->panels, linear->bias, y);
-    else product_forward_bf16(T, N, R, x, halves_of(own), linear->bias, y, pass_scratch(pass, shard->worker));
+    if (edit->fake && edit->fake->plan.inputs != FAKE_INPUTS_NONE) {
+        fake_quant_input(edit->fake, T, x, scratch);
+        input = scratch;
+        scratch += T * N;
+    }
+    if (!pass->options.bf16) product_forward(T, N, R, input, own->panels, linear->bias, y);
+    else product_forward_bf16(T, N, R, input, halves_of(own), linear->bias, y, scratch);
+    if (edit->adapter) adapter_forward(edit->adapter, shard->at, T, x, y, pass_scratch(pass, shard->worker));
 }
 
 void pass_multiply_back(const struct pass *pass, const struct linear *linear, const struct shard *shard,
-                        const float *dy, bool add, float *dx) {
+                        const float *dy, const float *x, bool add, float *dx) {
     const struct pass_linear *own = of(pass, linear);
+    const struct linear_edit *edit = &own->edit;
     size_t R = linear->rows, N = linear->columns, T = shard->T;
+    float *scratch = pass_scratch(pass, shard->worker), *to = dx += shard->at * N;
+    bool masked = edit->fake && edit->fake->plan.inputs == FAKE_INPUTS_EMA;
     dy += shard->at * R;
-    dx += shard->at * N;
-    if (!pass->options.bf16) product_backward_input(T, N, R, dy, own->panels, add, dx);
-    else product_backward_input_bf16(T, N, R, dy, halves_of(own), add, dx, pass_scratch(pass, shard->worker));
+    if (masked) to = scratch, scratch += T * N;
+    if (!pass->options.bf16) product_backward_input(T, N, R, dy, own->panels, add && !masked, to);
+    else product_backward_input_bf16(T, N, R, dy, halves_of(own), add && !masked, to, scratch);
+    if (masked) {
+        fake_quant_input_gradient(edit->fake, T, x + shard->at * N, to);
+        if (add) kernels.add(T * N, to, dx);
+        else memcpy(dx, to, T * N * sizeof *dx);
+    }
+    if (edit->adapter) adapter_backward(edit->adapter, shard->at, T, dy, dx, pass_scratch(pass, shard->worker));
 }
 
 /* ---- gradients of matrices and biases ------------------------------------------------------------------- */
@@ -172,18 +217,29 @@ struct weight_jobs {
     bool add;
 };
 
-/* Jobs of a matrix: tiles of its rows. */
-static size_t jobs_of(const struct pass *pass, const struct linear *linear) {
+/* Jobs of a matrix: tiles of its rows, then those of its low-rank update. */
+static size_t matrix_jobs(const struct pass *pass, const struct linear *linear) {
     return pass_linear_trained(pass, linear) ? tiles_of(linear->rows, JOB_ROWS) : 0;
+}
+static size_t jobs_of(const struct pass *pass, const struct linear *linear) {
+    return matrix_jobs(pass, linear) + (of(pass, linear)->edit.adapter ? ADAPTER_JOBS : 0);
 }
 
 static void weight_job(const struct weight_jobs *jobs, const struct linear_use *use, size_t tile, float *scratch) {
     const struct linear *linear = use->linear;
-    size_t begin = tile * JOB_ROWS, end = smaller(linear->rows, begin + JOB_ROWS);
+    const struct fake_quant *fake = of(jobs->pass, linear)->edit.fake;
+    size_t R = linear->rows, N = linear->columns, begin = tile * JOB_ROWS, end = smaller(R, begin + JOB_ROWS);
+    float *dw = linear->parameter->gradient + begin * N, *dq = dw;
+    float *dbias = linear->bias_parameter ? linear->bias_parameter->gradient + begin : NULL;
     void (*product)(size_t, size_t, size_t, const float *, const float *, size_t, size_t, bool, float *, float *,
                     float *) = jobs->pass->options.bf16 ? product_backward_weight_bf16 : product_backward_weight;
-    product(jobs->T, linear->columns, linear->rows, use->x, use->dy, begin, end, jobs->add, linear->parameter->gradient,
-            linear->bias_parameter ? linear->bias_parameter->gradient : NULL, scratch);
+    if (fake && !fake_quant_passes(fake)) {
+        dq = scratch;
+        scratch += (end - begin) * N;
+        if (jobs->add) memset(dq, 0, (end - begin) * N * sizeof *dq);
+    }
+    product(jobs->T, N, R, use->x, use->dy + begin, 0, end - begin, jobs->add, dq, dbias, scratch);
+    if (dq != dw) fake_quant_gradient(fake, linear->value, begin, end, dq, jobs->add, linear->parameter->gradient);
 }
 
 static void weight_jobs_body(void *context, size_t begin, size_t end, int worker) {
@@ -192,15 +248,70 @@ static void weight_jobs_body(void *context, size_t begin, size_t end, int worker
         const struct linear_use *use = jobs->uses;
         size_t tile = item, tiles;
         while (tile >= (tiles = jobs_of(jobs->pass, use->linear))) tile -= tiles, use++;
-        weight_job(jobs, use, tile, pass_scratch(jobs->pass, worker));
+        size_t matrix = matrix_jobs(jobs->pass, use->linear);
+        float *scratch = pass_scratch(jobs->pass, worker);
+        if (tile < matrix) weight_job(jobs, use, tile, scratch);
+        else
+            adapter_gradient(of(jobs->pass, use->linear)->edit.adapter, tile - matrix, jobs->T, use->x, use->dy,
+                             jobs->add, scratch);
     }
 }
 
-void pass_weight_gradients(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add) {
+static void run_jobs(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add) {
     struct weight_jobs jobs = {pass, uses, T, add};
     size_t total = 0;
     for (size_t i = 0; i < count; i++) total += jobs_of(pass, uses[i].linear);
     parallel_for(total, 1, weight_jobs_body, &jobs);
+}
+
+/* The quantizer of a layer's input. */
+static const struct fake_quant *input_quantizer(const struct pass *pass, const struct linear *linear) {
+    const struct fake_quant *fake = of(pass, linear)->edit.fake;
+    return fake && fake->plan.inputs != FAKE_INPUTS_NONE && pass_linear_trained(pass, linear) ? fake : NULL;
+}
+
+struct rounding {
+    const struct fake_quant *fake;
+    const float *x;
+    float *rounded;
+};
+
+static void round_tokens(void *context, size_t begin, size_t end, int worker) {
+    const struct rounding *task = context;
+    size_t N = task->fake->shape.columns;
+    (void)worker;
+    fake_quant_input(task->fake, end - begin, task->x + begin * N, task->rounded + begin * N);
+}
+
+/* Layers that saw a rounded input: it is made again, once for those that share it. */
+static void run_rounded_jobs(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add) {
+    bool done[USES_MOST] = {false};
+    for (size_t i = 0; i < count; i++) {
+        const struct fake_quant *fake = input_quantizer(pass, uses[i].linear);
+        struct rounding task = {fake, uses[i].x, pass->rounded};
+        struct linear_use shared[USES_MOST];
+        size_t sharing = 0;
+        if (!fake || done[i]) continue;
+        for (size_t j = i; j < count; j++) {
+            const struct fake_quant *other = input_quantizer(pass, uses[j].linear);
+            if (!other || done[j] || uses[j].x != uses[i].x) continue;
+            if (other != fake && (other->plan.inputs | fake->plan.inputs) != FAKE_INPUTS_DYNAMIC) continue;
+            done[j] = true;
+            shared[sharing++] = (struct linear_use){uses[j].linear, pass->rounded, uses[j].dy};
+        }
+        parallel_for(T, ROUND_TOKENS, round_tokens, &task);
+        run_jobs(pass, T, shared, sharing, add);
+    }
+}
+
+void pass_weight_gradients(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add) {
+    struct linear_use plain[USES_MOST];
+    size_t plain_count = 0;
+    CHECK(count <= USES_MOST, "%zu uses", count);
+    for (size_t i = 0; i < count; i++)
+        if (!input_quantizer(pass, uses[i].linear)) plain[plain_count++] = uses[i];
+    run_jobs(pass, T, plain, plain_count, add);
+    if (plain_count < count) run_rounded_jobs(pass, T, uses, count, add);
 }
 
 /* ---- layers outside the blocks -------------------------------------------------------------------------- */
@@ -216,7 +327,7 @@ struct own_product {
 static void own_tiles(void *context, size_t begin, size_t end, int worker) {
     const struct own_product *task = context;
     struct shard rows = {.at = begin, .T = end - begin, .worker = worker};
-    if (task->back) pass_multiply_back(task->pass, task->linear, &rows, task->in, task->add, task->out);
+    if (task->back) pass_multiply_back(task->pass, task->linear, &rows, task->in, NULL, task->add, task->out);
     else pass_multiply(task->pass, task->linear, &rows, task->in, task->out);
 }
 
@@ -236,6 +347,31 @@ void pass_own_backward(struct pass *pass, const struct linear *linear, size_t T,
     if (!dx) return;
     prepare(&task, pass->own_panels);
     parallel_for(T, OWN_TOKENS, own_tiles, &product);
+}
+
+/* ---- edits --------------------------------------------------------------------------------------------- */
+
+static void prepare_adapters(void *context, size_t begin, size_t end, int worker) {
+    const struct pass *pass = context;
+    (void)worker;
+    for (size_t i = begin; i < end; i++)
+        if (pass->linear[i].edit.adapter)
+            adapter_prepare(pass->linear[i].edit.adapter, pass->options.step, pass->options.first_token,
+                            pass->options.bf16);
+}
+
+int pass_edits_begin(struct pass *pass) {
+    int status = 0;
+    size_t count = pass->model->linear_count, adapters = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct linear_edit *edit = &pass->linear[i].edit;
+        if (edit->adapter) TRY(adapter_reserve(edit->adapter, pass->tokens_max));
+        if (edit->fake) fake_quant_begin(edit->fake, pass->options.step);
+        adapters += edit->adapter != NULL;
+    }
+    if (adapters) parallel_for(count, 1, prepare_adapters, pass);
+out:
+    return status;
 }
 
 const float *pass_own_values(struct pass *pass, const struct linear *linear) {

@@ -119,11 +119,11 @@ static void cut_work(struct pass *pass, struct arena *arena) {
     pass->dnorm = config->norm_first ? pass_cut_floats(arena, T * C) : NULL;
 }
 
-/* Room for the panels of any block, for its packed layers' values, and for the panels of any layer outside but the
- * language-model head, whose panels are made tile by tile. */
+/* Room for the panels of any block, for values that its layers do not hold, for a rounded input, and for the panels of
+ * any layer outside but the language-model head, whose panels are made tile by tile. */
 static void cut_matrices(struct pass *pass, struct arena *arena) {
     const struct model *model = pass->model;
-    size_t panels = 0, values = 0, own = 0, block_panels = 0, block_values = 0;
+    size_t panels = 0, values = 0, own = 0, rounded = 0, block_panels = 0, block_values = 0;
     int block = -1;
     for (size_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linears[i];
@@ -135,13 +135,15 @@ static void cut_matrices(struct pass *pass, struct arena *arena) {
             continue;
         }
         block_panels += pass_panel_floats(linear);
-        if (!linear->value) block_values += size_round_up(count, MEMORY_ALIGN / sizeof(float));
+        if (pass_makes_values(pass, linear)) block_values += size_round_up(count, MEMORY_ALIGN / sizeof(float));
+        if (pass->linear[i].edit.fake) rounded = max_size(rounded, linear->columns);
         panels = max_size(panels, block_panels);
         values = max_size(values, block_values);
     }
     pass->panels = pass_cut_floats(arena, panels);
     pass->values = pass_cut_floats(arena, values);
     pass->own_panels = pass_cut_floats(arena, own);
+    pass->rounded = pass_cut_floats(arena, pass->tokens_max * rounded);
 }
 
 /* Scratch of one worker: attention over the longest sequence, or one tile of a weight gradient. */
@@ -159,7 +161,7 @@ static size_t scratch_floats(const struct pass *pass) {
     if (whole > WHOLE_TOKENS) whole = WHOLE_TOKENS;
     size_t shard = max_size(SHARD_TOKENS + SHARD_TOKENS / 2, whole) + whole;
     for (size_t i = 0; i < model->linear_count; i++)
-        most = max_size(most, pass_linear_scratch(&model->linears[i], shard, pass->tokens_max));
+        most = max_size(most, pass_linear_scratch(pass, &model->linears[i], shard, pass->tokens_max));
     return size_round_up(most, MEMORY_ALIGN / sizeof(float));
 }
 
