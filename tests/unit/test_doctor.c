@@ -22,7 +22,7 @@
 #include "meters/meter.h"
 #include "verbs/verbs.h"
 
-static char printed[1 << 18];
+static char printed[1 << 20];
 
 /* Run a verb with up to three words; its standard output lies in `printed`. */
 static int run(int (*verb)(int, char **), const char *name, const char *one, const char *two, const char *three) {
