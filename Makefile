@@ -61,6 +61,7 @@ ISA_avx2 := -mavx2 -mfma -mf16c
 ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+ISA_amx := $(ISA_avx512) -mamx-tile -mamx-bf16 -mamx-int8
 endif
 ifeq ($(TARGET),aarch64)
 ISA_neondotprod := -march=armv8.2-a+dotprod
