@@ -70,7 +70,7 @@ $(BUILD)/obj/tests/%.o: CFLAGS_ALL += -fno-tree-vectorize
 endif
 # test_emulated.c passes 64-byte vectors between its own inlined functions, too many for debug information; optimising
 # the C that stands for their instructions takes minutes.
-ISA_emulated := -Wno-psabi -g0 -O1
+ISA_emulated := -Wno-psabi -g0 -O0
 isa_flags = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 # ---- sources ----------------------------------------------------------------------------------------
