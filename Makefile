@@ -209,7 +209,7 @@ test-none: ## core/ built with libc alone, and its unit, kernel and golden tests
 	@$(MAKE) --no-print-directory BACKENDS=none -j$(JOBS) all tests-build
 	@$(MAKE) --no-print-directory BACKENDS=none test-only
 
-test-san: ## the tests under ASan+UBSan and TSan, cpu mask 0 and full (under 20 minutes)
+test-san: ## the tests under ASan+UBSan and TSan (SANITIZERS="asan tsan"; SLOW=1: all of them with each cpu mask)
 	@tools/test_san.sh
 
 bench: $(BENCH_BIN) $(RUNEXP) ## micro-benchmarks against the named peers (run on an idle machine)
