@@ -64,7 +64,7 @@ static int split_open(struct task *task, const struct classification_options *op
     const char *columns[] = {own_name ? options->train_text : options->text, options->label};
     char path[PATH_MAX];
     if (!*file) return 0;
-    TRY(data_path(path, sizeof path, options->data, file));
+    TRY(data_file_path(path, sizeof path, options->data, file));
     struct data_request request = {.path = path,
                                    .columns = columns,
                                    .column_count = 2,

@@ -15,7 +15,7 @@
 
 enum { COLUMNS_MAX = 1024, HEADER_BYTES = 400 };
 
-int data_path(char *path, size_t size, const char *data, const char *file) {
+int data_file_path(char *path, size_t size, const char *data, const char *file) {
     int status = 0;
     bool as_said = *file == '/' || strncmp(file, "./", 2) == 0;
     int length = as_said ? snprintf(path, size, "%s", file) : snprintf(path, size, "%s/%s", data, file);

@@ -30,7 +30,7 @@ struct data_table {
 
 /* Where a task's file is: in the folder `data`, or as it is said where it begins with "/" or "./" (from where runexp
  * was started). path [size]. E_ARGUMENT: too long. */
-int data_path(char *path, size_t size, const char *data, const char *file);
+int data_file_path(char *path, size_t size, const char *data, const char *file);
 
 enum data_format { DATA_AUTO, DATA_TSV, DATA_CSV, DATA_JSON_LINES };
 

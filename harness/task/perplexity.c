@@ -87,7 +87,7 @@ static int split_open(struct task *task, enum task_split split, const char *file
     struct perplexity *owned = task->owned;
     char path[PATH_MAX];
     if (!file || !*file) return 0;
-    TRY(data_path(path, sizeof path, owned->options.data, file));
+    TRY(data_file_path(path, sizeof path, owned->options.data, file));
     TRY(data_text_file(path, &owned->text[split], &owned->bytes[split], hash));
     TRY(lines_cut(task, split));
 out:

@@ -60,7 +60,7 @@ static int split_open(struct task *task, const struct regression_options *option
     const char *columns[] = {options->score, options->first, options->second};
     char path[PATH_MAX];
     if (!file || !*file) return 0;
-    TRY(data_path(path, sizeof path, options->data, file));
+    TRY(data_file_path(path, sizeof path, options->data, file));
     struct data_request request = {.path = path,
                                    .columns = columns,
                                    .column_count = owned->pairs ? 3 : 2,

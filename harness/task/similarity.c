@@ -58,7 +58,7 @@ static int split_open(struct task *task, const struct similarity_options *option
     const char *columns[] = {options->first, options->second, options->score};
     char path[PATH_MAX];
     if (!file || !*file) return 0;
-    TRY(data_path(path, sizeof path, options->data, file));
+    TRY(data_file_path(path, sizeof path, options->data, file));
     struct data_request request = {.path = path,
                                    .columns = columns,
                                    .column_count = 3,

@@ -156,16 +156,16 @@ static void test_squad(void **state) {
 static void test_paths(void **state) {
     (void)state;
     char place[16];
-    assert_int_equal(data_path(place, sizeof place, "data", "a/b.tsv"), 0);
+    assert_int_equal(data_file_path(place, sizeof place, "data", "a/b.tsv"), 0);
     assert_string_equal(place, "data/a/b.tsv");
-    assert_int_equal(data_path(place, sizeof place, "data", "./a.tsv"), 0);
+    assert_int_equal(data_file_path(place, sizeof place, "data", "./a.tsv"), 0);
     assert_string_equal(place, "./a.tsv");
-    assert_int_equal(data_path(place, sizeof place, "data", "/a.tsv"), 0);
+    assert_int_equal(data_file_path(place, sizeof place, "data", "/a.tsv"), 0);
     assert_string_equal(place, "/a.tsv");
-    assert_int_equal(data_path(place, sizeof place, "data", ".a/b.tsv"), 0);
+    assert_int_equal(data_file_path(place, sizeof place, "data", ".a/b.tsv"), 0);
     assert_string_equal(place, "data/.a/b.tsv");
-    assert_int_equal(data_path(place, sizeof place, "data", "1234567890"), 0);
-    assert_int_equal(data_path(place, sizeof place, "data", "12345678901"), E_ARGUMENT);
+    assert_int_equal(data_file_path(place, sizeof place, "data", "1234567890"), 0);
+    assert_int_equal(data_file_path(place, sizeof place, "data", "12345678901"), E_ARGUMENT);
 }
 
 int main(void) {
