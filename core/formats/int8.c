@@ -3,7 +3,7 @@
  * value = scale * (code - zero). Rows are padded to 16 and columns to 64 with zeros, so the kernels have no remainders,
  * and what is beyond the columns counts nowhere: the input's codes there are 0, and row sums leave it out.
  *
- * int8 packs codes -127..127; a grid that is `full` also -128, as torch has it. int8_affine packs -128..127. */
+ * int8 packs codes -127..127; on torch's grid also -128. int8_affine packs -128..127. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "formats/execution.h"
@@ -56,12 +56,14 @@ static int pack(const struct weight_format *format, const struct weight_shape *s
     for (size_t r = 0; r < R; r++) {
         float scale = grid->scale[r];
         int zero = affine ? grid->zero[r] - 128 : 0;
-        float least = affine || grid->full ? -128.0f : -127.0f;
+        float least = affine || grid->as_torch ? -128.0f : -127.0f;
+        float inverse = 1.0f / scale;
         if (!isfinite(scale)) FAIL(E_NUMERIC, "scale of row %zu is not finite", r);
         memcpy(codes + scale_place(shape, r), &scale, sizeof scale);
         if (affine) codes[zero_place(shape, r)] = (int8_t)zero;
         for (size_t n = 0; n < N; n++) {
-            float code = scale == 0.0f ? (float)zero : rintf(w[r * N + n] / scale) + (float)zero;
+            float value = w[r * N + n], code = (float)zero;
+            if (scale != 0.0f) code += rintf(grid->as_torch ? value * inverse : value / scale);
             if (isnan(code)) FAIL(E_NUMERIC, "weight in row %zu, column %zu is not a number", r, n);
             code = code > least ? code : least;
             codes[code_place(n_padded, r, n)] = (int8_t)(code < 127.0f ? code : 127.0f);

@@ -54,10 +54,10 @@ out:
 
 /* One group of one row into its place. */
 static int pack_group(const struct layout *layout, const float *w, size_t count, float scale, int zero, bool symmetric,
-                      bool full, uint8_t *group, size_t i) {
+                      uint8_t *group, size_t i) {
     int status = 0;
     uint16_t half = half_from_float(scale);
-    float step = half_to_float(half), least = symmetric && !full ? -127.0f : -128.0f;
+    float step = half_to_float(half), least = symmetric ? -127.0f : -128.0f;
     if (!isfinite(step)) FAIL(E_NUMERIC, "scale %g does not fit into 16 bits", (double)scale);
     memcpy(group + 2 * i, &half, sizeof half);
     if (!symmetric) group[32 + i] = (uint8_t)(int8_t)zero;
@@ -85,7 +85,7 @@ static int groups_pack(const struct weight_shape *shape, const float *w, const s
         for (size_t g = 0; g < layout.groups; g++) {
             size_t at = r * layout.groups + g;
             status = pack_group(&layout, w + r * N + g * shape->group, columns_of(shape, g), grid->scale[at],
-                                grid->zero ? grid->zero[at] - 128 : 0, shape->symmetric, grid->full,
+                                grid->zero ? grid->zero[at] - 128 : 0, shape->symmetric,
                                 (uint8_t *)packed + group_place(&layout, r, g), r % 16);
             if (status < 0) {
                 error_prefix(status, "row %zu, group %zu", r, g);

@@ -43,7 +43,7 @@ struct weight_grid {
     float *scale;  /* (R, groups); already rounded to the precision that the format stores */
     uint8_t *zero; /* (R, groups); NULL when symmetric. 8 bits: the zero point plus 128 */
     size_t groups; /* per row */
-    bool full;     /* symmetric 8 bits: codes go down to -128, not -127 */
+    bool as_torch; /* int8: w * (1/scale), codes down to -128, instead of w / scale down to -127 */
 };
 
 /* Private to formats/: how the packed bytes are multiplied. */

@@ -195,7 +195,7 @@ static void packed_bytes_match_the_diagrams(void **state) {
     w[1] = -127.6f;
     assert_int_equal(weight_format_find("int8")->pack(&shape, w, &grid, bytes), 0);
     assert_int_equal((int8_t)bytes[1], -127);
-    grid.full = true;
+    grid.as_torch = true;
     assert_int_equal(weight_format_find("int8")->pack(&shape, w, &grid, bytes), 0);
     assert_int_equal((int8_t)bytes[1], -128);
     grid.zero = zero; /* -125 and -128 */
