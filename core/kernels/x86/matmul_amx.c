@@ -43,6 +43,7 @@ union tile_lane {
 struct tile_product {
     size_t row_bytes, x_stride, panel_bytes, whole, rest; /* row_bytes = whole + rest; whole in steps of 64 */
     const float *scale_x, *scale_w, *bias;                /* of the block's first token and row; scales: int8 alone */
+    struct zero_points zeros;                             /* int8: those from the same token and row on */
     float *y;
     size_t y_stride, tokens, left; /* of the block; rows from its first one on */
     _Alignas(ROW_BYTES) uint8_t tail_x[2][TILE_ROWS][ROW_BYTES], tail_w[4][TILE_BYTES];
@@ -102,6 +103,14 @@ INLINE void tiles_step(const bool bf16, const size_t halves, const size_t panels
     MULTIPLY(3, 4, 5);
 }
 
+/* What zero points take off the sums of one token in one panel, modulo 2^32: what is left fits. */
+INLINE void take_off(const struct zero_points *zeros, size_t t, size_t row, union tile_lane *sum) {
+    for (size_t r = 0; zeros->x && r < PANEL_ROWS; r++)
+        sum[r].s32 = (int32_t)((uint32_t)sum[r].s32 - (uint32_t)zeros->x[t] * (uint32_t)zeros->row_sum[row + r]);
+    for (size_t r = 0; zeros->w && r < PANEL_ROWS; r++)
+        sum[r].s32 = (int32_t)((uint32_t)sum[r].s32 - (uint32_t)zeros->w[row + r] * (uint32_t)zeros->x_sum[t]);
+}
+
 /* Write the results of one token in one panel, or as many as are left when fewer. */
 INLINE void finish_row(const bool bf16, const union tile_lane *sum, float scale_x, const float *scale_w,
                        const float *bias, size_t left, float *y) {
@@ -144,10 +153,13 @@ INLINE void tiles_block(const bool bf16, const size_t halves, const size_t panel
 #undef PLACE
     if (direct) return;
     for (size_t t = 0; t < c->tokens; t++)
-        for (size_t p = 0; p < panels; p++)
-            finish_row(bf16, c->sums[t / TILE_ROWS * width + p][t % TILE_ROWS], bf16 ? 0 : c->scale_x[t],
-                       bf16 ? NULL : c->scale_w + p * PANEL_ROWS, c->bias ? c->bias + p * PANEL_ROWS : NULL,
-                       c->left - p * PANEL_ROWS, c->y + t * c->y_stride + p * PANEL_ROWS);
+        for (size_t p = 0; p < panels; p++) {
+            union tile_lane *sum = c->sums[t / TILE_ROWS * width + p][t % TILE_ROWS];
+            if (!bf16) take_off(&c->zeros, t, p * PANEL_ROWS, sum);
+            finish_row(bf16, sum, bf16 ? 0 : c->scale_x[t], bf16 ? NULL : c->scale_w + p * PANEL_ROWS,
+                       c->bias ? c->bias + p * PANEL_ROWS : NULL, c->left - p * PANEL_ROWS,
+                       c->y + t * c->y_stride + p * PANEL_ROWS);
+        }
 }
 
 /* A block of up to 32 tokens by all panels; scale_w, bias and y advance from panel to panel. */
@@ -173,12 +185,14 @@ INLINE void tiles_panels(const bool bf16, size_t rows, struct tile_product *c, c
         c->y += panels * PANEL_ROWS;
         if (c->scale_w) c->scale_w += panels * PANEL_ROWS;
         if (c->bias) c->bias += panels * PANEL_ROWS;
+        if (c->zeros.x) c->zeros.row_sum += panels * PANEL_ROWS;
+        if (c->zeros.w) c->zeros.w += panels * PANEL_ROWS;
     }
 }
 
 INLINE void tiles_multiply(const bool bf16, size_t T, size_t row_bytes, const uint8_t *x, size_t x_stride,
-                           const float *scale_x, const uint8_t *panels, const float *scale_w, const float *bias,
-                           float *y, size_t y_stride, size_t rows) {
+                           const float *scale_x, const uint8_t *panels, const float *scale_w,
+                           const struct zero_points *zeros, const float *bias, float *y, size_t y_stride, size_t rows) {
     struct tile_product c;
     c.x_stride = x_stride;
     c.panel_bytes = row_bytes * PANEL_ROWS;
@@ -195,6 +209,10 @@ INLINE void tiles_multiply(const bool bf16, size_t T, size_t row_bytes, const ui
         c.scale_x = bf16 ? NULL : scale_x + t;
         c.scale_w = scale_w;
         c.bias = bias;
+        c.zeros = (struct zero_points){0};
+        if (zeros) c.zeros = *zeros;
+        if (c.zeros.x) c.zeros.x += t;
+        if (c.zeros.w) c.zeros.x_sum += t;
         c.y = y + t * y_stride;
         tiles_panels(bf16, rows, &c, x + t * x_stride, panels);
     }
@@ -203,13 +221,13 @@ INLINE void tiles_multiply(const bool bf16, size_t T, size_t row_bytes, const ui
 
 KERNEL_MATMUL_BF16(matmul_bf16_amx) {
     tiles_multiply(true, T, n_padded * sizeof *x, (const uint8_t *)x, x_stride * sizeof *x, NULL,
-                   (const uint8_t *)weights, NULL, bias, y, y_stride, rows);
+                   (const uint8_t *)weights, NULL, NULL, bias, y, y_stride, rows);
 }
 
 KERNEL_MATMUL_S8(matmul_s8_amx) {
     (void)row_negative;
-    tiles_multiply(false, T, n_padded, (const uint8_t *)q, n_padded, scale_x, (const uint8_t *)panels, scale_w, bias, y,
-                   y_stride, rows);
+    tiles_multiply(false, T, n_padded, (const uint8_t *)q, n_padded, scale_x, (const uint8_t *)panels, scale_w, zeros,
+                   bias, y, y_stride, rows);
 }
 #undef MULTIPLY
 #undef INLINE
