@@ -39,7 +39,8 @@ static void metric_keep(void *host, const char *name, const char *unit, double v
 int technique_run_stage(struct technique_run *run, const struct technique *technique, const char *const *settings) {
     int status = 0;
     void *state = NULL;
-    struct technique_context context = {.model = &run->model, .seed = 1, .metric = metric_keep, .host = run};
+    struct technique_context context = {
+        .model = &run->model, .seed = 1, .calibration = run->calibration, .metric = metric_keep, .host = run};
     CHECK(technique_check(technique, technique->name) == 0, "%s", error_text());
     memory_release(run->options);
     run->options = NULL;

@@ -8,7 +8,8 @@
 struct technique_run {
     struct model model;
     struct option_store store;
-    void *options; /* resolved, after probe */
+    void *options;                      /* resolved, after probe */
+    const struct examples *calibration; /* what a stage gets; NULL: nothing */
     struct metric_seen {
         char name[48], unit[16];
         double value;
