@@ -12,7 +12,8 @@ struct weight_prepared {
     float *panels;         /* f32 builtin: [Rp/16][N][16] */
     bool owns_panels;      /* false: they lie in the weight's room */
     float *scale;          /* int8: [Rp] */
-    int32_t *row_negative; /* int8: [Rp] */
+    int32_t *row_negative; /* int8: [Rp], as matmul_s8 takes it */
+    int32_t *row_sum;      /* int8: [Rp] Σ over the columns of code - zero point */
     struct onednn *onednn; /* f32 with GEMM_ONEDNN */
 };
 
@@ -21,6 +22,7 @@ struct weight_input {
     const float *x;       /* (T,N) */
     const int8_t *q;      /* (T,n_padded) */
     const float *scale;   /* [T] */
+    const int32_t *zero;  /* [T] zero points; NULL: none */
     const int32_t *sums;  /* (T,n_padded/G) */
     const uint16_t *bf16; /* (T,n_padded), for formats that ask for n_padded without groups */
 };

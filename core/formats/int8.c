@@ -95,13 +95,16 @@ static int int8_prepare(const struct weight *weight, struct weight_prepared *pre
     const int8_t *codes = weight->packed;
     TRY(memory_take((void **)&prepared->scale, rows, sizeof(float)));
     TRY(memory_take((void **)&prepared->row_negative, rows, sizeof(int32_t)));
+    TRY(memory_take((void **)&prepared->row_sum, rows, sizeof(int32_t)));
     memcpy(prepared->scale, codes + rows * n_padded, rows * sizeof(float));
     for (size_t p = 0; p < rows / 16; p++)
         for (size_t n = 0; n < n_padded; n += 4)
-            for (size_t i = 0; i < 64; i++)
-                if (codes[p * 16 * n_padded + n * 16 + i] < 0)
-                    prepared->row_negative[p * 16 + i / 4] -= codes[p * 16 * n_padded + n * 16 + i];
-    *bytes = rows * (sizeof(float) + sizeof(int32_t));
+            for (size_t i = 0; i < 64; i++) {
+                int8_t code = codes[p * 16 * n_padded + n * 16 + i];
+                prepared->row_sum[p * 16 + i / 4] += code;
+                if (code < 0) prepared->row_negative[p * 16 + i / 4] -= code;
+            }
+    *bytes = rows * (sizeof(float) + 2 * sizeof(int32_t));
 out:
     return status;
 }
@@ -111,10 +114,12 @@ static void int8_multiply(const struct weight *weight, const struct weight_input
     size_t R = weight->shape.rows, n_padded = padded_columns(&weight->shape);
     size_t r_begin = p_begin * 16, r_end = p_end * 16 < R ? p_end * 16 : R;
     const struct weight_prepared *prepared = weight->prepared;
+    struct zero_points zeros = {.row_sum = prepared->row_sum + r_begin};
+    if (input->zero) zeros.x = input->zero + t_begin;
     kernels.matmul_s8(t_end - t_begin, n_padded, input->q + t_begin * n_padded, input->scale + t_begin,
                       (const int8_t *)weight->packed + r_begin * n_padded, prepared->scale + r_begin,
-                      prepared->row_negative + r_begin, bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R,
-                      r_end - r_begin);
+                      prepared->row_negative + r_begin, zeros.x ? &zeros : NULL, bias ? bias + r_begin : NULL,
+                      y + t_begin * R + r_begin, R, r_end - r_begin);
 }
 
 static const struct weight_execution int8_execution = {

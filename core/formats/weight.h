@@ -11,7 +11,8 @@
  *   int8  panels s8 [Rp/16][Np/4][16][4], then f32 scale[Rp]; symmetric per row; Rp, Np: R to 16, N to 64
  *   int4  panels of groups as KERNEL_MATMUL_U4 describes; G = 32, 64, 128; symmetric or asymmetric
  *
- * int8 and int4 multiply in integers: activations are quantized per token to int8 as they enter.
+ * int8 and int4 multiply in integers: activations are quantized to int8 as they enter, per token unless the layer says
+ * otherwise (int8 only; formats/activation.h).
  */
 #ifndef WEIGHT_H
 #define WEIGHT_H
@@ -21,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/memory.h"
+#include "formats/activation.h"
 
 enum executes {
     EXECUTES_PACKED,    /* multiplied from the packed bytes */
@@ -102,6 +104,7 @@ struct weight {
     size_t packed_bytes;
     bool owns_packed;
     bool simulated; /* the technique's saving is not exploited by this format (e.g. pruned f32) */
+    struct activation_quantizer activation; /* int8: how the input is quantized */
     enum gemm_backend backend;
     void *prepared; /* panels, row sums, library objects: made by weight_prepare */
     size_t prepared_bytes;
@@ -125,6 +128,8 @@ int weight_pack_room(struct weight *weight, const struct weight_format *format, 
 /* Make what multiplication needs; idempotent. The backend matters for f32 only. */
 int weight_prepare(struct weight *weight, enum gemm_backend backend);
 void weight_close(struct weight *weight);
+/* How an int8 matrix's input is quantized from now on; prepared or not. E_UNSUPPORTED: another format; E_ARGUMENT. */
+int weight_set_activation(struct weight *weight, const struct activation_quantizer *activation);
 
 /* Rows of a matrix on demand: out (end-begin, N) f32. Called from several threads at once. */
 struct weight_rows {
@@ -140,6 +145,10 @@ int weight_load(struct weight *weight, const struct weight_format *format, const
 struct weight_scratch {
     void *block;
     size_t bytes;
+    /* Whose the rows of the products to come are: sequence i has rows offset[i]..offset[i+1]-1, which together are all
+     * T. NULL: every row is a sequence of its own. Only ACTIVATION_PER_TENSOR asks. The caller's. */
+    const uint32_t *offset;
+    size_t sequences;
 };
 void weight_scratch_close(struct weight_scratch *scratch);
 

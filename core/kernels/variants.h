@@ -24,6 +24,8 @@
     X(widen_f16, KERNEL_WIDEN_F16, avx2, NEEDS_AVX2)                                                                   \
     X(narrow_bf16, KERNEL_NARROW_BF16, avx2, NEEDS_AVX2)                                                               \
     X(quantize_s8, KERNEL_QUANTIZE_S8, avx2, NEEDS_AVX2)                                                               \
+    X(range_f32, KERNEL_RANGE_F32, avx2, NEEDS_AVX2)                                                                   \
+    X(quantize_affine, KERNEL_QUANTIZE_AFFINE, avx2, NEEDS_AVX2)                                                       \
     X(matmul_s8, KERNEL_MATMUL_S8, avx2, NEEDS_AVX2)                                                                   \
     X(matmul_s8, KERNEL_MATMUL_S8, avx512vnni, NEEDS_AVX512VNNI)                                                       \
     X(matmul_u4, KERNEL_MATMUL_U4, avx2, NEEDS_AVX2)                                                                   \
@@ -71,6 +73,8 @@
     X(matmul_f16, KERNEL_MATMUL_F16, neon, CPU_NEON)                                                                   \
     X(widen_f16, KERNEL_WIDEN_F16, neon, CPU_NEON)                                                                     \
     X(quantize_s8, KERNEL_QUANTIZE_S8, neon, CPU_NEON)                                                                 \
+    X(range_f32, KERNEL_RANGE_F32, neon, CPU_NEON)                                                                     \
+    X(quantize_affine, KERNEL_QUANTIZE_AFFINE, neon, CPU_NEON)                                                         \
     X(matmul_s8, KERNEL_MATMUL_S8, neon, CPU_NEON)                                                                     \
     X(matmul_s8, KERNEL_MATMUL_S8, neondotprod, NEEDS_NEONDOTPROD)                                                     \
     X(matmul_u4, KERNEL_MATMUL_U4, neon, CPU_NEON)                                                                     \

@@ -27,7 +27,9 @@ struct tile_vnni {
     const int32_t *sums; /* u4: (tokens,groups) as in the contract; s8: -128 Σx per token, groups 1 */
     const uint8_t *panel;
     size_t panel_bytes;
-    const float *scale_w, *bias; /* each NULL when there is none */
+    const float *scale_w, *bias;     /* each NULL when there is none */
+    const struct zero_points *zeros; /* s8: NULL, or those from token t_first and row r_first on */
+    size_t t_first, r_first;
     float *y;
     size_t y_stride, left; /* rows from the first one on */
 };
@@ -64,6 +66,23 @@ static int32_t sum_of_codes_vnni(const int8_t *q, size_t count) {
     return sum;
 }
 
+/* What zero points leave 16 sums to begin with. */
+INLINE sums_vnni start_vnni(const struct tile_vnni *c, size_t t, size_t p, sums_vnni sum) {
+    const struct zero_points *zeros = c->zeros;
+    size_t r = c->r_first + p * PANEL_ROWS;
+    __m512i left = (__m512i)sum;
+    t += c->t_first;
+    if (zeros->x) {
+        __m512i row_sum = _mm512_loadu_si512(zeros->row_sum + r);
+        left = _mm512_sub_epi32(left, _mm512_mullo_epi32(_mm512_set1_epi32(zeros->x[t]), row_sum));
+    }
+    if (zeros->w) {
+        __m512i zero = _mm512_loadu_si512(zeros->w + r);
+        left = _mm512_sub_epi32(left, _mm512_mullo_epi32(_mm512_set1_epi32(zeros->x_sum[t]), zero));
+    }
+    return (sums_vnni)left;
+}
+
 INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c) {
     const __m512i offset = _mm512_set1_epi8(-128);
     const size_t n_padded = c->n_padded, panel_bytes = c->panel_bytes;
@@ -72,6 +91,9 @@ INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct 
     sums_vnni sum[24];
 #pragma GCC unroll 24
     for (size_t i = 0; i < tokens * panels; i++) sum[i] = all_sums_vnni(c->sums[i / panels]);
+    if (c->zeros)
+#pragma GCC unroll 24
+        for (size_t i = 0; i < tokens * panels; i++) sum[i] = start_vnni(c, i / panels, i % panels, sum[i]);
     for (size_t n = 0; n < n_padded; n += 4) {
         __m512i w[8];
 #pragma GCC unroll 8
@@ -163,6 +185,7 @@ INLINE void tokens_vnni(const bool u4, const size_t panels, size_t T, struct til
         c.q += tokens * c.n_padded;
         c.scale_x += tokens;
         c.sums += tokens * c.groups;
+        c.t_first += tokens;
         c.y += tokens * c.y_stride;
     }
 }
@@ -183,6 +206,7 @@ INLINE void panels_vnni(const bool u4, size_t T, size_t rows, struct tile_vnni c
         }
         c.panel += panels * c.panel_bytes;
         c.y += panels * PANEL_ROWS;
+        c.r_first += panels * PANEL_ROWS;
         if (c.scale_w) c.scale_w += panels * PANEL_ROWS;
         if (c.bias) c.bias += panels * PANEL_ROWS;
     }
@@ -203,6 +227,8 @@ KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
                                        .panel = (const uint8_t *)panels,
                                        .panel_bytes = n_padded * PANEL_ROWS,
                                        .scale_w = scale_w,
+                                       .zeros = zeros,
+                                       .t_first = t,
                                        .bias = bias,
                                        .y = y + t * y_stride,
                                        .y_stride = y_stride});
