@@ -261,7 +261,7 @@ install: $(RUNEXP) ## install runexp, configs, plots and headers under DESTDIR/P
 	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/shrinklab/configs/
 	install -m 644 plots/*.gp $(DESTDIR)$(PREFIX)/share/shrinklab/plots/
 	install -m 644 techniques/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/
-	for d in base kernels formats model train text io; do install -d $(DESTDIR)$(PREFIX)/include/shrinklab/$$d; install -m 644 core/$$d/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/$$d/; done
+	for d in base kernels formats model calibrate train text io; do install -d $(DESTDIR)$(PREFIX)/include/shrinklab/$$d; install -m 644 core/$$d/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/$$d/; done
 
 uninstall: ## remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/bin/runexp $(DESTDIR)$(PREFIX)/share/shrinklab $(DESTDIR)$(PREFIX)/include/shrinklab
