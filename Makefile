@@ -123,11 +123,13 @@ $(GEN)/techniques.c: $(wildcard techniques) Makefile | $(BUILD)/stamp
 	@tools/registry.sh technique technique.h techniques_builtin $(TECHNIQUE_NAMES) > $@
 $(GEN)/meters.c: $(wildcard harness/meters) Makefile | $(BUILD)/stamp
 	@tools/registry.sh meter meters/meter.h meters $(METER_NAMES) > $@
-STORE_SQL := harness/store/schema.sql harness/store/views.sql harness/store/migrate_2.sql harness/store/migrate_3.sql
+STORE_SQL := harness/store/schema.sql harness/store/views.sql harness/store/migrate_2.sql harness/store/migrate_3.sql \
+	harness/store/migrate_4.sql
 $(GEN)/schema.c: $(STORE_SQL) tools/embed.sh | $(BUILD)/stamp
 	@tools/embed.sh store_schema harness/store/schema.sql harness/store/views.sql > $@
 	@tools/embed.sh store_migrate_2 harness/store/migrate_2.sql >> $@
-	@tools/embed.sh store_migrate_3 harness/store/migrate_3.sql harness/store/views.sql >> $@
+	@tools/embed.sh store_migrate_3 harness/store/migrate_3.sql >> $@
+	@tools/embed.sh store_migrate_4 harness/store/migrate_4.sql harness/store/views.sql >> $@
 # The Unicode Character Database of the machine that builds (Debian: unicode-data).
 UNICODE_DATA ?= /usr/share/unicode
 $(GEN)/unicode_tables.c: tools/unicode_tables.sh | $(BUILD)/stamp

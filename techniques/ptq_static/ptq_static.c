@@ -56,6 +56,13 @@ static const struct option ptq_static_options[] = {
     OPTION_END,
 };
 
+/* Passes for every layer are worth keeping. */
+static uint32_t needs_of(const void *opaque) {
+    const struct ptq_static_options *options = opaque;
+    bool sensitivity = options->keep_worst > 0 || strcmp(options->sensitivity, "off") != 0;
+    return NEEDS_CALIBRATION_DATA | (sensitivity ? NEEDS_CACHE : 0);
+}
+
 /* Heads of language models read hidden states outside the passes that calibration makes. */
 static bool is_observed(const struct linear *linear) {
     return linear->role != ROLE_HEAD && linear->role != ROLE_HEAD_TRANSFORM && linear->role != ROLE_PROJECT_OUT;
@@ -216,10 +223,11 @@ const struct technique technique_ptq_static = {
     .name = "ptq_static",
     .summary = "Rounds weights and inputs to int8 with ranges chosen beforehand from calibration data.",
     .source = "Wu et al. 2020; calibrators as in ONNX Runtime; bias correction: Nagel et al. 2019, section 4.2",
-    .needs = NEEDS_CALIBRATION_DATA,
+    .needs = NEEDS_CALIBRATION_DATA | NEEDS_CACHE,
     .options = ptq_static_options,
     .options_bytes = sizeof(struct ptq_static_options),
     .state_bytes = sizeof(struct ptq_static),
+    .needs_of = needs_of,
     .probe = probe,
     .apply = apply,
     .report = report,
