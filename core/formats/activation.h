@@ -1,4 +1,5 @@
-/* How the input of an int8 layer is quantized: value = scale * (code - zero), with codes in signed bytes.
+/* How the input of a layer in 8 bits (int8, int8_affine, int8_groups) is quantized: value = scale * (code - zero), with
+ * codes in signed bytes.
  *
  *   range                 one scale for                     chosen
  *   ACTIVATION_PER_TOKEN  each token                        as it comes

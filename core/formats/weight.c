@@ -93,6 +93,8 @@ static void prepared_close(struct weight *weight) {
     memory_release(prepared->scale);
     memory_release(prepared->row_negative);
     memory_release(prepared->row_sum);
+    memory_release(prepared->row_zero);
+    memory_release(prepared->row_value);
     onednn_close(prepared->onednn);
     memory_release(prepared);
     weight->prepared = NULL;
@@ -122,8 +124,8 @@ void weight_close(struct weight *weight) {
 
 int weight_set_activation(struct weight *weight, const struct activation_quantizer *activation) {
     int status = 0;
-    if (weight->format != &format_int8)
-        FAIL(E_UNSUPPORTED, "%s does not choose how activations are quantized: int8 does", weight->format->name);
+    if (!weight->format->quantizes_input)
+        FAIL(E_UNSUPPORTED, "%s does not choose how activations are quantized: int8 formats do", weight->format->name);
     TRY(activation_check(activation));
     weight->activation = *activation;
 out:

@@ -106,6 +106,37 @@ KERNEL_MATMUL_S8(matmul_s8_c) {
         }
 }
 
+/* total[r] += scale[r] * (Σ q c - zero[r] Σ q) of one group of bytes of one token. */
+static void add_group_s8(size_t G, int symmetric, const int8_t *q, int32_t q_sum, const uint8_t *group,
+                         float total[PANEL_ROWS]) {
+    const int8_t *zero = (const int8_t *)group + 32, *codes = symmetric ? zero : zero + PANEL_ROWS;
+    for (size_t r = 0; r < PANEL_ROWS; r++) {
+        int32_t sum = 0;
+        uint16_t half;
+        for (size_t n = 0; n < G; n++) sum += codes[n / 4 * 64 + r * 4 + n % 4] * q[n];
+        if (!symmetric) sum -= zero[r] * q_sum;
+        memcpy(&half, group + 2 * r, sizeof half);
+        total[r] += half_to_float(half) * (float)sum;
+    }
+}
+
+KERNEL_MATMUL_S8_GROUPS(matmul_s8_groups_c) {
+    size_t groups = n_padded / G, panel_bytes = panel_s8_groups_bytes(n_padded, G, symmetric);
+    for (size_t first = 0; first < rows; first += PANEL_ROWS)
+        for (size_t t = 0; t < T; t++) {
+            const uint8_t *panel = panels + first / PANEL_ROWS * panel_bytes;
+            float total[PANEL_ROWS] = {0};
+            for (size_t g = 0; g < groups; g++)
+                add_group_s8(G, symmetric, q + t * n_padded + g * G, sums[t * groups + g],
+                             panel + g * (panel_bytes / groups), total);
+            for (size_t r = 0; r < rows_of_panel(rows, first); r++) {
+                if (zero_x) total[r] -= (float)zero_x[t] * row_value[first + r];
+                float value = scale_x[t] * total[r];
+                y[t * y_stride + first + r] = bias ? value + bias[first + r] : value;
+            }
+        }
+}
+
 /* total[r] += scale[r] * (Σ q c - zero[r] Σ q) of one group of one token. */
 static void add_group(size_t G, int symmetric, const int8_t *q, int32_t q_sum, const uint8_t *group,
                       float total[PANEL_ROWS]) {

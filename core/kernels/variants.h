@@ -28,6 +28,8 @@
     X(quantize_affine, KERNEL_QUANTIZE_AFFINE, avx2, NEEDS_AVX2)                                                       \
     X(matmul_s8, KERNEL_MATMUL_S8, avx2, NEEDS_AVX2)                                                                   \
     X(matmul_s8, KERNEL_MATMUL_S8, avx512vnni, NEEDS_AVX512VNNI)                                                       \
+    X(matmul_s8_groups, KERNEL_MATMUL_S8_GROUPS, avx2, NEEDS_AVX2)                                                     \
+    X(matmul_s8_groups, KERNEL_MATMUL_S8_GROUPS, avx512vnni, NEEDS_AVX512VNNI)                                         \
     X(matmul_u4, KERNEL_MATMUL_U4, avx2, NEEDS_AVX2)                                                                   \
     X(matmul_u4, KERNEL_MATMUL_U4, avx512vnni, NEEDS_AVX512VNNI)                                                       \
     X(gelu, KERNEL_GELU, avx2, NEEDS_AVX2)                                                                             \
@@ -77,6 +79,8 @@
     X(quantize_affine, KERNEL_QUANTIZE_AFFINE, neon, CPU_NEON)                                                         \
     X(matmul_s8, KERNEL_MATMUL_S8, neon, CPU_NEON)                                                                     \
     X(matmul_s8, KERNEL_MATMUL_S8, neondotprod, NEEDS_NEONDOTPROD)                                                     \
+    X(matmul_s8_groups, KERNEL_MATMUL_S8_GROUPS, neon, CPU_NEON)                                                       \
+    X(matmul_s8_groups, KERNEL_MATMUL_S8_GROUPS, neondotprod, NEEDS_NEONDOTPROD)                                       \
     X(matmul_u4, KERNEL_MATMUL_U4, neon, CPU_NEON)                                                                     \
     X(matmul_u4, KERNEL_MATMUL_U4, neondotprod, NEEDS_NEONDOTPROD)                                                     \
     X(gelu, KERNEL_GELU, neon, CPU_NEON)                                                                               \

@@ -74,7 +74,7 @@ out:
 }
 
 /* The "weights" metadata: {"NAME": {"format": "int4", "rows": R, "columns": N, "group": G, "symmetric": bool,
- * "simulated": bool}, …}, int8 also with an "activation". Names point into the document. */
+ * "simulated": bool}, …}, 8-bit formats also with an "activation". Names point into the document. */
 static int parse_weights(const struct json *root, struct packed_entry **entries, size_t *count) {
     int status = 0;
     void *block;
@@ -105,12 +105,12 @@ static int parse_weights(const struct json *root, struct packed_entry **entries,
             else FAIL(E_FORMAT, "layer '%.100s': field \"%.40s\" is not understood", layer->key, field->key);
         }
         if (!format) FAIL(E_FORMAT, "layer '%.100s' has no format", layer->key);
-        if (json_member(layer, "activation") && strcmp(format, "int8") != 0)
-            FAIL(E_FORMAT, "layer '%.100s': %.40s has no activation of its own", layer->key, format);
         entry->name = layer->key;
         entry->format = weight_format_find(format);
         if (!entry->format)
             FAIL(E_UNSUPPORTED, "layer '%.100s': format '%.40s' is not known to this build", layer->key, format);
+        if (json_member(layer, "activation") && !entry->format->quantizes_input)
+            FAIL(E_FORMAT, "layer '%.100s': %.40s has no activation of its own", layer->key, format);
         entry->shape.rows = (size_t)rows;
         entry->shape.columns = (size_t)columns;
         entry->shape.group = (size_t)group;

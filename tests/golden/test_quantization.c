@@ -16,7 +16,7 @@
 #include "golden_files.h"
 #include "kernels/kernels.h"
 
-static struct safetensors inputs, onnx;
+static struct safetensors inputs, onnx, torch;
 static bool there;
 
 static int open_goldens(void **state) {
@@ -26,6 +26,7 @@ static int open_goldens(void **state) {
     if (!there) return 0;
     golden_open(&inputs, "quant/inputs.safetensors");
     golden_open(&onnx, "quant/onnxruntime.safetensors");
+    golden_open(&torch, "quant/torch.safetensors");
     return 0;
 }
 
@@ -33,6 +34,7 @@ static int close_goldens(void **state) {
     (void)state;
     safetensors_close(&inputs);
     safetensors_close(&onnx);
+    safetensors_close(&torch);
     return 0;
 }
 
@@ -80,19 +82,26 @@ static void test_dynamic_quantize_linear(void **state) {
     }
 }
 
-/* An int8 matrix with the given codes and scale 1. */
-static void weight_new(struct weight *weight, const struct tensor *codes, const float *scales, size_t scale_count) {
+/* A matrix with the given codes, scales (one, or one per row) and, of u8 codes, zero point. */
+static void weight_new(struct weight *weight, const struct tensor *codes, const float *scales, size_t scale_count,
+                       const uint8_t *point) {
     size_t rows = (size_t)codes->shape[0], columns = (size_t)codes->shape[1];
-    struct weight_shape shape = {.rows = rows, .columns = columns, .symmetric = true};
+    struct weight_shape shape = {.rows = rows, .columns = columns, .symmetric = !point};
     float *w = malloc(rows * columns * sizeof *w), *scale = malloc(rows * sizeof *scale);
-    struct weight_grid grid = {.scale = scale, .groups = 1};
-    assert_true(w && scale);
-    for (size_t r = 0; r < rows; r++) scale[r] = scales[scale_count == 1 ? 0 : r];
-    for (size_t i = 0; i < rows * columns; i++) w[i] = scale[i / columns] * (float)((const int8_t *)codes->data)[i];
-    if (weight_pack(weight, weight_format_find("int8"), &shape, w, &grid) < 0) fail_msg("%s", error_text());
+    uint8_t *zero = malloc(rows);
+    struct weight_grid grid = {.scale = scale, .groups = 1, .zero = point ? zero : NULL, .as_torch = !point};
+    assert_true(w && scale && zero);
+    for (size_t r = 0; r < rows; r++) scale[r] = scales[scale_count == 1 ? 0 : r], zero[r] = point ? *point : 0;
+    for (size_t i = 0; i < rows * columns; i++) {
+        int code = point ? ((const uint8_t *)codes->data)[i] - *point : ((const int8_t *)codes->data)[i];
+        w[i] = scale[i / columns] * (float)code;
+    }
+    if (weight_pack(weight, weight_format_find(point ? "int8_affine" : "int8"), &shape, w, &grid) < 0)
+        fail_msg("%s", error_text());
     assert_int_equal(weight_prepare(weight, GEMM_BUILTIN), 0);
     free(w);
     free(scale);
+    free(zero);
 }
 
 /* MatMulInteger: the exact integers that are left when the scales are taken off. */
@@ -108,7 +117,7 @@ static void test_matmul_integer(void **state) {
     float *y = malloc(T * R * sizeof *y), scale;
     memcpy(&scale, golden_tensor(&onnx, "dql.x.scale")->data, sizeof scale);
     uint8_t point = *(const uint8_t *)golden_tensor(&onnx, "dql.x.zero_point")->data;
-    weight_new(&weight, codes, &one, 1);
+    weight_new(&weight, codes, &one, 1, NULL);
     struct activation_quantizer fixed = {
         .range = ACTIVATION_STATIC, .asymmetric = true, .scale = scale, .zero = (int32_t)point - 128};
     assert_int_equal(weight_set_activation(&weight, &fixed), 0);
@@ -123,11 +132,52 @@ static void test_matmul_integer(void **state) {
     free(y);
 }
 
+/* Whole dynamic layers: x as one tensor, quantized by the library's convention, times its codes. */
+static void check_dynamic(const struct safetensors *file, const char *name, bool reduced, bool unsigned_codes) {
+    const struct activation_quantizer way = {.range = ACTIVATION_PER_TENSOR, .asymmetric = true, .reduced = reduced};
+    const struct tensor *x = golden_tensor(&inputs, "x"), *codes, *scales, *expected;
+    const uint8_t *point = NULL;
+    char key[96];
+    snprintf(key, sizeof key, "%s.w", name);
+    codes = golden_tensor(file, key);
+    snprintf(key, sizeof key, "%s.w_scale", name);
+    scales = golden_tensor(file, key);
+    snprintf(key, sizeof key, "%s.y", name);
+    expected = golden_tensor(file, key);
+    snprintf(key, sizeof key, "%s.w_zero_point", name);
+    if (unsigned_codes) point = golden_tensor(file, key)->data;
+    size_t T = (size_t)x->shape[0], R = (size_t)codes->shape[0];
+    const uint32_t offset[] = {0, (uint32_t)T};
+    struct weight weight;
+    struct weight_scratch scratch = {.offset = offset, .sequences = 1};
+    float *y = malloc(T * R * sizeof *y);
+    assert_non_null(y);
+    weight_new(&weight, codes, scales->data, (size_t)scales->shape[0], point);
+    assert_int_equal(weight_set_activation(&weight, &way), 0);
+    assert_int_equal(weight_matmul(&weight, T, x->data, golden_tensor(&inputs, "bias")->data, y, &scratch), 0);
+    golden_close(name, golden_difference(y, expected->data, T * R, NULL, R), 1e-5);
+    weight_scratch_close(&scratch);
+    weight_close(&weight);
+    free(y);
+}
+
+static void test_dynamic_layers(void **state) {
+    (void)state;
+    if (!there) skip();
+    check_dynamic(&onnx, "dynamic.qint8.tensor", false, false);
+    check_dynamic(&onnx, "dynamic.qint8.channel", false, false);
+    check_dynamic(&onnx, "dynamic.qint8.channel.reduced", false, false);
+    check_dynamic(&onnx, "dynamic.quint8.tensor", false, true);
+    check_dynamic(&torch, "dynamic.tensor", true, false);
+    check_dynamic(&torch, "dynamic.channel", true, false);
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dynamic_quantize_linear),
         cmocka_unit_test(test_matmul_integer),
+        cmocka_unit_test(test_dynamic_layers),
     };
     return cmocka_run_group_tests(tests, open_goldens, close_goldens);
 }

@@ -294,6 +294,28 @@ static KERNEL_MATMUL_S8(negates_the_least_code) { /* sign(x, w) as some AVX2 cod
     }
 }
 
+#define GROUPS_PASS T, n_padded, G, symmetric, q, scale_x, zero_x, sums, panels, row_value, bias, y, y_stride, rows
+static KERNEL_MATMUL_S8_GROUPS(forgets_zero_points_of_groups) {
+    const int32_t none[TOKENS_MOST * 4] = {0};
+    (void)sums;
+    matmul_s8_groups_c(T, n_padded, G, symmetric, q, scale_x, zero_x, none, panels, row_value, bias, y, y_stride, rows);
+}
+static KERNEL_MATMUL_S8_GROUPS(forgets_zero_points_of_inputs) {
+    (void)zero_x;
+    matmul_s8_groups_c(T, n_padded, G, symmetric, q, scale_x, NULL, sums, panels, row_value, bias, y, y_stride, rows);
+}
+static KERNEL_MATMUL_S8_GROUPS(steps_over_groups_as_if_symmetric) {
+    matmul_s8_groups_c(GROUPS_PASS);
+    if (rows > 16)
+        matmul_s8_groups_c(T, n_padded, G, symmetric, q, scale_x, zero_x, sums,
+                           panels + panel_s8_groups_bytes(n_padded, G, 1), row_value ? row_value + 16 : NULL,
+                           bias ? bias + 16 : NULL, y + 16, y_stride, rows < 32 ? rows - 16 : 16);
+}
+static KERNEL_MATMUL_S8_GROUPS(reads_bias_of_whole_group_panels) {
+    matmul_s8_groups_c(GROUPS_PASS);
+    if (bias) seen = bias[(rows + 15) / 16 * 16 - 1];
+}
+
 static KERNEL_MATMUL_U4(forgets_zero_points) {
     const int32_t none[TOKENS_MOST * 6] = {0};
     (void)sums, matmul_u4_c(T, n_padded, G, symmetric, q, scale_x, none, panels, bias, y, y_stride, rows);
@@ -488,6 +510,10 @@ static void planted_bugs_in_integer_kernels_are_caught(void **state) {
     PLANT(matmul_s8, scales_all_panels_as_the_first);
     PLANT(matmul_s8, reads_whole_panels_of_bias);
     PLANT(matmul_s8, writes_whole_panels);
+    PLANT(matmul_s8_groups, forgets_zero_points_of_groups);
+    PLANT(matmul_s8_groups, forgets_zero_points_of_inputs);
+    PLANT(matmul_s8_groups, steps_over_groups_as_if_symmetric);
+    PLANT(matmul_s8_groups, reads_bias_of_whole_group_panels);
     PLANT(matmul_u4, forgets_zero_points);
     PLANT(matmul_u4, mixes_up_the_scales);
     PLANT(matmul_u4, sums_16_pairs_in_16_bits);

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Codes in -127..127, of activations down to -128; one case in three uses the extremes alone. */
+/* Codes in least..127; one case in three uses the extremes alone. */
 static void fill_s8(struct check *check, int8_t *q, size_t count, int least) {
     size_t kind = check_below(check, 6);
     for (size_t i = 0; i < count; i++) {
@@ -31,7 +31,7 @@ static struct zero_points *take_zeros(struct check *check, struct zero_points *z
     }
     if (sides & 2) {
         int32_t *w = check_take(check, whole, sizeof *w), *x_sum = check_take(check, T, sizeof *w);
-        for (size_t r = 0; r < whole; r++) w[r] = (int32_t)check_below(check, 255) - 127;
+        for (size_t r = 0; r < whole; r++) w[r] = (int32_t)check_below(check, 256) - 128;
         for (size_t t = 0; t < T; t++) x_sum[t] = 0;
         for (size_t i = 0; i < T * n_padded; i++) x_sum[i / n_padded] += q[i];
         zeros->w = w, zeros->x_sum = x_sum;
@@ -71,7 +71,7 @@ void check_matmul_s8(struct check *check) {
     snprintf(check->shape, sizeof check->shape, "T %zu N %zu rows %zu stride %zu", T, n_padded, rows, y_stride);
     int8_t *q = check_take(check, T * n_padded, 1), *panels = check_take(check, n_padded * whole, 1);
     fill_s8(check, q, T * n_padded, -128);
-    fill_s8(check, panels, n_padded * whole, -127);
+    fill_s8(check, panels, n_padded * whole, -128);
     struct zero_points points, *zeros = take_zeros(check, &points, T, n_padded, q, whole);
     float *scale_x = check_take(check, T, sizeof *scale_x), *scale_w = check_take(check, whole, sizeof *scale_w),
           *bias = NULL;
@@ -152,6 +152,67 @@ void check_matmul_u4(struct check *check) {
         for (size_t r = 0; r < rows; r++) {
             float value =
                 scale_x[t] * grouped_sum(groups, G, symmetric, q + t * n_padded, packed + r / 16 * panel_bytes, r % 16);
+            expected[r] = bias ? value + bias[r] : value;
+        }
+        if (!check_exact(check, y, t, y_stride, rows, expected)) return;
+    }
+}
+
+/* One output of matmul_s8_groups, but for the token's scale and the bias: row r of a panel. */
+static float grouped_bytes(size_t groups, size_t G, bool symmetric, const int8_t *q, const uint8_t *panel, size_t r) {
+    size_t header = symmetric ? 32 : 48;
+    float total = 0;
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *group = panel + g * (header + G * 16);
+        int64_t sum = 0, zero = symmetric ? 0 : (int8_t)group[32 + r];
+        for (size_t n = 0; n < G; n++)
+            sum += q[g * G + n] * ((int8_t)group[header + n / 4 * 64 + r * 4 + n % 4] - zero);
+        uint16_t half;
+        memcpy(&half, group + 2 * r, sizeof half);
+        total += half_to_float(half) * (float)sum;
+    }
+    return total;
+}
+
+void check_matmul_s8_groups(struct check *check) {
+    static const size_t sizes[] = {32, 64, 128};
+    size_t T = check_tokens(check), rows = odd_rows(check), panels = (rows + 15) / 16;
+    size_t G = sizes[check_below(check, 3)], groups = 1 + check_below(check, 4), n_padded = G * groups;
+    size_t y_stride = rows + check_below(check, 20);
+    bool symmetric = check_below(check, 2);
+    size_t header = symmetric ? 32 : 48, group_bytes = header + G * 16, panel_bytes = groups * group_bytes;
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu G %zu symmetric %d rows %zu", T, n_padded, G, symmetric,
+             rows);
+    int8_t *q = check_take(check, T * n_padded, 1);
+    uint8_t *packed = check_take(check, panels * panel_bytes, 1);
+    fill_s8(check, q, T * n_padded, -128);
+    fill_s8(check, (int8_t *)packed, panels * panel_bytes, -128);
+    for (size_t i = 0; i < panels * panel_bytes; i++)
+        if (i % group_bytes < 32)
+            packed[i] = (uint8_t)(i % 2 ? check_below(check, 2) * 128 + check_below(check, 30) * 4 /* finite halves */
+                                        : check_below(check, 256));
+    float *scale_x = check_take(check, T, sizeof *scale_x), *bias = NULL, *row_value = NULL;
+    int32_t *zero_x = NULL, *sums = check_take(check, T * groups, sizeof *sums);
+    check_fill_f32(check, scale_x, T, FILL_NORMAL);
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, rows, sizeof *bias), rows, FILL_NORMAL);
+    if (check_below(check, 2)) {
+        zero_x = check_take(check, T, sizeof *zero_x);
+        row_value = check_take(check, panels * 16, sizeof *row_value);
+        for (size_t t = 0; t < T; t++) zero_x[t] = (int32_t)check_below(check, 256) - 128;
+        check_fill_f32(check, row_value, panels * 16, FILL_NORMAL);
+    }
+    memset(sums, 0, T * groups * sizeof *sums);
+    for (size_t i = 0; i < T * n_padded; i++) sums[i / G] += q[i];
+    float *y = check_take(check, (T - 1) * y_stride + rows, sizeof *y);
+    check->table->matmul_s8_groups(T, n_padded, G, symmetric, q, scale_x, zero_x, sums, packed, row_value, bias, y,
+                                   y_stride, rows);
+    check_gaps(check, y, T, y_stride, rows);
+    for (size_t t = 0; t < T; t++) {
+        float expected[ROWS_MOST];
+        for (size_t r = 0; r < rows; r++) {
+            float value = grouped_bytes(groups, G, symmetric, q + t * n_padded, packed + r / 16 * panel_bytes, r % 16);
+            if (zero_x) value -= (float)zero_x[t] * row_value[r];
+            value *= scale_x[t];
             expected[r] = bias ? value + bias[r] : value;
         }
         if (!check_exact(check, y, t, y_stride, rows, expected)) return;

@@ -83,12 +83,20 @@ static void test_checks(void **state) {
         assert_int_equal(activation_check(&cases[i].quantizer), cases[i].code);
 }
 
-/* One row of random weights with the grid of round-to-nearest. */
-static void weight_new(struct weight *weight, float *w) {
-    const struct weight_format *format = weight_format_find("int8");
-    struct weight_shape shape = {.rows = R, .columns = N, .symmetric = true};
-    float scale[R];
-    struct weight_grid grid = {.scale = scale, .groups = 1};
+/* Random weights, shifted so that zero points matter, on the grid of round-to-nearest. */
+static const struct layer {
+    const char *format;
+    size_t group;
+    bool symmetric;
+} layers[] = {{"int8", 0, true}, {"int8_affine", 0, false}, {"int8_groups", 32, true}, {"int8_groups", 64, false}};
+#define LAYERS (sizeof layers / sizeof *layers)
+
+static void weight_new(struct weight *weight, const struct layer *layer, float *w) {
+    const struct weight_format *format = weight_format_find(layer->format);
+    struct weight_shape shape = {.rows = R, .columns = N, .group = layer->group, .symmetric = layer->symmetric};
+    float scale[5 * R];
+    uint8_t zero[5 * R];
+    struct weight_grid grid = {.scale = scale, .zero = layer->symmetric ? NULL : zero};
     fill(w, R * N, 1);
     must(weight_grid_minmax(format, &shape, w, &grid));
     must(weight_pack(weight, format, &shape, w, &grid));
@@ -123,39 +131,42 @@ static void expected_input(const struct activation_quantizer *way, size_t begin,
     }
 }
 
-static void test_products(void **state) {
+static void check_product(const struct layer *layer, const struct activation_quantizer *way) {
     static float w[R * N], x[T * N], bias[R], y[T * R];
     static double seen[T * N];
     static const uint32_t offset[] = {0, 1, 7, T};
     struct weight weight;
     struct weight_scratch scratch = {.offset = offset, .sequences = 3};
-    (void)state;
-    weight_new(&weight, w);
+    weight_new(&weight, layer, w);
     fill(x, T * N, 2);
     fill(bias, R, 3);
-    for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
-        const struct activation_quantizer *way = &ways[k];
-        must(weight_set_activation(&weight, way));
-        must(weight_matmul(&weight, T, x, bias, y, &scratch));
-        if (way->range == ACTIVATION_PER_TENSOR)
-            for (size_t i = 0; i < 3; i++) expected_input(way, offset[i], offset[i + 1], x, seen);
-        else
-            for (size_t t = 0; t < T; t++) expected_input(way, t, t + 1, x, seen);
-        for (size_t i = 0; i < T * R; i++) {
-            double exact = 0, magnitude = fabs((double)bias[i % R]);
-            for (size_t n = 0; n < N; n++) {
-                exact += seen[i / R * N + n] * (double)w[i % R * N + n];
-                magnitude += fabs(seen[i / R * N + n] * (double)w[i % R * N + n]);
-            }
-            /* roundings: the factor of both scales, the integer, the product, the sum; and every unpacked weight */
-            double bound = 0x1p-24 * 5 * magnitude;
-            exact += (double)bias[i % R];
-            if (!(fabs((double)y[i] - exact) <= bound))
-                fail_msg("way %zu: y[%zu] is %.9g, expected %.9g", k, i, (double)y[i], exact);
+    must(weight_set_activation(&weight, way));
+    must(weight_matmul(&weight, T, x, bias, y, &scratch));
+    if (way->range == ACTIVATION_PER_TENSOR)
+        for (size_t i = 0; i < 3; i++) expected_input(way, offset[i], offset[i + 1], x, seen);
+    else
+        for (size_t t = 0; t < T; t++) expected_input(way, t, t + 1, x, seen);
+    for (size_t i = 0; i < T * R; i++) {
+        double exact = (double)bias[i % R], magnitude = fabs(exact);
+        for (size_t n = 0; n < N; n++) {
+            exact += seen[i / R * N + n] * (double)w[i % R * N + n];
+            magnitude += fabs(seen[i / R * N + n] * (double)w[i % R * N + n]);
         }
+        /* Roundings: the factor of both scales, the integer, the product, the sum, and every unpacked weight; in groups
+         * also a product and a sum of each of up to 5, and the zero point's share, which is taken off a larger total.
+         */
+        double bound = 0x1p-24 * (layer->group ? 40 : 5) * magnitude;
+        if (!(fabs((double)y[i] - exact) <= bound))
+            fail_msg("%s: y[%zu] is %.9g, expected %.9g", layer->format, i, (double)y[i], exact);
     }
     weight_scratch_close(&scratch);
     weight_close(&weight);
+}
+
+static void test_products(void **state) {
+    (void)state;
+    for (size_t l = 0; l < LAYERS; l++)
+        for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) check_product(&layers[l], &ways[k]);
 }
 
 /* Whatever the way, a sequence gets the same bits alone, and rows without sequences are each their own. */
@@ -165,7 +176,7 @@ static void test_neighbours(void **state) {
     struct weight weight;
     struct weight_scratch scratch = {0};
     (void)state;
-    weight_new(&weight, w);
+    weight_new(&weight, &layers[3], w);
     fill(x, T * N, 4);
     x[2 * N + 5] = 40; /* a wide sequence beside a narrow one */
     for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
@@ -193,7 +204,7 @@ static void test_nan(void **state) {
     struct weight weight;
     struct weight_scratch scratch = {.offset = offset, .sequences = 2};
     (void)state;
-    weight_new(&weight, w);
+    weight_new(&weight, &layers[1], w);
     fill(x, T * N, 4);
     x[6 * N + 128] = NAN;
     for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
@@ -218,7 +229,7 @@ static void test_shared(void **state) {
     (void)state;
     fill(x, T * N, 4);
     for (size_t i = 0; i < 3; i++) {
-        weight_new(&weight[i], w);
+        weight_new(&weight[i], &layers[0], w);
         must(weight_set_activation(&weight[i], &ways[i == 1 ? 7 : 1]));
     }
     must(weight_matmul_shared(weights, NULL, outputs, 3, T, x, &scratch));

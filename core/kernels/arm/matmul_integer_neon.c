@@ -1,5 +1,5 @@
-/* int8 and int4 multiplication with the first NEON, which multiplies bytes to 16 bits: a
- * pair of products reaches 2*127*128 = 32512, so two are summed in 16 bits and then widened. */
+/* int8 and int4 multiplication with the first NEON, which multiplies bytes to 16 bits: four products are summed in 32,
+ * because a pair of them may be 2*128*128 = 32768. */
 #if defined(__aarch64__)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
@@ -8,7 +8,7 @@
 
 INLINE int32x4_t dot_4(int32x4_t sum, int8x16_t w, int8x16_t x) {
     int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
-    return vpadalq_s16(sum, vpaddq_s16(low, high));
+    return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
 }
 
 #define VARIANT(name) name##_neon

@@ -11,48 +11,10 @@
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
 
-#include <immintrin.h>
-#include <string.h>
+#include "integer_avx2.inc"
 
-#define INLINE static inline __attribute__((always_inline))
 #define TILE_S8 4
 #define TILE_U4 4
-
-/* Tokens of the next tile when `left` remain and a tile takes at most `most`. */
-INLINE size_t tile_tokens(size_t left, size_t most) {
-    size_t tiles = (left + most - 1) / most;
-    return (left + tiles - 1) / tiles;
-}
-
-INLINE __m256i load_bytes(const void *bytes) { return _mm256_loadu_si256((const __m256i *)bytes); }
-
-INLINE __m256i broadcast_4(const int8_t *bytes) {
-    int32_t word;
-    memcpy(&word, bytes, sizeof word);
-    return _mm256_set1_epi32(word);
-}
-
-/* Fewer than 16 results. Not inlined: the tiles' sums must not compete with it for registers. */
-static __attribute__((noinline)) void store_some(float *y, size_t count, const float *bias, __m256 low, __m256 high) {
-    float row[PANEL_ROWS];
-    _mm256_storeu_ps(row, low);
-    _mm256_storeu_ps(row + 8, high);
-    for (size_t r = 0; r < count; r++) y[r] = bias ? row[r] + bias[r] : row[r];
-}
-
-/* Write 16 results, or as many as are left when fewer, after adding the bias. */
-INLINE void store_row(float *y, size_t left, const float *bias, __m256 low, __m256 high) {
-    if (left < PANEL_ROWS) {
-        store_some(y, left, bias, low, high);
-        return;
-    }
-    if (bias) {
-        low = _mm256_add_ps(low, _mm256_loadu_ps(bias));
-        high = _mm256_add_ps(high, _mm256_loadu_ps(bias + 8));
-    }
-    _mm256_storeu_ps(y, low);
-    _mm256_storeu_ps(y + 8, high);
-}
 
 /* What zero points leave the sums of eight rows to begin with. */
 INLINE __m256i start_s8(const struct zero_points *zeros, size_t t, size_t r, __m256i sum) {
@@ -158,8 +120,6 @@ INLINE void block_u4(const size_t rows, const uint8_t *codes, const int8_t *q, s
         sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(high[t], ones));
     }
 }
-
-INLINE __m256 load_half_8(const uint8_t *bytes) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)bytes)); }
 
 INLINE __m256 load_zero_8(const uint8_t *bytes) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes)));
