@@ -84,11 +84,14 @@ int technique_run_stage(struct technique_run *run, const struct technique *techn
         CHECK(option != NULL, "no option %s", name);
         TRY(option_set(option, run->options, *settings + length + 1, &run->store));
     }
+    if (run->fail_after != 0) memory_fail_after(run->fail_after);
     if (technique->probe != NULL) TRY(technique->probe(&context, run->options));
     if (technique->open != NULL) TRY(technique->open(&context, state, run->options));
     TRY(technique->apply(&context, state, run->options));
     if (technique->report != NULL) TRY(technique->report(&context, state, run->options));
 out:
+    if (run->fail_after != 0) run->allocations = memory_count();
+    if (run->fail_after != 0) memory_fail_after(0);
     if (technique->close != NULL && state != NULL) technique->close(state);
     memory_release(state);
     return status;

@@ -13,6 +13,8 @@ struct technique_run {
     /* As in struct technique_context; host is `evaluate_host`. NULL: the task cannot be asked. */
     int (*evaluate)(void *host, const struct model *model, double *value, bool *higher_is_better);
     void *evaluate_host;
+    long fail_after;  /* allocations of a stage, from probe on, until the first that fails; 0: none does */
+    long allocations; /* that it asked for, where fail_after is set */
     struct metric_seen {
         char name[48], unit[16];
         double value;

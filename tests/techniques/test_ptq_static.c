@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/memory.h"
 #include "base/threads.h"
 #include "calibrate/calibrate.h"
 #include "outliers.h"
@@ -386,11 +387,32 @@ static void test_refusals(void **state) {
     outliers_close(&run, &task);
 }
 
+/* Whichever allocation fails, the stage ends with that error. */
+static void test_memory(void **state) {
+    static const char *const settings[] = {
+        "calibrator=entropy", "bins=256", "sensitivity=outputs", "sensitivity_examples=4", "bias_correction=true",
+        "examples=8",         NULL};
+    (void)state;
+    for (long n = 1;; n += n / 6 + 1) {
+        struct technique_run run;
+        struct small_task task;
+        outliers_open(&run, &task, "opt", 7);
+        run.fail_after = n;
+        int status = technique_run_stage(&run, &technique_ptq_static, settings);
+        bool reached = run.allocations >= n;
+        assert_int_equal(status, reached ? E_MEMORY : 0);
+        outliers_close(&run, &task);
+        if (!reached) break;
+        assert_true(n < 100000);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranges),     cmocka_unit_test(test_calibrators), cmocka_unit_test(test_order),
         cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_biases),      cmocka_unit_test(test_sensitivity),
         cmocka_unit_test(test_keep_worst), cmocka_unit_test(test_no_split),    cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
