@@ -60,9 +60,9 @@ struct technique_context {
      * (training resumed from a checkpoint) takes the place of that row and of all after it. NULL: nobody listens. */
     void (*step)(void *host, const struct train_progress *progress);
     /* The task's primary metric of a model as it stands, on the validation split; stored with the last step that was
-     * told. The model (context->model, or a student of its own) may be in the middle of training: its values are read,
-     * not changed, and what was prepared of it is left alone. E_STATE: the task has no validation split; E_MEMORY,
-     * E_NUMERIC. NULL: cannot be asked. */
+     * told, unless the stage tells of none. The model (context->model, or a student of its own) may be in the middle of
+     * training: its values are read, not changed, and what was prepared of it is left alone. E_STATE: the task has no
+     * validation split; E_MEMORY, E_NUMERIC. NULL: cannot be asked. */
     int (*evaluate)(void *host, const struct model *model, double *value, bool *higher_is_better);
     /* Once for each layer that the stage looked at, in the model's order; everything is copied. NULL: nobody listens.
      */
