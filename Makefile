@@ -129,11 +129,13 @@ $(GEN)/techniques.c: $(wildcard techniques) Makefile | $(BUILD)/stamp
 	@tools/registry.sh technique technique.h techniques_builtin $(TECHNIQUE_NAMES) > $@
 $(GEN)/meters.c: $(wildcard harness/meters) Makefile | $(BUILD)/stamp
 	@tools/registry.sh meter meters/meter.h meters $(METER_NAMES) > $@
-STORE_SQL := harness/store/schema.sql harness/store/views.sql harness/store/migrate_2.sql harness/store/migrate_3.sql
+STORE_SQL := harness/store/schema.sql harness/store/views.sql harness/store/migrate_2.sql harness/store/migrate_3.sql \
+	harness/store/migrate_4.sql
 $(GEN)/schema.c: $(STORE_SQL) tools/embed.sh | $(BUILD)/stamp
 	@tools/embed.sh store_schema harness/store/schema.sql harness/store/views.sql > $@
 	@tools/embed.sh store_migrate_2 harness/store/migrate_2.sql >> $@
-	@tools/embed.sh store_migrate_3 harness/store/migrate_3.sql harness/store/views.sql >> $@
+	@tools/embed.sh store_migrate_3 harness/store/migrate_3.sql >> $@
+	@tools/embed.sh store_migrate_4 harness/store/migrate_4.sql harness/store/views.sql >> $@
 # The Unicode Character Database of the machine that builds (Debian: unicode-data).
 UNICODE_DATA ?= /usr/share/unicode
 $(GEN)/unicode_tables.c: tools/unicode_tables.sh | $(BUILD)/stamp
@@ -267,7 +269,7 @@ install: $(RUNEXP) ## install runexp, configs, plots and headers under DESTDIR/P
 	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/shrinklab/configs/
 	install -m 644 plots/*.gp $(DESTDIR)$(PREFIX)/share/shrinklab/plots/
 	install -m 644 techniques/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/
-	for d in base kernels formats model train text io; do install -d $(DESTDIR)$(PREFIX)/include/shrinklab/$$d; install -m 644 core/$$d/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/$$d/; done
+	for d in base kernels formats model calibrate train text io; do install -d $(DESTDIR)$(PREFIX)/include/shrinklab/$$d; install -m 644 core/$$d/*.h $(DESTDIR)$(PREFIX)/include/shrinklab/$$d/; done
 
 uninstall: ## remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/bin/runexp $(DESTDIR)$(PREFIX)/share/shrinklab $(DESTDIR)$(PREFIX)/include/shrinklab

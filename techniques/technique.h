@@ -11,11 +11,12 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/option.h"
+#include "calibrate/histogram.h"
 #include "model/model.h"
 #include "text/examples.h"
 #include "train/objective.h"
 
-#define TECHNIQUE_ABI 2u /* raised whenever this header changes its layout */
+#define TECHNIQUE_ABI 3u /* raised whenever this header changes its layout */
 
 /* What the harness must provide; it refuses with the reason where it cannot. */
 enum technique_needs {
@@ -24,6 +25,18 @@ enum technique_needs {
     NEEDS_CALIBRATION_DATA = 1u << 2, /* context->calibration */
     NEEDS_GRADIENTS = 1u << 3,        /* an editable f32 model: no packed layers */
     NEEDS_CACHE = 1u << 4,            /* expensive: the harness caches the model after this stage */
+};
+
+/* What a stage that quantizes found out about one layer: stored, drawn and exported. NaN: not known. */
+struct technique_layer {
+    const char *name;               /* of the layer */
+    const char *format;             /* that it has after the stage: "int8", or "f32" where it was kept */
+    double low, high;               /* range chosen for its input */
+    const struct histogram *inputs; /* that the range was chosen from; NULL: none */
+    double error;                   /* of the model's output when this layer alone is quantized */
+    const char *error_name;         /* "divergence_nats"; NULL: error is NaN */
+    double score_lost;              /* of the task's primary metric, likewise; above 0 is worse */
+    uint64_t bytes_f32, bytes_packed;
 };
 
 /* All pointers are valid until close returns. Functions are called from the thread that called apply. */
@@ -47,10 +60,13 @@ struct technique_context {
      * (training resumed from a checkpoint) takes the place of that row and of all after it. NULL: nobody listens. */
     void (*step)(void *host, const struct train_progress *progress);
     /* The task's primary metric of a model as it stands, on the validation split; stored with the last step that was
-     * told. The model (context->model, or a student of its own) may be in the middle of training: its values are read,
-     * not changed, and what was prepared of it is left alone. E_STATE: the task has no validation split; E_MEMORY,
-     * E_NUMERIC. NULL: cannot be asked. */
+     * told, unless the stage tells of none. The model (context->model, or a student of its own) may be in the middle of
+     * training: its values are read, not changed, and what was prepared of it is left alone. E_STATE: the task has no
+     * validation split; E_MEMORY, E_NUMERIC. NULL: cannot be asked. */
     int (*evaluate)(void *host, const struct model *model, double *value, bool *higher_is_better);
+    /* Once for each layer that the stage looked at, in the model's order; everything is copied. NULL: nobody listens.
+     */
+    void (*layer)(void *host, const struct technique_layer *layer);
     void *host;
 };
 

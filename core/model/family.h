@@ -1,4 +1,4 @@
-/* What a family is: a table of its parameters, and how its config.json reads. Private to core/model and
+/* What a family is: a table of its parameters, and how its config.json reads. Private to core/model, core/calibrate and
  * core/train.
  *
  * The table names every parameter as Hugging Face does and says what part it plays; create, open, save,

@@ -36,14 +36,19 @@ out:
     return status;
 }
 
-int linear_selection_check(const struct model *model, const struct option_names *layers,
-                           const struct option_names *skip) {
+int linear_selection_check_as(const struct model *model, const struct option_names *layers,
+                              const struct option_names *skip, const char *skip_name) {
     int status = 0;
     TRY(items_check(model, layers, "layers"));
-    TRY(items_check(model, skip, "skip"));
+    TRY(items_check(model, skip, skip_name));
     for (size_t l = 0; l < model->linear_count; l++)
         if (linear_selected(&model->linears[l], layers, skip)) return 0;
-    FAIL(E_UNSUPPORTED, "layers and skip leave no layer to edit");
+    FAIL(E_UNSUPPORTED, "layers and %s leave no layer to edit", skip_name);
 out:
     return status;
+}
+
+int linear_selection_check(const struct model *model, const struct option_names *layers,
+                           const struct option_names *skip) {
+    return linear_selection_check_as(model, layers, skip, "skip");
 }

@@ -15,5 +15,8 @@ bool linear_selected(const struct linear *linear, const struct option_names *lay
  * item. A technique calls it in probe. */
 int linear_selection_check(const struct model *model, const struct option_names *layers,
                            const struct option_names *skip);
+/* The same where `skip` goes by another name ("keep"). */
+int linear_selection_check_as(const struct model *model, const struct option_names *layers,
+                              const struct option_names *skip, const char *skip_name);
 
 #endif

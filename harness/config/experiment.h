@@ -128,7 +128,7 @@ int schema_print(char **json);
 /* Registry of techniques: built in, then loaded plug-ins. NULL-terminated by count. */
 const struct technique *technique_find(const char *name);
 const struct technique *const *technique_list(size_t *count);
-/* Load technique_<name>.so: E_PLUGIN "x.so: technique 'foo' has ABI 7, this runexp needs 2". Loading the same
+/* Load technique_<name>.so: E_PLUGIN "x.so: technique 'foo' has ABI 7, this runexp needs 3". Loading the same
  * file twice is one load. */
 int technique_load(const char *path);
 /* Does a technique keep its contract (ABI, name, required hooks, option table)? E_PLUGIN says what is wrong. */

@@ -10,6 +10,8 @@ int figure_quality_latency(struct figures *figures, const struct report *report,
 int figure_latency_distribution(struct figures *figures, const struct report *report, const char *directory);
 int figure_stage_waterfall(struct figures *figures, const struct report *report, const char *directory);
 int figure_loss_curve(struct figures *figures, const struct report *report, const char *directory);
+int figure_layer_ranges(struct figures *figures, const struct report *report, const char *directory);
+int figure_layer_sensitivity(struct figures *figures, const struct report *report, const char *directory);
 
 /* Shared by them. The next figure, empty; NULL when the list is full. */
 struct figure *figure_add(struct figures *figures, const char *stem, const char *script);

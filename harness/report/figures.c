@@ -139,6 +139,8 @@ int figures_write(struct figures *figures, const struct report *report, const ch
     TRY(figure_latency_distribution(figures, report, directory));
     TRY(figure_stage_waterfall(figures, report, directory));
     TRY(figure_loss_curve(figures, report, directory));
+    TRY(figure_layer_ranges(figures, report, directory));
+    TRY(figure_layer_sensitivity(figures, report, directory));
     for (size_t i = 0; i < figures->count && !*figures->note; i++) {
         int code = plots_directory(plots, sizeof plots);
         if (code == 0) code = script_copy(plots, directory, figures->items[i].script);

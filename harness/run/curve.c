@@ -136,7 +136,7 @@ int curve_record(const struct curve *curve, struct record *record, int stage, co
     for (size_t i = 0; i < curve->count; i++) row_record(record, stage, &curve->rows[i]);
     if (curve->newest.step && (!curve->count || curve->rows[curve->count - 1].step != curve->newest.step))
         row_record(record, stage, &curve->newest);
-    for (size_t i = 0; i < curve->score_count; i++)
+    for (size_t i = 0; curve->newest.step && i < curve->score_count; i++)
         record_evaluation(
             record, &(struct evaluation_record){stage, (int64_t)curve->scores[i].step, metric, curve->scores[i].value});
     TRY(record->status);

@@ -37,7 +37,8 @@ void curve_close(struct curve *curve); /* accepts a zeroed one that was never op
 void curve_step(struct curve *curve, const struct train_progress *row);
 /* A score after the newest step. */
 void curve_score(struct curve *curve, double value);
-/* Put all into a record as of its stage `stage`, scores under the name `metric`. E_MEMORY. */
+/* Put all into a record as of its stage `stage`, scores under the name `metric`. Without any step there is no curve: a
+ * stage that asked for scores of what it tried (one layer quantized) did not train. E_MEMORY. */
 int curve_record(const struct curve *curve, struct record *record, int stage, const char *metric);
 
 /* The name of the journal in a checkpoint folder. */

@@ -125,6 +125,18 @@ void record_evaluation(struct record *record, const struct evaluation_record *ro
     record->run.evaluation_count++;
 }
 
+void record_layer(struct record *record, const struct layer_record *row) {
+    struct layer_record *slot =
+        grow(record, (void **)&record->layers, &record->layer_capacity, record->run.layer_count, sizeof *slot);
+    if (!slot) return;
+    *slot = *row;
+    slot->layer = record_text(record, row->layer);
+    slot->format = record_text(record, row->format);
+    slot->histogram = record_text(record, row->histogram);
+    slot->error_name = record_text(record, row->error_name);
+    record->run.layer_count++;
+}
+
 int record_finish(struct record *record) {
     record->run.stages = record->stages;
     record->run.metrics = record->metrics;
@@ -133,6 +145,7 @@ int record_finish(struct record *record) {
     record->run.outcomes = record->outcomes;
     record->run.curve = record->curve;
     record->run.evaluations = record->evaluations;
+    record->run.layers = record->layers;
     return record->status;
 }
 
@@ -144,9 +157,12 @@ void record_close(struct record *record) {
     memory_release(record->outcomes);
     memory_release(record->curve);
     memory_release(record->evaluations);
+    memory_release(record->layers);
     option_store_close(&record->texts);
     *record = (struct record){0};
 }
+
+#define LAYER_NUMBERS 8
 
 static void put_i64(struct wire_writer *writer, int64_t value) { wire_put_u64(writer, (uint64_t)value); }
 static int64_t get_i64(struct wire_reader *reader) { return (int64_t)wire_get_u64(reader); }
@@ -232,6 +248,20 @@ void record_encode(const struct record *record, struct wire_writer *writer) {
         wire_put_text(writer, e->metric);
         wire_put_f64(writer, e->value);
     }
+    wire_put_u64(writer, run->layer_count);
+    for (size_t i = 0; i < run->layer_count; i++) {
+        const struct layer_record *l = &record->layers[i];
+        const double numbers[LAYER_NUMBERS] = {
+            l->low, l->high, l->seen_low, l->seen_high, l->histogram_low, l->histogram_width, l->error, l->score_lost};
+        put_i64(writer, l->stage);
+        put_i64(writer, l->bytes_f32);
+        put_i64(writer, l->bytes_packed);
+        wire_put_text(writer, l->layer);
+        wire_put_text(writer, l->format);
+        wire_put_text(writer, l->histogram);
+        wire_put_text(writer, l->error_name);
+        for (size_t k = 0; k < LAYER_NUMBERS; k++) wire_put_f64(writer, numbers[k]);
+    }
     wire_put_u64(writer, 0x656e64); /* "end": a check that both sides walked the same fields */
 }
 
@@ -263,6 +293,24 @@ static void curve_decode(struct record *record, struct wire_reader *reader) {
         e.value = wire_get_f64(reader);
         if (!e.metric) reader->bad = true;
         else record_evaluation(record, &e);
+    }
+}
+
+static void layers_decode(struct record *record, struct wire_reader *reader) {
+    uint64_t count = wire_get_u64(reader);
+    for (uint64_t i = 0; i < count && i < LIST_MAX && !reader->bad; i++) {
+        struct layer_record l = {0};
+        double *const numbers[LAYER_NUMBERS] = {
+            &l.low, &l.high, &l.seen_low, &l.seen_high, &l.histogram_low, &l.histogram_width, &l.error, &l.score_lost};
+        if (!place_read(record, reader, &l.stage, &l.bytes_f32)) return;
+        l.bytes_packed = get_i64(reader);
+        l.layer = wire_get_text(reader);
+        l.format = wire_get_text(reader);
+        l.histogram = wire_get_text(reader);
+        l.error_name = wire_get_text(reader);
+        for (size_t k = 0; k < LAYER_NUMBERS; k++) *numbers[k] = wire_get_f64(reader);
+        if (!l.layer || !l.format) reader->bad = true;
+        if (!reader->bad) record_layer(record, &l);
     }
 }
 
@@ -341,6 +389,7 @@ int record_decode(struct record *record, struct wire_reader *reader) {
                            values);
     }
     curve_decode(record, reader);
+    layers_decode(record, reader);
     if (wire_get_u64(reader) != 0x656e64 || reader->bad) FAIL(E_FORMAT, "a worker's result is malformed");
     TRY(record_finish(record));
 out:

@@ -18,8 +18,9 @@ struct record {
     struct outcome_record *outcomes;
     struct curve_record *curve;
     struct evaluation_record *evaluations;
+    struct layer_record *layers;
     size_t stage_capacity, metric_capacity, sample_capacity, counter_capacity, outcome_capacity, curve_capacity,
-        evaluation_capacity;
+        evaluation_capacity, layer_capacity;
     uint64_t main_ns;          /* when the worker's main began, monotonic clock; 0 when it was forked */
     uint64_t work_ns;          /* time spent on the model: load, warm-up, windows */
     struct option_store texts; /* owns every text and array */
@@ -34,6 +35,7 @@ void record_counter(struct record *record, const struct counter_record *counter)
 void record_artifact(struct record *record, const struct artifact_record *artifact);
 void record_curve(struct record *record, const struct curve_record *row);
 void record_evaluation(struct record *record, const struct evaluation_record *row);
+void record_layer(struct record *record, const struct layer_record *row);
 /* One value per item; copied. */
 void record_outcome(struct record *record, const char *name, enum outcome_type type, size_t items, const void *values);
 const char *record_text(struct record *record, const char *text); /* a copy that lives as long as the record */

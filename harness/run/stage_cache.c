@@ -61,6 +61,24 @@ static json_t *evaluations_of(const struct record *record, int stage) {
     return rows;
 }
 
+static json_t *text_or_null(const char *text) { return text ? json_string(text) : json_null(); }
+
+/* [layer, format, histogram, error name, bytes in f32, packed bytes, eight numbers] each. */
+static json_t *layers_of(const struct record *record, int stage) {
+    json_t *rows = json_array();
+    for (size_t k = 0; k < record->run.layer_count; k++) {
+        const struct layer_record *l = &record->layers[k];
+        if (l->stage != stage) continue;
+        json_array_append_new(rows, json_pack("[s, s, o, o, I, I, o, o, o, o, o, o, o, o]", l->layer, l->format,
+                                              text_or_null(l->histogram), text_or_null(l->error_name),
+                                              (json_int_t)l->bytes_f32, (json_int_t)l->bytes_packed, number(l->low),
+                                              number(l->high), number(l->seen_low), number(l->seen_high),
+                                              number(l->histogram_low), number(l->histogram_width), number(l->error),
+                                              number(l->score_lost)));
+    }
+    return rows;
+}
+
 static int stages_write(const struct record *record, const char *path) {
     int status = 0;
     struct file_replace file = {.file = -1};
@@ -68,12 +86,12 @@ static int stages_write(const struct record *record, const char *path) {
     json_t *list = json_array();
     for (size_t i = 0; i < record->run.stage_count; i++) {
         const struct stage_record *s = &record->stages[i];
-        json_array_append_new(list,
-                              json_pack("{s:s, s:i, s:s, s:f, s:I, s:I, s:o, s:o, s:o}", "technique", s->technique,
-                                        "version", (int)s->version, "options", s->options, "wall_ms", s->wall_ms,
-                                        "linear_bytes", (json_int_t)s->linear_bytes, "total_bytes",
-                                        (json_int_t)s->total_bytes, "metrics", metrics_of(record, (int)i), "curve",
-                                        curve_of(record, (int)i), "evaluations", evaluations_of(record, (int)i)));
+        json_array_append_new(
+            list, json_pack("{s:s, s:i, s:s, s:f, s:I, s:I, s:o, s:o, s:o, s:o}", "technique", s->technique, "version",
+                            (int)s->version, "options", s->options, "wall_ms", s->wall_ms, "linear_bytes",
+                            (json_int_t)s->linear_bytes, "total_bytes", (json_int_t)s->total_bytes, "metrics",
+                            metrics_of(record, (int)i), "curve", curve_of(record, (int)i), "evaluations",
+                            evaluations_of(record, (int)i), "layers", layers_of(record, (int)i)));
     }
     text = json_dumps(list, JSON_COMPACT);
     if (!text || json_array_size(list) != record->run.stage_count) FAIL(E_MEMORY, "out of memory");
@@ -138,6 +156,29 @@ static void evaluations_read(struct record *record, const json_t *rows, int stag
     }
 }
 
+static void layers_read(struct record *record, const json_t *rows, int stage) {
+    const json_t *row;
+    size_t k;
+    json_array_foreach(rows, k, row) {
+        struct layer_record l = {.stage = stage,
+                                 .layer = json_string_value(json_array_get(row, 0)),
+                                 .format = json_string_value(json_array_get(row, 1)),
+                                 .histogram = json_string_value(json_array_get(row, 2)),
+                                 .error_name = json_string_value(json_array_get(row, 3)),
+                                 .bytes_f32 = json_integer_value(json_array_get(row, 4)),
+                                 .bytes_packed = json_integer_value(json_array_get(row, 5)),
+                                 .low = number_at(row, 6),
+                                 .high = number_at(row, 7),
+                                 .seen_low = number_at(row, 8),
+                                 .seen_high = number_at(row, 9),
+                                 .histogram_low = number_at(row, 10),
+                                 .histogram_width = number_at(row, 11),
+                                 .error = number_at(row, 12),
+                                 .score_lost = number_at(row, 13)};
+        if (l.layer && l.format) record_layer(record, &l);
+    }
+}
+
 static int stages_read(struct record *record, const char *path, size_t stages) {
     int status = 0;
     json_error_t error;
@@ -152,17 +193,18 @@ static int stages_read(struct record *record, const char *path, size_t stages) {
         int version;
         double wall_ms;
         json_int_t linear_bytes, total_bytes;
-        json_t *metrics, *curve, *evaluations;
-        if (json_unpack(item, "{s:s, s:i, s:s, s:F, s:I, s:I, s:o, s:o, s:o}", "technique", &technique, "version",
+        json_t *metrics, *curve, *evaluations, *layers;
+        if (json_unpack(item, "{s:s, s:i, s:s, s:F, s:I, s:I, s:o, s:o, s:o, s:o}", "technique", &technique, "version",
                         &version, "options", &options, "wall_ms", &wall_ms, "linear_bytes", &linear_bytes,
-                        "total_bytes", &total_bytes, "metrics", &metrics, "curve", &curve, "evaluations",
-                        &evaluations) < 0)
+                        "total_bytes", &total_bytes, "metrics", &metrics, "curve", &curve, "evaluations", &evaluations,
+                        "layers", &layers) < 0)
             FAIL(E_FORMAT, "%s: stage %zu is malformed; remove the file and run again", path, i);
         struct stage_record s = {technique, options, (uint32_t)version, wall_ms, true, linear_bytes, total_bytes};
         record_stage(record, &s);
         metrics_read(record, metrics, (int)i);
         curve_read(record, curve, (int)i);
         evaluations_read(record, evaluations, (int)i);
+        layers_read(record, layers, (int)i);
     }
     TRY(record->status);
 out:

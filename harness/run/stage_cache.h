@@ -1,7 +1,7 @@
 /* Models after expensive stages, kept by key so that cells that begin alike share them, and the folders in which a
  * stage that is under way keeps its checkpoints.
  *
- *   CACHE/KEY.safetensors   the model        CACHE/KEY.json   its stages: options, times, metrics, curves
+ *   CACHE/KEY.safetensors   the model        CACHE/KEY.json   its stages: options, times, metrics, curves, layers
  *   CACHE/KEY.checkpoint/   of the stage that will make KEY, while it is not done
  *
  * Files are written beside their place and renamed; the model comes last, so one that exists has its JSON.
@@ -19,7 +19,8 @@
 
 /* Is there a model under this key? */
 bool stage_cache_has(const char *cache_dir, const char *key);
-/* Keep a model with the stages that `record` lists, their metrics and curves; `heads` as in model_save. E_IO. */
+/* Keep a model with the stages that `record` lists, their metrics, curves and layers; `heads` as in model_save. E_IO.
+ */
 int stage_cache_write(const char *cache_dir, const char *key, const struct record *record, const struct model *model,
                       unsigned heads);
 /* Read both back: the model editable, its `stages` stages into the record, marked as cached. E_FORMAT names the file.

@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "run/curve.h"
+#include "run/layer_record.h"
 #include "run/stage_cache.h"
 #include "run/stage_clock.h"
 #include "run/worker.h"
@@ -64,6 +65,11 @@ static void technique_metric(void *host, const char *name, const char *unit, dou
 static void technique_step(void *host, const struct train_progress *progress) {
     struct builder *builder = host;
     curve_step(&builder->curve, progress);
+}
+
+static void technique_layer(void *host, const struct technique_layer *layer) {
+    struct builder *builder = host;
+    record_layer_told(&builder->record, (int)builder->stage, layer);
 }
 
 /* Score a model that may be in training. Always with the builtin product over f32, whatever the cell is timed with:
@@ -226,6 +232,7 @@ static struct technique_context stage_context(struct builder *builder, uint32_t 
         .progress = technique_progress,
         .step = technique_step,
         .evaluate = technique_evaluate,
+        .layer = technique_layer,
         .host = builder,
     };
 }

@@ -18,11 +18,15 @@ static const char *text_or_empty(const char *text) { return text ? text : ""; }
 
 /* Remove an earlier try of this run that did not end ok. E_STATE where an ok one is stored. */
 static int earlier_remove(struct store *store, int64_t cell_id, int64_t session_id, const char *kind, int64_t round) {
-    static const char *const removals[] = {
-        "DELETE FROM counter WHERE run_id = ?",    "DELETE FROM sample WHERE run_id = ?",
-        "DELETE FROM metric WHERE run_id = ?",     "DELETE FROM stage WHERE run_id = ?",
-        "DELETE FROM outcome WHERE run_id = ?",    "DELETE FROM curve WHERE run_id = ?",
-        "DELETE FROM evaluation WHERE run_id = ?", "DELETE FROM run WHERE id = ?"};
+    static const char *const removals[] = {"DELETE FROM counter WHERE run_id = ?",
+                                           "DELETE FROM sample WHERE run_id = ?",
+                                           "DELETE FROM metric WHERE run_id = ?",
+                                           "DELETE FROM stage WHERE run_id = ?",
+                                           "DELETE FROM outcome WHERE run_id = ?",
+                                           "DELETE FROM curve WHERE run_id = ?",
+                                           "DELETE FROM evaluation WHERE run_id = ?",
+                                           "DELETE FROM layer WHERE run_id = ?",
+                                           "DELETE FROM run WHERE id = ?"};
     int status = 0;
     struct query q = {0};
     bool found, ok;
@@ -260,6 +264,40 @@ out:
     return status;
 }
 
+static int layers_add(struct store *store, int64_t run_id, const struct run_record *record) {
+    int status = 0;
+    struct query q = {0};
+    TRY(query_open(&q, store,
+                   "INSERT INTO layer (run_id, stage, ordinal, layer, format, low, high, seen_low, seen_high,"
+                   " histogram_low, histogram_width, histogram, error_name, error, score_lost, bytes_f32, bytes_packed)"
+                   " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"));
+    for (size_t i = 0; i < record->layer_count; i++) {
+        const struct layer_record *row = &record->layers[i];
+        TRY(stage_check("a layer", row->stage, record->stage_count));
+        query_integer(&q, run_id);
+        query_integer(&q, row->stage);
+        query_integer(&q, (int64_t)i);
+        query_text(&q, row->layer);
+        query_text(&q, row->format);
+        finite_real(&q, row->low);
+        finite_real(&q, row->high);
+        finite_real(&q, row->seen_low);
+        finite_real(&q, row->seen_high);
+        finite_real(&q, row->histogram ? row->histogram_low : NAN);
+        finite_real(&q, row->histogram ? row->histogram_width : NAN);
+        query_text(&q, row->histogram);
+        query_text(&q, row->error_name);
+        finite_real(&q, row->error);
+        finite_real(&q, row->score_lost);
+        query_integer(&q, row->bytes_f32);
+        query_integer(&q, row->bytes_packed);
+        TRY(query_done(&q));
+    }
+out:
+    query_close(&q);
+    return status;
+}
+
 int store_run(struct store *store, const struct run_record *record) {
     int status = 0;
     int64_t artifact_id = 0, run_id = 0;
@@ -275,6 +313,7 @@ int store_run(struct store *store, const struct run_record *record) {
     TRY(counters_add(store, run_id, record->counters, record->counter_count));
     TRY(outcomes_add(store, run_id, record->outcomes, record->outcome_count));
     TRY(curve_add(store, run_id, record));
+    TRY(layers_add(store, run_id, record));
     TRY(store_commit(store));
 out:
     if (status < 0) store_rollback(store);
@@ -356,7 +395,10 @@ int store_run_copy(struct store *store, int64_t run_id, int64_t cell_id, int64_t
         ("INSERT INTO outcome (run_id, name, type, items, data) SELECT ?1, name, type, items, data FROM outcome"
          " WHERE run_id = ?2 ORDER BY id"),
         ("INSERT INTO curve SELECT ?1, stage, step, loss, rate, gradient_norm, seconds FROM curve WHERE run_id = ?2"),
-        ("INSERT INTO evaluation SELECT ?1, stage, step, metric, value FROM evaluation WHERE run_id = ?2")};
+        ("INSERT INTO evaluation SELECT ?1, stage, step, metric, value FROM evaluation WHERE run_id = ?2"),
+        ("INSERT INTO layer SELECT ?1, stage, ordinal, layer, format, low, high, seen_low, seen_high, histogram_low,"
+         " histogram_width, histogram, error_name, error, score_lost, bytes_f32, bytes_packed FROM layer"
+         " WHERE run_id = ?2")};
     int status = 0;
     struct query q = {0};
     TRY(store_begin(store));

@@ -1,4 +1,4 @@
--- The results database, version 3. One transaction per run; the parent process is the only writer.
+-- The results database, version 4. One transaction per run; the parent process is the only writer.
 -- Numbers a machine does not offer are NULL with a reason beside them, never 0.
 
 CREATE TABLE host (
@@ -126,6 +126,18 @@ CREATE TABLE evaluation (
   run_id INTEGER NOT NULL REFERENCES run(id), stage INTEGER NOT NULL, step INTEGER NOT NULL,
   metric TEXT NOT NULL, value REAL,
   PRIMARY KEY (run_id, stage, step, metric)
+) STRICT, WITHOUT ROWID;
+
+-- What stages that quantize found out about layers: the range chosen for a layer's input, the counts of its input in equal
+-- bins (JSON: [12,0,7]; NULL: none) from which it was chosen, and what was lost when this layer alone was quantized: the
+-- error of the model's output (error_name says which) and of the primary metric (score_lost; above 0 is worse).
+CREATE TABLE layer (
+  run_id INTEGER NOT NULL REFERENCES run(id), stage INTEGER NOT NULL, ordinal INTEGER NOT NULL,
+  layer TEXT NOT NULL, format TEXT NOT NULL,
+  low REAL, high REAL, seen_low REAL, seen_high REAL,
+  histogram_low REAL, histogram_width REAL, histogram TEXT,
+  error_name TEXT, error REAL, score_lost REAL, bytes_f32 INTEGER NOT NULL, bytes_packed INTEGER NOT NULL,
+  PRIMARY KEY (run_id, stage, ordinal)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE yardstick (

@@ -17,13 +17,13 @@
 #include "base/memory.h"
 #include "store/query.h"
 
-extern const char store_schema[], store_migrate_2[], store_migrate_3[];
+extern const char store_schema[], store_migrate_2[], store_migrate_3[], store_migrate_4[];
 
 enum { APPLICATION_ID = 0x53484c42, BUSY_TIMEOUT_MS = 5000 }; /* "SHLB" */
 
 /* schema[v] brings version v to v + 1, the last one with the views; schema.sql is always the newest, so a new database
  * starts from it. */
-static const char *const migrations[STORE_VERSION] = {store_schema, store_migrate_2, store_migrate_3};
+static const char *const migrations[STORE_VERSION] = {store_schema, store_migrate_2, store_migrate_3, store_migrate_4};
 
 static int read_number(struct store *store, const char *sql, int64_t *number) {
     int status = 0;

@@ -13,7 +13,7 @@
 
 #include <sqlite3.h>
 
-#define STORE_VERSION 3
+#define STORE_VERSION 4
 
 struct store {
     sqlite3 *db;
@@ -102,6 +102,18 @@ struct evaluation_record {
     double value;
 };
 
+/* A layer as a stage that quantizes found it; numbers that are not finite are stored as NULL. */
+struct layer_record {
+    int stage; /* index */
+    const char *layer, *format;
+    double low, high, seen_low, seen_high;
+    const char *histogram; /* counts of equal bins as a JSON list; NULL: none */
+    double histogram_low, histogram_width;
+    const char *error_name; /* NULL: none */
+    double error, score_lost;
+    int64_t bytes_f32, bytes_packed;
+};
+
 enum outcome_type { OUTCOME_U8, OUTCOME_I32, OUTCOME_F32 };
 static inline size_t outcome_type_bytes(enum outcome_type type) { return type == OUTCOME_U8 ? 1 : 4; }
 /* One value per item of the test split. */
@@ -133,6 +145,8 @@ struct run_record {
     size_t curve_count;
     const struct evaluation_record *evaluations;
     size_t evaluation_count;
+    const struct layer_record *layers; /* of a stage: in order */
+    size_t layer_count;
 };
 
 /* Find or insert; *id is the row. E_IO with SQLite's message. */

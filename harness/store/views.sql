@@ -57,3 +57,12 @@ CREATE VIEW training AS
   JOIN curve u ON u.run_id = r.id JOIN stage t ON t.run_id = r.id AND t.ordinal = u.stage
   LEFT JOIN evaluation v ON v.run_id = u.run_id AND v.stage = u.stage AND v.step = u.step
   WHERE r.kind = 'build';
+
+-- One row per layer that a stage which quantizes told of.
+CREATE VIEW layers AS
+  SELECT e.name AS experiment, c.label AS cell, c.seed, l.stage, t.technique, l.ordinal, l.layer, l.format, l.low, l.high,
+    l.seen_low, l.seen_high, l.error_name, l.error, l.score_lost, l.bytes_f32, l.bytes_packed,
+    l.histogram_low, l.histogram_width, l.histogram, r.session_id
+  FROM run r JOIN cell c ON c.id = r.cell_id JOIN experiment e ON e.id = c.experiment_id
+  JOIN layer l ON l.run_id = r.id JOIN stage t ON t.run_id = r.id AND t.ordinal = l.stage
+  WHERE r.kind = 'build';

@@ -18,8 +18,9 @@ int verb_export(int argc, char **argv) {
         FLAG_FORMAT(&format),
         {.name = "view",
          .type = FLAG_CHOICE,
-         .value = "result|timing|problem|training",
-         .help = "which view: a row per cell, per cell and batch size, per run that is not ok, or per step of training",
+         .value = "result|timing|problem|training|layers",
+         .help = "which view: a row per cell, per cell and batch size, per run that is not ok, per step of training, or"
+                 " per layer that was quantized",
          .target = &view},
         {.name = "all",
          .type = FLAG_SWITCH,

@@ -92,6 +92,38 @@ static void curve_make(struct curve_record curve[SYNTHETIC_STEPS], struct evalua
         scores[i] = (struct evaluation_record){0, (i + 1) * SYNTHETIC_STEPS / 3, "accuracy", 0.90 + 0.007 * i};
 }
 
+/* What the second stage told of layers: inputs that are spread like a bell, each wider than the one before. */
+static void layers_make(struct layer_record layers[SYNTHETIC_LAYERS], char names[SYNTHETIC_LAYERS][32],
+                        char histograms[SYNTHETIC_LAYERS][1024]) {
+    static const char *const roles[] = {"query", "attention_output", "up", "down"};
+    for (int i = 0; i < SYNTHETIC_LAYERS; i++) {
+        size_t used = 0;
+        double reach = 2 + i;
+        snprintf(names[i], 32, "block.%d.%s", i / 4, roles[i % 4]);
+        for (int k = 0; k < 64; k++) {
+            double place = (k - 31.5) / 31.5 * 4;
+            used += (size_t)snprintf(histograms[i] + used, 1024 - used, "%c%d", k ? ',' : '[',
+                                     (int)(10000 * exp(-place * place / 2)));
+        }
+        snprintf(histograms[i] + used, 1024 - used, "]");
+        layers[i] = (struct layer_record){.stage = 1,
+                                          .layer = names[i],
+                                          .format = i == 7 ? "f32" : "int8",
+                                          .low = -0.7 * reach,
+                                          .high = 0.8 * reach,
+                                          .seen_low = -0.9 * reach,
+                                          .seen_high = reach,
+                                          .histogram = histograms[i],
+                                          .histogram_low = -reach,
+                                          .histogram_width = reach / 32,
+                                          .error_name = "divergence_nats",
+                                          .error = 1e-4 * (1 + i * i),
+                                          .score_lost = 0.0005 * (i - 1),
+                                          .bytes_f32 = 65536 << (i % 4 / 2),
+                                          .bytes_packed = 16896 << (i % 4 / 2)};
+    }
+}
+
 static int build_store(const struct context *c, int cell) {
     int status = 0;
     const struct synthetic *s = c->settings;
@@ -166,7 +198,14 @@ static int build_store(const struct context *c, int cell) {
                              .peak_rss_bytes = 312 << 20};
     struct curve_record curve[SYNTHETIC_STEPS];
     struct evaluation_record scores[3];
+    struct layer_record layers[SYNTHETIC_LAYERS];
+    char names[SYNTHETIC_LAYERS][32], histograms[SYNTHETIC_LAYERS][1024];
     curve_make(curve, scores);
+    layers_make(layers, names, histograms);
+    if (ok && shapes[cell].technique && strcmp(shapes[cell].technique, "rtn") == 0) {
+        run.layers = layers;
+        run.layer_count = SYNTHETIC_LAYERS;
+    }
     if (ok) {
         run.curve = curve;
         run.curve_count = SYNTHETIC_STEPS;

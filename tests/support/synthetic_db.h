@@ -20,7 +20,13 @@ enum synthetic_cell {
     SYNTHETIC_SKIPPED,
     SYNTHETIC_CELLS
 };
-enum { SYNTHETIC_ITEMS = 4000, SYNTHETIC_BATCHES = 2, SYNTHETIC_CLASSES = 8, SYNTHETIC_STEPS = 120 };
+enum {
+    SYNTHETIC_ITEMS = 4000,
+    SYNTHETIC_BATCHES = 2,
+    SYNTHETIC_CLASSES = 8,
+    SYNTHETIC_STEPS = 120,
+    SYNTHETIC_LAYERS = 8
+};
 
 struct synthetic {
     const char *name;                        /* experiment name */

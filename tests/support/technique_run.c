@@ -36,14 +36,43 @@ static void metric_keep(void *host, const char *name, const char *unit, double v
     seen->value = value;
 }
 
+static void layer_keep(void *host, const struct technique_layer *layer) {
+    struct technique_run *run = host;
+    CHECK(run->layer_count < 32, "too many layers");
+    struct layer_seen *seen = &run->layers[run->layer_count++];
+    snprintf(seen->name, sizeof seen->name, "%s", layer->name);
+    snprintf(seen->format, sizeof seen->format, "%s", layer->format);
+    seen->low = layer->low;
+    seen->high = layer->high;
+    seen->error = layer->error;
+    seen->score_lost = layer->score_lost;
+    seen->bytes_f32 = layer->bytes_f32;
+    seen->bytes_packed = layer->bytes_packed;
+    if (layer->inputs == NULL) return;
+    seen->seen_low = (double)layer->inputs->low;
+    seen->seen_high = (double)layer->inputs->high;
+    for (size_t i = 0; i < layer->inputs->bins; i++) seen->values += layer->inputs->counts[i];
+}
+
+static int score(void *host, const struct model *model, double *value, bool *higher_is_better) {
+    struct technique_run *run = host;
+    return run->evaluate(run->evaluate_host, model, value, higher_is_better);
+}
+
 int technique_run_stage(struct technique_run *run, const struct technique *technique, const char *const *settings) {
     int status = 0;
     void *state = NULL;
-    struct technique_context context = {.model = &run->model, .seed = 1, .metric = metric_keep, .host = run};
+    struct technique_context context = {.model = &run->model,
+                                        .seed = 1,
+                                        .calibration = run->calibration,
+                                        .metric = metric_keep,
+                                        .evaluate = run->evaluate ? score : NULL,
+                                        .layer = layer_keep,
+                                        .host = run};
     CHECK(technique_check(technique, technique->name) == 0, "%s", error_text());
     memory_release(run->options);
     run->options = NULL;
-    run->metric_count = 0;
+    run->metric_count = run->layer_count = 0;
     TRY(memory_take(&state, 1, technique->state_bytes));
     TRY(memory_take(&run->options, 1, technique->options_bytes));
     if (technique->options != NULL) TRY(option_defaults(technique->options, run->options, &run->store));
@@ -55,11 +84,14 @@ int technique_run_stage(struct technique_run *run, const struct technique *techn
         CHECK(option != NULL, "no option %s", name);
         TRY(option_set(option, run->options, *settings + length + 1, &run->store));
     }
+    if (run->fail_after != 0) memory_fail_after(run->fail_after);
     if (technique->probe != NULL) TRY(technique->probe(&context, run->options));
     if (technique->open != NULL) TRY(technique->open(&context, state, run->options));
     TRY(technique->apply(&context, state, run->options));
     if (technique->report != NULL) TRY(technique->report(&context, state, run->options));
 out:
+    if (run->fail_after != 0) run->allocations = memory_count();
+    if (run->fail_after != 0) memory_fail_after(0);
     if (technique->close != NULL && state != NULL) technique->close(state);
     memory_release(state);
     return status;

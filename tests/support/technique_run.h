@@ -8,12 +8,24 @@
 struct technique_run {
     struct model model;
     struct option_store store;
-    void *options; /* resolved, after probe */
+    void *options;                      /* resolved, after probe */
+    const struct examples *calibration; /* what a stage gets; NULL: nothing */
+    /* As in struct technique_context; host is `evaluate_host`. NULL: the task cannot be asked. */
+    int (*evaluate)(void *host, const struct model *model, double *value, bool *higher_is_better);
+    void *evaluate_host;
+    long fail_after;  /* allocations of a stage, from probe on, until the first that fails; 0: none does */
+    long allocations; /* that it asked for, where fail_after is set */
     struct metric_seen {
         char name[48], unit[16];
         double value;
     } metrics[16];
     size_t metric_count;
+    struct layer_seen {
+        char name[96], format[16];
+        double low, high, seen_low, seen_high, error, score_lost;
+        uint64_t values, bytes_f32, bytes_packed; /* values: in its histogram */
+    } layers[32];
+    size_t layer_count;
 };
 
 /* A BERT of 2 blocks, width 64, feed-forward 128 (or as given), 3 classes: function of seed. */

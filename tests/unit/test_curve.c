@@ -30,6 +30,9 @@ static void short_ones_are_kept_whole(void **state) {
     struct record record;
     assert_int_equal(curve_open(&curve, NULL), 0);
     curve_score(&curve, 0.5);
+    record_of(&curve, &record); /* no step yet, so no curve */
+    assert_int_equal(record.run.evaluation_count, 0);
+    record_close(&record);
     for (size_t step = 1; step <= CURVE_ROWS; step++) {
         struct train_progress progress = row(step);
         curve_step(&curve, &progress);

@@ -79,14 +79,17 @@ static void old_database(const char *schema_path, const char *rows) {
     memory_release(schema);
 }
 
-/* The tables of version 3 are there, empty, and can be filled. */
-static void check_curves_work(struct store *store) {
+/* The tables of versions 3 and 4 are there, empty, and can be filled. */
+static void check_new_tables(struct store *store) {
     assert_int_equal((int)number(store, "PRAGMA user_version"), STORE_VERSION);
     assert_int_equal((int)number(store, "SELECT count(*) FROM curve"), 0);
     assert_ok(store_execute(store, "INSERT INTO stage (run_id, ordinal, technique, version, options, wall_ms, cached)"
                                    " VALUES (1, 0, 'finetune', 1, '{}', 1, 0);"
                                    "INSERT INTO curve VALUES (1, 0, 1, 0.5, 1e-3, 2, 0.25);"
                                    "INSERT INTO evaluation VALUES (1, 0, 1, 'accuracy', 0.75)"));
+    assert_ok(store_execute(store, "INSERT INTO layer VALUES (1, 0, 0, 'up', 'int8', -1, 2, -3, 4, -5, 0.5, '[1,2]',"
+                                   " 'divergence_nats', 0.25, NULL, 400, 100)"));
+    assert_true(number(store, "SELECT high FROM layers WHERE technique = 'finetune' AND layer = 'up'") == 2);
     assert_true(number(store, "SELECT loss FROM training WHERE technique = 'finetune' AND value = 0.75") == 0.5);
 }
 
@@ -111,7 +114,7 @@ static void migrates_version_1(void **state) {
         "INSERT INTO outcome VALUES (1, 2, x'0100', x'0300000004000000', x'0000803f00000040');");
     assert_refused(store_open(&store, path, STORE_READ), E_STATE, "schema version 1");
     assert_ok(store_open(&store, path, STORE_WRITE));
-    check_curves_work(&store);
+    check_new_tables(&store);
     assert_ok(outcome_values(&store, 1, "predicted", &values, &bytes));
     assert_int_equal(bytes, 2);
     assert_true(values[0] == 3 && values[1] == 4);
@@ -144,11 +147,37 @@ static void migrates_version_2(void **state) {
         "INSERT INTO metric VALUES (1, 1, NULL, 'accuracy', 'frac', 0.5);");
     assert_refused(store_open(&store, path, STORE_READ), E_STATE, "schema version 2");
     assert_ok(store_open(&store, path, STORE_WRITE));
-    check_curves_work(&store);
+    check_new_tables(&store);
     assert_true(number(&store, "SELECT metric_value FROM result") == 0.5);
     store_close(&store);
     assert_ok(store_open(&store, path, STORE_WRITE)); /* once is enough */
     assert_int_equal((int)number(&store, "SELECT count(*) FROM curve"), 1);
+    store_close(&store);
+}
+
+/* Version 3 had no layers; its curves stay. */
+static void migrates_version_3(void **state) {
+    (void)state;
+    struct store store = {0};
+    old_database(
+        "tests/support/schema_3.sql",
+        "PRAGMA user_version = 3;"
+        "INSERT INTO host VALUES (1, 'f', 'cpu', '', 2, '', 1, 'k', NULL, NULL);"
+        "INSERT INTO build VALUES (1, 'f', '1', 'c', 0, 'release', 'gcc', '', '', NULL);"
+        "INSERT INTO experiment VALUES (1, 'old', 'h', 'p', '', '', 'wordnet', 'd', '{}', 'accuracy', 1, NULL,"
+        " 'frac', 'accuracy');"
+        "INSERT INTO session VALUES (1, 1, 1, 1, 't', 't', 'c', 0, '', 0, '', 1, 1, 1, 0, 1, NULL);"
+        "INSERT INTO cell VALUES (1, 1, 'k', 'baseline', 0, 'baseline', '{}', 1, 1, 'builtin', 1, 'k', 'f32');"
+        "INSERT INTO run VALUES (1, 'u', 1, 1, 'build', 0, 0, 'ok', '', NULL, 0, NULL, 't', 1, NULL, NULL, '');"
+        "INSERT INTO run VALUES (2, 'v', 1, 1, 'time', 0, 0, 'ok', '', NULL, 0, NULL, 't', 1, NULL, NULL, '');"
+        "INSERT INTO metric VALUES (1, 1, NULL, 'accuracy', 'frac', 0.5);"
+        "INSERT INTO curve VALUES (2, 0, 7, 0.125, 1e-3, 2, 0.25);");
+    assert_refused(store_open(&store, path, STORE_READ), E_STATE, "schema version 3");
+    assert_ok(store_open(&store, path, STORE_WRITE));
+    assert_true(number(&store, "SELECT loss FROM curve WHERE run_id = 2 AND step = 7") == 0.125);
+    assert_ok(store_execute(&store, "DELETE FROM curve"));
+    check_new_tables(&store);
+    assert_true(number(&store, "SELECT metric_value FROM result") == 0.5);
     store_close(&store);
 }
 
@@ -173,6 +202,7 @@ static void migrates_step_by_step(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup(migrates_version_1, file_clear),
                                        cmocka_unit_test_setup(migrates_version_2, file_clear),
+                                       cmocka_unit_test_setup(migrates_version_3, file_clear),
                                        cmocka_unit_test_setup(migrates_step_by_step, file_clear)};
     return cmocka_run_group_tests(tests, folder_open, folder_close);
 }

@@ -31,6 +31,19 @@ static void fill(struct record *record) {
     record_outcome(record, "nll", OUTCOME_F32, 3, nll);
     record_curve(record, &(struct curve_record){0, 12, 0.5, 1e-3, NAN, 3.5});
     record_evaluation(record, &(struct evaluation_record){0, 12, "accuracy", 0.75});
+    record_layer(record, &(struct layer_record){.layer = "up",
+                                                .format = "int8",
+                                                .low = -1,
+                                                .high = 2,
+                                                .seen_low = -3,
+                                                .seen_high = 4,
+                                                .histogram = "[1,2]",
+                                                .histogram_low = -5,
+                                                .histogram_width = 6,
+                                                .error = 0.5,
+                                                .score_lost = NAN,
+                                                .bytes_f32 = 400,
+                                                .bytes_packed = 100});
     record->work_ns = 77;
     assert_int_equal(record_finish(record), 0);
 }
@@ -67,6 +80,15 @@ static void test_round_trip(void **state) {
     assert_int_equal(copy.run.evaluation_count, 1);
     assert_string_equal(copy.run.evaluations[0].metric, "accuracy");
     assert_true(copy.run.evaluations[0].step == 12 && copy.run.evaluations[0].value == 0.75);
+    assert_int_equal(copy.run.layer_count, 1);
+    const struct layer_record *layer = copy.run.layers;
+    assert_string_equal(layer->layer, "up");
+    assert_string_equal(layer->format, "int8");
+    assert_string_equal(layer->histogram, "[1,2]");
+    assert_null(layer->error_name);
+    assert_true(layer->low == -1 && layer->high == 2 && layer->seen_low == -3 && layer->seen_high == 4);
+    assert_true(layer->histogram_low == -5 && layer->histogram_width == 6 && layer->error == 0.5);
+    assert_true(isnan(layer->score_lost) && layer->bytes_f32 == 400 && layer->bytes_packed == 100);
     record_close(&record);
     record_close(&copy);
     wire_writer_close(&writer);
@@ -90,13 +112,14 @@ static void test_truncations(void **state) {
 
 static void test_lying_stage(void **state) {
     (void)state;
-    for (int kind = 0; kind < 4; kind++) { /* no stage 5 exists, nor one before the first */
+    for (int kind = 0; kind < 5; kind++) { /* no stage 5 exists, nor one before the first */
         struct record record = {0}, copy = {0};
         struct wire_writer writer = {0};
         if (kind == 0) record_metric(&record, "loss", "nats", 1, 5);
         if (kind == 1) record_curve(&record, &(struct curve_record){.stage = 5, .step = 1});
         if (kind == 2) record_evaluation(&record, &(struct evaluation_record){5, 1, "accuracy", 1});
         if (kind == 3) record_curve(&record, &(struct curve_record){.stage = -1, .step = 1});
+        if (kind == 4) record_layer(&record, &(struct layer_record){.stage = 5, .layer = "up", .format = "int8"});
         assert_int_equal(record_finish(&record), 0);
         record_encode(&record, &writer);
         struct wire_reader reader = {.bytes = writer.bytes, .count = writer.count};

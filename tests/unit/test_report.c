@@ -232,8 +232,9 @@ static void hostile_texts_are_escaped(void **state) {
     }
 }
 
-static const char *const stems[] = {"quality_bytes", "quality_latency_batch1", "latency_distribution_batch1",
-                                    "stage_waterfall", "loss_curve"};
+static const char *const stems[] = {
+    "quality_bytes", "quality_latency_batch1", "latency_distribution_batch1", "stage_waterfall", "loss_curve",
+    "layer_ranges",  "layer_sensitivity"};
 
 static void figures_are_sound(void **state) {
     (void)state;
@@ -256,8 +257,9 @@ static void figures_are_sound(void **state) {
     }
     assert_true(exists("synthetic/quality_bytes.gp") && exists("synthetic/quality_latency.gp") &&
                 exists("synthetic/latency_distribution.gp") && exists("synthetic/stage_waterfall.gp") &&
-                exists("synthetic/loss_curve.gp"));
-    assert_int_equal(occurrences(page.bytes, "<svg role=\"img\""), 7); /* two batch sizes for two of the figures */
+                exists("synthetic/loss_curve.gp") && exists("synthetic/layer_ranges.gp") &&
+                exists("synthetic/layer_sensitivity.gp"));
+    assert_int_equal(occurrences(page.bytes, "<svg role=\"img\""), 10); /* two batch sizes, two cells with layers */
     assert_lacks("rgb(118,");
     assert_int_equal(occurrences(page.bytes, " id='gpPt6'"), 0); /* ids carry the figure's name */
     assert_int_equal(occurrences(page.bytes, " id='quality_bytes-gpPt6'"), 1);

@@ -239,12 +239,16 @@ static void resumes(void **state) {
                                .session_id = session,
                                .overhead_ms = NAN};
     double runs = number(&store, "SELECT count(*) FROM run");
-    assert_ok(store_execute(&store,
-                            "INSERT INTO curve SELECT id, 0, 1, 1, 1, 1, 1 FROM run WHERE cell_id = 5;"
-                            "INSERT INTO evaluation SELECT id, 0, 1, 'accuracy', 1 FROM run WHERE cell_id = 5"));
+    assert_ok(store_execute(&store, "INSERT INTO curve SELECT id, 0, 1, 1, 1, 1, 1 FROM run WHERE cell_id = 5;"
+                                    "INSERT INTO evaluation SELECT id, 0, 1, 'accuracy', 1 FROM run WHERE cell_id = 5;"
+                                    "INSERT INTO layer (run_id, stage, ordinal, layer, format, bytes_f32, bytes_packed)"
+                                    " SELECT id, 0, 0, 'up', 'int8', 4, 1 FROM run WHERE cell_id = 5"));
     assert_ok(store_run(&store, &again));
     assert_int_equal((int)number(&store, "SELECT count(*) FROM run"), (int)runs);
     assert_int_equal((int)number(&store, "SELECT count(*) FROM curve u JOIN run r ON r.id = u.run_id"
+                                         " WHERE r.cell_id = 5"),
+                     0);
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM layer l JOIN run r ON r.id = l.run_id"
                                          " WHERE r.cell_id = 5"),
                      0);
     again.uuid = "once more";
@@ -291,6 +295,11 @@ static void run_is_whole_or_absent(void **state) {
     run.evaluation_count = 1;
     assert_int_equal(store_run(&store, &run), E_ARGUMENT);
     run.evaluation_count = 0;
+    struct layer_record layer = {.stage = 0, .layer = "up", .format = "int8"};
+    run.layers = &layer;
+    run.layer_count = 1;
+    assert_int_equal(store_run(&store, &run), E_ARGUMENT);
+    run.layer_count = 0;
     run.cell_id = 4711; /* no such cell */
     assert_int_equal(store_run(&store, &run), E_STATE);
     run.cell_id = 1;
@@ -353,6 +362,16 @@ static void builds_are_served_from_cache(void **state) {
     assert_int_equal((int)number(&store, "SELECT count(*) FROM evaluation e JOIN run r ON r.id = e.run_id"
                                          " WHERE r.uuid = 'copy' AND e.metric = 'accuracy'"),
                      3);
+    /* So did what the second stage told of layers. */
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM run r JOIN layer l ON l.run_id = r.id JOIN run o ON"
+                                         " o.cell_id = 2 AND o.kind = 'build' AND o.uuid <> 'copy' JOIN layer k ON"
+                                         " k.run_id = o.id AND k.layer = l.layer AND k.low = l.low AND k.histogram ="
+                                         " l.histogram AND k.error = l.error WHERE r.uuid = 'copy'"),
+                     SYNTHETIC_LAYERS);
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM layers WHERE technique = 'rtn' AND layer = 'block.1.up'"
+                                         " AND score_lost > 0 AND json_array_length(histogram) = 64"
+                                         " AND high <= seen_high AND format = 'int8'"),
+                     (int)number(&store, "SELECT count(DISTINCT run_id) FROM layer"));
     store_close(&store);
 }
 
