@@ -107,7 +107,7 @@ static int step(struct bench *bench, const struct batch *batch, double dropout, 
     int status = 0;
     struct logit_loss labels = {.labels = bench->labels};
     struct pass_options options = {
-        .dropout = dropout, .seed = 1, .step = bench->optimizer.step, .scale = 1, .bf16 = bench->bf16};
+        .dropout = dropout, .seed = 1, .step = bench->optimizer.step, .scale = 1, .first = true, .bf16 = bench->bf16};
     optimizer_touch(&bench->optimizer, bench->trainables.tokens, batch->ids, batch->tokens);
     TRY(pass_forward(&bench->pass, batch, &options));
     TRY(head_classify(&bench->pass, &labels, loss));
