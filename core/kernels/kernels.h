@@ -225,6 +225,13 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
 #define KERNEL_SOFTMAX_BACKWARD(id)                                                                                    \
     void id(size_t rows, size_t n, size_t stride, float scale, const float *p, const float *sum, float *x)
 
+/* x[i] is kept, times scale, or zeroed (times 0); keep[i] is 1 or 0. Element i has the 16 bits of random number first+i
+ * of stream (seed, stream) (base/random.h), eight to a block, lower halves of its words first; it is kept where they
+ * are at least `dropped` (0..65536). first is a multiple of 8. Same bits in all variants. */
+#define KERNEL_DROPOUT(id)                                                                                             \
+    void id(uint64_t seed, uint64_t stream, uint64_t first, size_t count, uint32_t dropped, float scale, float *x,     \
+            uint8_t *keep)
+
 /* One row per kernel: field, contract macro. The table, the checker and the bench all expand this. */
 #define KERNELS(X)                                                                                                     \
     X(matmul_f32, KERNEL_MATMUL_F32)                                                                                   \
@@ -256,7 +263,8 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     X(silu_gate_backward, KERNEL_SILU_GATE_BACKWARD)                                                                   \
     X(layer_norm_backward, KERNEL_LAYER_NORM_BACKWARD)                                                                 \
     X(rms_norm_backward, KERNEL_RMS_NORM_BACKWARD)                                                                     \
-    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD)
+    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD)                                                                       \
+    X(dropout, KERNEL_DROPOUT)
 
 struct kernels {
 #define KERNEL_FIELD(name, contract) contract((*name));

@@ -1,5 +1,6 @@
 /* The C versions of the kernels that training alone uses: the oracle of the variants, and what runs where there is
  * none. Written as the contracts are; sums of rows in double. */
+#include "base/random.h"
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
 
@@ -74,4 +75,16 @@ KERNEL_RMS_NORM_BACKWARD(rms_norm_backward_c) {
 KERNEL_SOFTMAX_BACKWARD(softmax_backward_c) {
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < n; j++) x[i * stride + j] = p[i * stride + j] * scale * (x[i * stride + j] - sum[i]);
+}
+
+KERNEL_DROPOUT(dropout_c) {
+    for (size_t i = 0; i < count; i += 8) {
+        size_t n = count - i < 8 ? count - i : 8;
+        uint32_t word[4];
+        random_block(seed, stream, (first + i) / 8, word);
+        for (size_t j = 0; j < n; j++) {
+            keep[i + j] = (uint8_t)((word[j / 2] >> (16 * (j & 1)) & 0xffffu) >= dropped);
+            x[i + j] *= keep[i + j] ? scale : 0.0f;
+        }
+    }
 }

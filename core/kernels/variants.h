@@ -70,7 +70,8 @@
     X(rms_norm_backward, KERNEL_RMS_NORM_BACKWARD, avx2, NEEDS_AVX2)                                                   \
     X(rms_norm_backward, KERNEL_RMS_NORM_BACKWARD, avx512, NEEDS_AVX512)                                               \
     X(softmax_backward, KERNEL_SOFTMAX_BACKWARD, avx2, NEEDS_AVX2)                                                     \
-    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD, avx512, NEEDS_AVX512)
+    X(softmax_backward, KERNEL_SOFTMAX_BACKWARD, avx512, NEEDS_AVX512)                                                 \
+    X(dropout, KERNEL_DROPOUT, avx2, NEEDS_AVX2)
 
 #define NEEDS_NEONDOTPROD (CPU_NEON | CPU_DOTPROD)
 

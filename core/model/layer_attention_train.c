@@ -19,6 +19,7 @@
 #define TILE_QUERIES 64 /* at 1000 keys P and dS of a tile take 512 KiB */
 #define LANES 8
 
+static size_t queries_of(const struct attention_train *a) { return a->queries ? a->queries : a->t; }
 static size_t padded(size_t n) { return size_round_up(n, PANEL_ROWS); }
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -38,8 +39,8 @@ size_t attention_train_scratch(const struct attention_train *a) {
 void attention_train_forward(const struct attention_train *a, const float *q, const float *k, const float *v,
                              float *context, float *scratch) {
     struct attention_keys keys = {.k = k, .v = v, .stride = a->k_stride, .count = a->t};
-    attention_stream(a->t, a->group, a->D, q, a->q_stride, &keys, 0, a->causal, a->window, context, a->q_stride,
-                     scratch);
+    attention_stream(queries_of(a), a->group, a->D, q, a->q_stride, &keys, 0, a->causal, a->window, context,
+                     a->q_stride, scratch);
 }
 
 static size_t first_seen(const struct attention_train *a, size_t i) {
@@ -54,7 +55,7 @@ struct tile {
 };
 
 static struct tile tile_of(const struct attention_train *a, size_t begin, float *scratch) {
-    struct tile tile = {.begin = begin, .end = smaller(a->t, begin + TILE_QUERIES), .stride = row_stride(a)};
+    struct tile tile = {.begin = begin, .end = smaller(queries_of(a), begin + TILE_QUERIES), .stride = row_stride(a)};
     tile.first = first_seen(a, begin) / PANEL_ROWS * PANEL_ROWS;
     tile.count = seen_end(a, tile.end - 1) - tile.first;
     tile.p = scratch;
@@ -131,13 +132,13 @@ void attention_train_backward(const struct attention_train *a, const float *q, c
     clear_rows(t, D, dk, a->k_stride);
     clear_rows(t, D, dv, a->k_stride);
     for (size_t h = 0; h < a->group; h++)
-        for (size_t begin = 0; begin < t; begin += TILE_QUERIES) {
+        for (size_t begin = 0; begin < queries_of(a); begin += TILE_QUERIES) {
             struct tile tile = tile_of(a, begin, rest);
             const float *query = q + h * D, *dy = dcontext + h * D;
             probabilities(a, &tile, query, k_panels);
             add_keys(a, &tile, tile.p, dy, dv);
             multiply_keys(a, &tile, dy, v_panels, tile.ds);
-            score_gradients(a, &tile, context + h * D, dy, dscores ? dscores + h * t * t : NULL);
+            score_gradients(a, &tile, context + h * D, dy, dscores ? dscores + h * queries_of(a) * t : NULL);
             add_keys(a, &tile, tile.ds, query, dk);
             kernels.multiply_f32(tile.end - begin, D, tile.count, tile.ds, tile.stride, 1, k + tile.first * a->k_stride,
                                  a->k_stride, false, dq + h * D + begin * a->q_stride, a->q_stride);

@@ -3,7 +3,7 @@
  */
 #include "model/layers.h"
 
-#include "base/random.h"
+#include "kernels/kernels.h"
 
 static uint32_t threshold(double rate) { return (uint32_t)(rate * 65536.0 + 0.5); }
 
@@ -11,16 +11,7 @@ static float kept_scale(double rate) { return (float)(65536.0 / (65536.0 - (doub
 
 void dropout_forward(uint64_t seed, uint64_t stream, uint64_t first, size_t count, double rate, float *x,
                      uint8_t *keep) {
-    uint32_t dropped = threshold(rate), word[4];
-    float scale = kept_scale(rate);
-    for (size_t i = 0; i < count; i += 8) {
-        size_t n = count - i < 8 ? count - i : 8;
-        random_block(seed, stream, (first + i) / 8, word);
-        for (size_t j = 0; j < n; j++) {
-            keep[i + j] = (uint8_t)((word[j / 2] >> (16 * (j & 1)) & 0xffffu) >= dropped);
-            x[i + j] *= keep[i + j] ? scale : 0.0f;
-        }
-    }
+    kernels.dropout(seed, stream, first, count, threshold(rate), kept_scale(rate), x, keep);
 }
 
 void dropout_backward(size_t count, double rate, const uint8_t *keep, const float *dy, float *dx) {

@@ -76,17 +76,18 @@ void rotary_backward(size_t T, size_t heads, size_t D, size_t stride, const floa
  * context and their gradients, whose rows have stride q_stride; k, v and theirs have k_stride. */
 struct attention_train {
     size_t t, group, D, q_stride, k_stride;
-    bool causal;   /* query i sees keys 0..i, else all */
-    size_t window; /* causal only: of those the last `window`; 0: all */
+    bool causal;    /* query i sees keys 0..i, else all */
+    size_t window;  /* causal only: of those the last `window`; 0: all */
+    size_t queries; /* 0: t; else the first so many alone: t is then the number of keys */
 };
 /* Floats of scratch for either way. */
 size_t attention_train_scratch(const struct attention_train *attention);
-/* context(t, group·D) = softmax(q kᵀ / √D) v for each head. */
+/* context(queries, group·D) = softmax(q kᵀ / √D) v for each head. */
 void attention_train_forward(const struct attention_train *attention, const float *q, const float *k, const float *v,
                              float *context, float *scratch);
 /* dq, dk, dv, overwritten, from dcontext and the forward pass's inputs and context; dk and dv sum over the group's
- * heads in order. dscores (group,t,t), or NULL: a further gradient at the scores q kᵀ / √D, read where a query sees a
- * key. */
+ * heads in order. dscores (group,queries,t), or NULL: a further gradient at the scores q kᵀ / √D, read where a query
+ * sees a key. */
 void attention_train_backward(const struct attention_train *attention, const float *q, const float *k, const float *v,
                               const float *context, const float *dcontext, float *dq, float *dk, float *dv,
                               const float *dscores, float *scratch);

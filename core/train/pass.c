@@ -103,6 +103,7 @@ int pass_forward(struct pass *pass, const struct batch *batch, const struct pass
     TRY(pass_reserve(pass, batch, longest, options->checkpoint));
     pass->batch = batch;
     pass->options = *options;
+    pass->first = pass_first_possible(pass);
     TRY(pass_edits_begin(pass));
     for (size_t i = 0; i < 2 * config->layers + 2; i++) pass->stream[i] = random_stream("dropout", options->step, i);
     memset(pass->wanted, 0, wants_of(pass->model) * sizeof *pass->wanted);
@@ -126,6 +127,7 @@ const float *pass_block_output(const struct pass *pass, int block) { return pass
 const float *pass_part(const struct pass *pass, size_t block, enum part part) {
     const struct pass_block *kept = &pass->block[block];
     if (pass->options.checkpoint) return NULL;
+    if (pass->first && part == PART_QUERY && block + 1 == pass->model->config.layers) return NULL;
     return part == PART_QUERY ? kept->query : part == PART_KEY ? kept->key : kept->value;
 }
 
@@ -181,7 +183,7 @@ int pass_backward(struct pass *pass) {
     clear_untouched_head(pass);
     if (pass->hidden) {
         parallel_for(pass->shard_count, 1, final_shards_back, pass);
-        pass_norm_gradients(pass, model_part(pass->model, PART_FINAL_NORM), 0);
+        pass_norm_gradients(pass, model_part(pass->model, PART_FINAL_NORM), 0, pass->shard_count);
     }
     for (size_t b = L; b-- > 0;) {
         /* The last block's values are still there. Its output is made again where it was: the same bits. */

@@ -33,6 +33,7 @@ struct pass_options {
     double scale;    /* of every gradient: this batch's share of the step's loss; 1 for a step of one batch */
     bool add;        /* to the gradients that are there, instead of overwriting them */
     bool bf16;       /* products of linear layers round their inputs to bf16 and sum in f32; weights stay f32 */
+    bool first;      /* only first tokens of sequences are read: of the last block, nothing else need be computed */
     bool checkpoint; /* keep block inputs alone: less memory, a third more work; the same bits */
 };
 
@@ -66,7 +67,8 @@ struct linear_use {
 /* Tokens at..at+T-1; whole sequences sequence_begin..sequence_end-1 unless the pass works in tiles. */
 struct shard {
     size_t at, T, sequence_begin, sequence_end;
-    int worker; /* the thread that works on it */
+    int worker;            /* the thread that works on it */
+    const uint32_t *token; /* NULL: rows are tokens; else row r is the first token of sequence r, token[r] */
 };
 
 struct pass {
@@ -99,8 +101,10 @@ struct pass {
     float *panels, *values; /* of its linear layers; values of those that do not hold them */
     float *rounded;         /* (T,N) an input as a quantizer rounds it; NULL: none does */
     float *own_panels;      /* of one layer outside the blocks */
-    float *partial;         /* [shards][4][C] gradients of norm gains and biases */
-    float *scratch;         /* [workers][scratch_floats] */
+    float *first_input, *first_output,
+        *first_gradient; /* (B,C) of the last block's first tokens, where it is read so */
+    float *partial;      /* [shards][4][C] gradients of norm gains and biases */
+    float *scratch;      /* [workers][scratch_floats] */
     size_t scratch_floats;
 
     float *dhidden; /* (T,C) gradient at pass_hidden, written by heads; then the stream that runs back */
@@ -117,6 +121,7 @@ struct pass {
     struct pass_options options;
     size_t shard_count;
     bool tiles; /* shards are tiles of tokens, attention is cut by itself */
+    bool first; /* the last block is computed for first tokens: pass_first.c */
     size_t at_block;
 };
 
@@ -128,18 +133,20 @@ void pass_close(struct pass *pass); /* accepts a zeroed pass */
 
 /* Through embeddings and blocks. The batch must live until pass_backward. E_SHAPE: as model_forward; E_MEMORY. */
 int pass_forward(struct pass *pass, const struct batch *batch, const struct pass_options *options);
-/* (T,C): what heads read. */
+/* (T,C): what heads read; 0 but in first tokens, where the pass computes no others. */
 const float *pass_hidden(const struct pass *pass);
-/* (T,C): raw output of a block; -1: embeddings, complete. */
+/* (T,C): raw output of a block, of the last one as pass_hidden; -1: embeddings, complete. */
 const float *pass_block_output(const struct pass *pass, int block);
-/* Query (T,H·D), key or value (T,K·D) of a block, turned by rotary positions; NULL when checkpointing. */
+/* Query (T,H·D), key or value (T,K·D) of a block, turned by rotary positions; NULL when checkpointing, and the query
+ * of a last block that is computed for first tokens. */
 const float *pass_part(const struct pass *pass, size_t block, enum part part);
 
 /* Gradients of all parameters from dhidden and what was asked for. E_MEMORY. */
 int pass_backward(struct pass *pass);
 /* A zeroed buffer, to be filled before pass_backward, that is added to the gradient at a raw block output (T,C), or at
  * query, key or value as pass_part gives them; the same one when asked again within a pass. NULL: E_MEMORY. Such
- * gradients are not scaled: the caller's losses know their share. */
+ * gradients are not scaled: the caller's losses know their share. Of a last block that is computed for first tokens,
+ * no gradient may be asked for at the query or at other tokens' outputs. */
 float *pass_want_block_gradient(struct pass *pass, int block);
 float *pass_want_part_gradient(struct pass *pass, size_t block, enum part part);
 
@@ -200,8 +207,25 @@ void pass_norm(const struct pass *pass, const struct part_view *norm, const stru
 void pass_norm_back(const struct pass *pass, const struct part_view *norm, size_t index, size_t slot,
                     const struct shard *shard, const float *x, const float *mean, const float *rstd, const float *dy,
                     float *dx);
-/* Gradients of a norm's gain and bias from the shards' partials. */
-void pass_norm_gradients(struct pass *pass, const struct part_view *norm, size_t slot);
+/* Gradients of a norm's gain and bias from the partials of so many shards. */
+void pass_norm_gradients(struct pass *pass, const struct part_view *norm, size_t slot, size_t shards);
+/* The steps of a block behind attention, either way, over a shard of tokens or of first tokens. x: the block's input at
+ * those rows; next: its output; dx: the gradient at it, then that at the residual sum after attention. */
+void pass_block_after(const struct pass *pass, size_t block, const struct shard *shard, const float *x, float *next);
+void pass_block_after_back(const struct pass *pass, size_t index, size_t block, const struct shard *shard, float *dx);
+/* Attention of one sequence and group of heads. */
+void pass_attend(const struct pass *pass, size_t block, size_t sequence, size_t head, bool backward, int worker);
+/* What is asked for at index of want, for the shard's tokens, added to dx. */
+void pass_add_wanted(const struct pass *pass, size_t index, const struct shard *shard, size_t width, float *dx);
+const struct linear *pass_layer(const struct pass *pass, size_t block, enum part part);
+
+/* pass_first.c: the last block of an encoder of which only first tokens are read. Queries and all behind them are of
+ * those alone, a row per sequence; keys and values are of every token. Its results at first tokens have the bits of the
+ * whole block; gradients are sums over fewer zeros, in another order. */
+bool pass_first_possible(const struct pass *pass); /* for the options and edits */
+size_t pass_first_tiles(size_t sequences);
+void pass_first_forward(struct pass *pass);
+void pass_first_backward(struct pass *pass);
 
 /* pass_embed.c */
 void pass_embed_forward(struct pass *pass);

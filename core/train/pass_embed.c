@@ -184,7 +184,7 @@ void pass_embed_backward(struct pass *pass) {
     const struct parameter *positions = model_part(model, PART_POSITIONS)->weight,
                            *types = model_part(model, PART_TYPES)->weight;
     parallel_for(pass->shard_count, 1, norm_shards_back, pass);
-    if (pass->sum0) pass_norm_gradients(pass, model_part(model, PART_EMBEDDING_NORM), 0);
+    if (pass->sum0) pass_norm_gradients(pass, model_part(model, PART_EMBEDDING_NORM), 0, pass->shard_count);
     if (project)
         pass_own_backward(pass, project, pass->batch->tokens, pass->embedded, pass->dhidden, pass->options.add, false,
                           pass->dembedded);

@@ -117,6 +117,9 @@ static void cut_work(struct pass *pass, struct arena *arena) {
     pass->dgate = config->activation == ACTIVATION_SILU_GATED ? pass_cut_floats(arena, T * F) : NULL;
     pass->ddown = pass_cut_floats(arena, T * C);
     pass->dnorm = config->norm_first ? pass_cut_floats(arena, T * C) : NULL;
+    pass->first_input = pass_cut_floats(arena, pass->sequences_max * C);
+    pass->first_output = pass_cut_floats(arena, pass->sequences_max * C);
+    pass->first_gradient = pass_cut_floats(arena, pass->sequences_max * C);
 }
 
 /* Room for the panels of any block, for values that its layers do not hold, for a rounded input, and for the panels of
@@ -191,12 +194,15 @@ static void cut_all(struct pass *pass, struct arena *arena) {
 int pass_reserve(struct pass *pass, const struct batch *batch, size_t longest, bool checkpoint) {
     int status = 0;
     struct arena measure = {0};
-    size_t workers = (size_t)threads_get(), shards = shards_of(batch->tokens, batch->sequences, longest);
+    size_t workers = (size_t)threads_get(), B = batch->sequences;
+    size_t shards = max_size(shards_of(batch->tokens, B, longest), pass_first_tiles(B));
 
     if (pass->arena.base && batch->tokens <= pass->tokens_max && longest <= pass->longest_max &&
-        workers <= pass->worker_count && shards <= pass->shards_max && checkpoint == pass->checkpoint_cut)
+        workers <= pass->worker_count && shards <= pass->shards_max && B <= pass->sequences_max &&
+        checkpoint == pass->checkpoint_cut)
         goto out;
     pass->tokens_max = max_size(pass->tokens_max, batch->tokens);
+    pass->sequences_max = max_size(pass->sequences_max, B);
     pass->longest_max = max_size(pass->longest_max, longest);
     pass->worker_count = max_size(pass->worker_count, workers);
     pass->shards_max = max_size(pass->shards_max, shards);

@@ -39,6 +39,12 @@ static head_function *const heads[TRAIN_OBJECTIVES] = {
     [TRAIN_REGRESSION] = score,       [TRAIN_SIMILARITY] = cosine, [TRAIN_QUESTION_ANSWERING] = span,
 };
 
+/* Losses of a teacher may be of any token. */
+static bool reads_first(const struct train_plan *plan) {
+    return (plan->objective == TRAIN_CLASSIFICATION || plan->objective == TRAIN_REGRESSION) &&
+           !(plan->teacher && plan->teacher->losses);
+}
+
 int train_micro(struct training *training, size_t index, double *share, double *loss) {
     int status = 0;
     const struct train_plan *plan = training->plan;
@@ -58,6 +64,7 @@ int train_micro(struct training *training, size_t index, double *share, double *
                                    .first_token = micro.first_token,
                                    .scale = micro.share,
                                    .add = !micro.first,
+                                   .first = reads_first(plan),
                                    .checkpoint = plan->checkpoint_activations,
                                    .bf16 = plan->compute == TRAIN_BF16};
     if (teacher && teacher->targets) TRY(teacher->targets(teacher->context, &micro, &aims.logits, &aims.span));

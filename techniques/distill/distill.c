@@ -291,7 +291,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
     struct distill_state *state = opaque;
     const struct distill_options *o = opaque_options;
     struct technique_training training;
-    struct train_teacher teacher = {state, distill_targets, distill_losses};
+    struct train_teacher teacher = {state, distill_targets, NULL};
     bool placed = false;
 
     state->options = o;
@@ -300,6 +300,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
     TRY(place_student(context, state));
     placed = true;
     TRY(prepare_teacher(context, state, &training.examples));
+    if (state->compares) teacher.losses = distill_losses;
     if (state->aims || state->compares || state->prompt) training.plan.teacher = &teacher;
     if (state->projection.block) {
         training.plan.extra = &state->projection.learnt;

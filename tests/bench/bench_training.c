@@ -107,7 +107,7 @@ static int step(struct bench *bench, const struct batch *batch, double dropout, 
     int status = 0;
     struct logit_loss labels = {.labels = bench->labels};
     struct pass_options options = {
-        .dropout = dropout, .seed = 1, .step = bench->optimizer.step, .scale = 1, .bf16 = bench->bf16};
+        .dropout = dropout, .seed = 1, .step = bench->optimizer.step, .scale = 1, .first = true, .bf16 = bench->bf16};
     optimizer_touch(&bench->optimizer, bench->trainables.tokens, batch->ids, batch->tokens);
     TRY(pass_forward(&bench->pass, batch, &options));
     TRY(head_classify(&bench->pass, &labels, loss));
@@ -126,7 +126,9 @@ static int run_train(struct bench *bench, size_t B, size_t T, size_t percent, st
     double rate = schedule_rate(&schedule, bench->optimizer.step);
     TRY(step(bench, &batch, (double)percent / 100, rate, &answer->value, &norm));
     answer->ns = now_ns() - start;
-    /* Each product of the forward pass has two in the backward pass: gradients at its input and of its matrix. */
+    /* Each product of the forward pass has two in the backward pass: gradients at its input and of its matrix. Of the
+     * last block, first tokens are read. */
+    batch.read = READ_FIRST;
     answer->multiply_adds = 3 * model_multiply_adds(&bench->model, &batch);
 out:
     return status;

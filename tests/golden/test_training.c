@@ -81,7 +81,8 @@ static void training_close(struct training *training) {
 }
 
 static double gradients(struct training *training, bool checkpoint) {
-    struct pass_options options = {.scale = 1, .checkpoint = checkpoint};
+    bool first = training->family.model.config.model_heads & HEAD_CLASSIFICATION; /* is all that is read */
+    struct pass_options options = {.scale = 1, .first = first, .checkpoint = checkpoint};
     struct logit_loss labels = {.labels = training->count ? training->targets : training->batch.labels};
     double loss;
     must(pass_forward(&training->pass, &training->batch.batch, &options));

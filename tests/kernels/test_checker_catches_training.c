@@ -117,6 +117,25 @@ static KERNEL_SOFTMAX_BACKWARD(touches_what_lies_between_rows) {
     if (rows > 1 && stride > n) x[n] = 0;
 }
 
+static KERNEL_DROPOUT(keeps_what_equals_the_limit_out) {
+    dropout_c(seed, stream, first, count, dropped ? dropped - 1 : 0, scale, x, keep);
+}
+static KERNEL_DROPOUT(counts_in_32_bits) {
+    dropout_c(seed, stream, (first / 8 & UINT32_MAX) * 8, count, dropped, scale, x, keep);
+}
+static KERNEL_DROPOUT(compares_with_sign) {
+    dropout_c(seed, stream, first, count, dropped, scale, x, keep);
+    for (size_t i = 0; i < count && dropped > 32767; i++) keep[i] = 1;
+}
+static KERNEL_DROPOUT(forgets_the_scale) {
+    (void)scale;
+    dropout_c(seed, stream, first, count, dropped, 1, x, keep);
+}
+static KERNEL_DROPOUT(writes_whole_blocks) {
+    dropout_c(seed, stream, first, count, dropped, scale, x, keep);
+    if (count % 8) keep[count] = 1;
+}
+
 static void planted_bugs_in_products_are_caught(void **state) {
     (void)state;
     PLANT(multiply_f32, adds_always);
@@ -148,11 +167,21 @@ static void planted_bugs_in_rows_are_caught(void **state) {
     PLANT(softmax_backward, touches_what_lies_between_rows);
 }
 
+static void planted_bugs_in_dropout_are_caught(void **state) {
+    (void)state;
+    PLANT(dropout, keeps_what_equals_the_limit_out);
+    PLANT(dropout, counts_in_32_bits);
+    PLANT(dropout, compares_with_sign);
+    PLANT(dropout, forgets_the_scale);
+    PLANT(dropout, writes_whole_blocks);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(planted_bugs_in_products_are_caught),
         cmocka_unit_test(planted_bugs_in_activations_are_caught),
         cmocka_unit_test(planted_bugs_in_rows_are_caught),
+        cmocka_unit_test(planted_bugs_in_dropout_are_caught),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -170,3 +170,40 @@ void check_softmax_backward(struct check *check) {
             return;
         }
 }
+
+static uint32_t drawn_at(uint64_t seed, uint64_t stream, uint64_t block, size_t i) {
+    uint32_t word[4];
+    random_block(seed, stream, block + i / 8, word);
+    return i % 2 ? word[i % 8 / 2] >> 16 : word[i % 8 / 2] & UINT16_MAX;
+}
+
+/* Element by element. Seeds and streams of any bits, indices around the carry into their upper word as well, limits
+ * that an element just reaches or misses. */
+void check_dropout(struct check *check) {
+    static const uint32_t ends[] = {0, 1, 32768, 65535, 65536};
+    size_t count = check_below(check, 40) ? check_length(check) : 0;
+    uint64_t seed = (uint64_t)random_u32(&check->random) << 32 | random_u32(&check->random),
+             stream = (uint64_t)random_u32(&check->random) << 32 | random_u32(&check->random);
+    uint64_t block = check_below(check, 2) ? UINT32_MAX - check_below(check, 12)
+                                           : (uint64_t)check_below(check, 4) << 40 | random_u32(&check->random);
+    uint32_t dropped = ends[check_below(check, 5)];
+    float scale = (float)(1 + random_uniform(&check->random));
+    if (check_below(check, 2)) dropped = (uint32_t)check_below(check, 65537);
+    else if (count && check_below(check, 2))
+        dropped = drawn_at(seed, stream, block, check_below(check, count)) + (uint32_t)check_below(check, 2);
+    snprintf(check->shape, sizeof check->shape, "count %zu first %llu dropped %u", count, (unsigned long long)block * 8,
+             dropped);
+    float *before = check_take(check, count, sizeof *before), *x = check_take(check, count, sizeof *x);
+    uint8_t *keep = check_take(check, count, 1);
+    check_fill_f32(check, before, count, check_any_fill(check));
+    memcpy(x, before, count * sizeof *x);
+    check->table->dropout(seed, stream, block * 8, count, dropped, scale, x, keep);
+    for (size_t i = 0; i < count; i++) {
+        bool kept = drawn_at(seed, stream, block, i) >= dropped;
+        float expected = before[i] * (kept ? scale : 0.0f);
+        if (keep[i] == kept && memcmp(&x[i], &expected, sizeof expected) == 0) continue;
+        check_fail(check, "x[%zu] is %.9g and keep %d, expected %.9g and %d", i, (double)x[i], keep[i],
+                   (double)expected, kept);
+        return;
+    }
+}

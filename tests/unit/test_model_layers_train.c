@@ -246,20 +246,22 @@ static bool sees(const struct attention_train *a, size_t i, size_t j) {
     return !a->causal || (j <= i && (!a->window || i - j < a->window));
 }
 
+static size_t rows_of(const struct attention_train *a) { return a->queries ? a->queries : a->t; }
+
 /* Inputs: q, k, v, and the weights of the scores in the loss, which are outputs after the context (0 where unseen). */
 static void attention_double(const struct layer *layer) {
     const struct attention_train *a = layer->shape;
-    size_t t = a->t, D = a->D;
-    double *scores = layer->y + t * a->q_stride, *p = calloc(t, sizeof *p);
+    size_t t = a->t, D = a->D, rows = rows_of(a);
+    double *scores = layer->y + rows * a->q_stride, *p = calloc(t, sizeof *p);
     for (size_t h = 0; h < a->group; h++)
-        for (size_t i = 0; i < t; i++) {
+        for (size_t i = 0; i < rows; i++) {
             double sum = 0;
             for (size_t j = 0; j < t; j++) {
                 double s = 0;
                 for (size_t d = 0; d < D; d++)
                     s += layer->in[0][i * a->q_stride + h * D + d] * layer->in[1][j * a->k_stride + d];
                 s /= sqrt((double)D);
-                scores[(h * t + i) * t + j] = sees(a, i, j) ? s : 0;
+                scores[(h * rows + i) * t + j] = sees(a, i, j) ? s : 0;
                 p[j] = sees(a, i, j) ? exp(s) : 0;
                 sum += p[j];
             }
@@ -273,7 +275,7 @@ static void attention_double(const struct layer *layer) {
 }
 
 static void check_attention(const struct attention_train *a, bool extra) {
-    size_t queries = a->t * a->q_stride, keys = a->t * a->k_stride, squares = a->group * a->t * a->t;
+    size_t rows = rows_of(a), queries = rows * a->q_stride, keys = a->t * a->k_stride, squares = a->group * rows * a->t;
     struct layer layer = {attention_double, .count = {queries, keys, keys, 0}, .shape = a};
     layer_open(&layer, queries + squares);
     for (size_t i = 0; i < queries; i++) /* what lies between rows belongs to other heads */
@@ -291,7 +293,7 @@ static void check_attention(const struct attention_train *a, bool extra) {
     layer.forward(&layer);
     check_close("context", queries, layer.y, y);
     for (size_t i = 0; i < squares; i++) /* is not read where a query sees nothing */
-        if (!sees(a, i / a->t % a->t, i % a->t)) dscores[i] = NAN;
+        if (!sees(a, i / a->t % rows, i % a->t)) dscores[i] = NAN;
     attention_train_backward(a, q, k, v, y, dy, dq, dk, dv, extra ? dscores : NULL, scratch);
     if (a->t > 1) {
         check_gradient("dq", &layer, 0, dq);
@@ -304,10 +306,14 @@ static void check_attention(const struct attention_train *a, bool extra) {
 
 static void test_attention(void **state) {
     static const struct attention_train cases[] = {
-        {1, 1, 4, 4, 4, false, 0},    {5, 1, 3, 3, 3, false, 0},     {19, 1, 18, 36, 36, false, 0},
-        {17, 2, 8, 16, 8, true, 0},   {21, 3, 5, 17, 7, true, 4},    {33, 2, 16, 32, 16, false, 0},
-        {40, 1, 16, 16, 16, true, 2}, {23, 1, 32, 32, 64, true, 30}, {70, 1, 4, 4, 4, false, 0},
-        {131, 2, 3, 6, 3, true, 40}, /* several tiles of queries */
+        {1, 1, 4, 4, 4, false, 0, 0},     {5, 1, 3, 3, 3, false, 0, 0},
+        {19, 1, 18, 36, 36, false, 0, 0}, {17, 2, 8, 16, 8, true, 0, 0},
+        {21, 3, 5, 17, 7, true, 4, 0},    {33, 2, 16, 32, 16, false, 0, 0},
+        {40, 1, 16, 16, 16, true, 2, 0},  {23, 1, 32, 32, 64, true, 30, 0},
+        {70, 1, 4, 4, 4, false, 0, 0},    {131, 2, 3, 6, 3, true, 40, 0}, /* several tiles of queries */
+        {19, 1, 18, 36, 36, false, 0, 1}, {33, 3, 8, 24, 16, false, 0, 1},
+        {1, 1, 4, 4, 4, false, 0, 1}, /* first ones alone */
+        {90, 2, 5, 10, 5, false, 0, 70},  {40, 1, 16, 16, 16, true, 3, 7},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -87,9 +87,9 @@ static const struct pairing {
     {"distilbert", TRAIN_CLASSIFICATION, 2e-3, 0.8},
     {"distilbert", TRAIN_QUESTION_ANSWERING, 5e-3, 0.7},
     {"distilbert", TRAIN_MASKED_LM, 5e-3, 0.97},
-    {"gpt2", TRAIN_CAUSAL_LM, 5e-3, 0.5},
+    {"gpt2", TRAIN_CAUSAL_LM, 5e-3, 0.65},
     {"gpt2", TRAIN_SIMILARITY, 2e-3, 0.7},
-    {"opt", TRAIN_CAUSAL_LM, 5e-3, 0.5},
+    {"opt", TRAIN_CAUSAL_LM, 5e-3, 0.65},
     {"llama", TRAIN_CAUSAL_LM, 5e-3, 0.5},
     {"qwen2", TRAIN_CAUSAL_LM, 5e-3, 0.5},
     {"mistral", TRAIN_CAUSAL_LM, 5e-3, 0.5},
@@ -102,12 +102,11 @@ static void test_learns(void **state) {
         struct train_plan plan;
         struct outcome outcome = {0};
         small_task_plan(&plan, pairings[i].objective);
-        plan.steps = 120;
+        plan.steps = 60;
         plan.rate = pairings[i].rate;
-        run(pairings[i].family, &plan, 800, 0, &outcome);
+        run(pairings[i].family, &plan, 400, 0, &outcome);
         if (outcome.status < 0) fail_msg("%s: %s", pairings[i].family, error_text());
-        assert_true(outcome.result.steps == 120 && outcome.watcher.steps == 120 &&
-                    outcome.result.tokens > 120 * 16 * 5);
+        assert_true(outcome.result.steps == 60 && outcome.watcher.steps == 60 && outcome.result.tokens > 60 * 16 * 5);
         if (!(outcome.result.loss_last < pairings[i].below * outcome.result.loss_first))
             fail_msg("%s, %s: loss %g became %g", pairings[i].family, train_objective_name(pairings[i].objective),
                      outcome.result.loss_first, outcome.result.loss_last);
@@ -116,26 +115,25 @@ static void test_learns(void **state) {
 
 /* With dropout, in micro-batches, several shards each. */
 static void test_same_curve_at_any_thread_count(void **state) {
+    static const int threads[] = {1, 3, 1};
     (void)state;
     for (size_t i = 0; i < PAIRINGS; i++) {
         struct train_plan plan;
-        struct outcome outcome[4] = {0};
+        struct outcome outcome[3] = {0};
         small_task_plan(&plan, pairings[i].objective);
-        plan.steps = 6;
-        plan.batch = 64;
-        plan.micro_batch = 40;
+        plan.steps = 3;
+        plan.batch = 40;
+        plan.micro_batch = 24;
         plan.dropout = 0.1;
-        for (int k = 0; k < 4; k++) {
-            if (k == 3) plan.seed++;
-            run(pairings[i].family, &plan, 256, k < 3 ? k + 1 : 1, &outcome[k]);
+        for (int k = 0; k < 3; k++) {
+            if (k == 2) plan.seed++;
+            run(pairings[i].family, &plan, 80, threads[k], &outcome[k]);
             if (outcome[k].status < 0) fail_msg("%s: %s", pairings[i].family, error_text());
         }
-        for (int k = 1; k < 3; k++) {
-            assert_string_equal(outcome[k].hash, outcome[0].hash);
-            assert_memory_equal(outcome[k].watcher.loss, outcome[0].watcher.loss, 6 * sizeof(double));
-            assert_memory_equal(outcome[k].watcher.norm, outcome[0].watcher.norm, 6 * sizeof(double));
-        }
-        assert_string_not_equal(outcome[3].hash, outcome[0].hash);
+        assert_string_equal(outcome[1].hash, outcome[0].hash);
+        assert_memory_equal(outcome[1].watcher.loss, outcome[0].watcher.loss, plan.steps * sizeof(double));
+        assert_memory_equal(outcome[1].watcher.norm, outcome[0].watcher.norm, plan.steps * sizeof(double));
+        assert_string_not_equal(outcome[2].hash, outcome[0].hash);
     }
 }
 
@@ -147,7 +145,7 @@ static void test_micro_batches(void **state) {
         struct train_plan plan;
         struct outcome whole = {0}, pieces = {0};
         small_task_plan(&plan, pairings[i].objective);
-        plan.steps = 8;
+        plan.steps = 4;
         plan.batch = 22;
         plan.dropout = 0.1;
         plan.label_smoothing = 0.1;
@@ -157,7 +155,7 @@ static void test_micro_batches(void **state) {
         plan.micro_batch = 5;
         run(pairings[i].family, &plan, 66, 0, &pieces);
         assert_true(whole.status == 0 && pieces.status == 0);
-        for (size_t k = 0; k < 8; k++) {
+        for (size_t k = 0; k < 4; k++) {
             double loss = whole.watcher.loss[k], norm = whole.watcher.norm[k];
             if (!(fabs(pieces.watcher.loss[k] - loss) <= 2e-5 * loss &&
                   fabs(pieces.watcher.norm[k] - norm) <= 2e-4 * norm))
@@ -191,14 +189,14 @@ static void test_bf16(void **state) {
         struct train_plan plan;
         struct outcome full = {0}, half[2] = {0};
         small_task_plan(&plan, pairings[i].objective);
-        plan.steps = 12;
+        plan.steps = 4;
         run(pairings[i].family, &plan, 64, 0, &full);
         plan.compute = TRAIN_BF16;
         for (int k = 0; k < 2; k++) run(pairings[i].family, &plan, 64, k + 1, &half[k]);
         assert_true(full.status == 0 && half[0].status == 0 && half[1].status == 0);
         assert_string_equal(half[0].hash, half[1].hash);
         assert_true(half[0].watcher.loss[0] != full.watcher.loss[0]);
-        for (size_t step = 0; step < 12; step++)
+        for (size_t step = 0; step < 4; step++)
             assert_true(fabs(half[0].watcher.loss[step] - full.watcher.loss[step]) <= 0.05 * full.watcher.loss[step]);
     }
 }
@@ -217,6 +215,7 @@ static void test_optimizers_and_schedules(void **state) {
         struct outcome outcome = {0};
         small_task_plan(&plan, TRAIN_CLASSIFICATION);
         plan.epochs = 2.5;
+        plan.batch = 8;
         plan.optimizer = cases[i].optimizer;
         plan.schedule = cases[i].schedule;
         plan.schedule_power = 2;
@@ -224,7 +223,7 @@ static void test_optimizers_and_schedules(void **state) {
         plan.rate = cases[i].rate;
         plan.warmup_frac = 0.1;
         plan.nesterov = i == 2;
-        run("bert", &plan, 800, 0, &outcome);
+        run("bert", &plan, 400, 0, &outcome);
         assert_int_equal(outcome.status, 0);
         assert_int_equal(outcome.result.steps, 125);
         assert_true(outcome.result.loss_last < 0.9 * outcome.result.loss_first);
