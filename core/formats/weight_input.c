@@ -19,10 +19,12 @@ struct conversion {
     float *high;  /* [T] the high end */
     int32_t *zero, *sums;
     uint16_t *bf16;
+    float *rounded;
 };
 
 bool input_plan_same(const struct input_plan *a, const struct input_plan *b) {
-    return a->n_padded == b->n_padded && a->group == b->group && activation_same(&a->activation, &b->activation);
+    return a->n_padded == b->n_padded && a->group == b->group && a->f16 == b->f16 &&
+           activation_same(&a->activation, &b->activation);
 }
 
 /* What quantize_s8 does by itself. */
@@ -35,6 +37,7 @@ static size_t tokens_bytes(size_t T) { return size_round_up(T * 4, 64); } /* a n
 
 size_t input_bytes(const struct input_plan *plan, size_t T) {
     if (!plan->n_padded) return 0;
+    if (plan->f16) return size_round_up(T * plan->n_padded * sizeof(float), 64);
     if (!plan->group) return size_round_up(T * plan->n_padded * sizeof(uint16_t), 64);
     return codes_bytes(plan, T) + (is_plain(&plan->activation) ? 1 : 3) * tokens_bytes(T) +
            size_round_up(T * (plan->n_padded / plan->group) * 4, 64);
@@ -55,6 +58,18 @@ static void bf16_tokens(void *context, size_t begin, size_t end, int worker) {
     for (size_t t = begin; t < end; t++) {
         kernels.narrow_bf16(c->N, c->x + t * c->N, c->bf16 + t * n_padded);
         memset(c->bf16 + t * n_padded + c->N, 0, (n_padded - c->N) * sizeof *c->bf16);
+    }
+}
+
+/* Through a few halves at a time. */
+static void f16_tokens(void *context, size_t begin, size_t end, int worker) {
+    const struct conversion *c = context;
+    uint16_t halves[256];
+    (void)worker;
+    for (size_t i = begin * c->N, some; i < end * c->N; i += some) {
+        some = end * c->N - i < 256 ? end * c->N - i : 256;
+        kernels.narrow_f16(some, c->x + i, halves);
+        kernels.widen_f16(some, halves, c->rounded + i);
     }
 }
 
@@ -107,8 +122,13 @@ static void choose_grids(struct conversion *c, size_t T, const uint32_t *offset,
 void input_convert(const struct input_plan *plan, size_t T, size_t N, const float *x, const uint32_t *offset,
                    size_t sequences, bool serial, void *place, struct weight_input *input) {
     uint8_t *numbers = (uint8_t *)place + codes_bytes(plan, T);
-    struct conversion c = {.plan = plan, .x = x, .N = N, .q = place, .bf16 = place};
+    struct conversion c = {.plan = plan, .x = x, .N = N, .q = place, .bf16 = place, .rounded = place};
     if (!plan->n_padded) return;
+    if (plan->f16) {
+        run(T, serial, f16_tokens, &c);
+        input->x = c.rounded;
+        return;
+    }
     if (!plan->group) {
         run(T, serial, bf16_tokens, &c);
         input->bf16 = c.bf16;

@@ -6,7 +6,8 @@
 
 /* What a matrix asks of its input. Matrices that ask the same share one conversion. */
 struct input_plan {
-    size_t n_padded, group; /* n_padded 0: f32 as it is; group 0: bf16 */
+    size_t n_padded, group; /* n_padded 0: f32 as it is; group 0: bf16, or f32 values of f16 */
+    bool f16;
     struct activation_quantizer activation;
 };
 

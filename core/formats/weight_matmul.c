@@ -230,6 +230,7 @@ int weight_matmul_then(const struct weight *const *weights, const float *const *
         part.panels = panels_of(weight->shape.rows);
         if (weight->format->execution->input)
             weight->format->execution->input(&weight->shape, &part.plan.n_padded, &part.plan.group);
+        if (weight->format->execution->rounds_to_f16) part.plan.f16 = true, part.plan.n_padded = tiled.N;
         part.plan.activation = weight->activation;
         multiply_adds += T * weight->shape.rows * tiled.N;
         weight_bytes += weight->packed_bytes;
