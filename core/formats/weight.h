@@ -156,7 +156,7 @@ struct weight_scratch {
     void *block;
     size_t bytes;
     /* Whose the rows of the products to come are: sequence i has rows offset[i]..offset[i+1]-1, which together are all
-     * T. NULL: every row is a sequence of its own. Only ACTIVATION_PER_TENSOR asks. The caller's. */
+     * T. NULL: every row is a sequence of its own. Asked where activation_joins. The caller's. */
     const uint32_t *offset;
     size_t sequences;
 };

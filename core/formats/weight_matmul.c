@@ -153,7 +153,7 @@ static int convert_inputs(struct product *product, struct weight_scratch *scratc
     size_t T = product->T, used = 0, bytes = 0;
     bool rows = product->epilogue && product->epilogue->rows, serial = T * product->N < SERIAL_MULTIPLY_ADDS;
     if (rows) used = bytes = size_round_up(product->blocks * sizeof(int32_t), 64);
-    for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i].plan, T);
+    for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i].plan, T, product->N);
     if (bytes > scratch->bytes) {
         TRY(memory_resize(&scratch->block, bytes, 1));
         scratch->bytes = bytes;
@@ -170,7 +170,7 @@ static int convert_inputs(struct product *product, struct weight_scratch *scratc
         }
         input_convert(&part->plan, T, product->N, product->x, scratch->offset, scratch->sequences, serial,
                       (uint8_t *)scratch->block + used, &part->input);
-        used += input_bytes(&part->plan, T);
+        used += input_bytes(&part->plan, T, product->N);
     }
 out:
     return status;
