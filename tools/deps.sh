@@ -3,7 +3,7 @@
 # DEPS_EXTRA=1 adds what `make lint`, the emulated kernel tests, valgrind, `make models` and cross builds need.
 set -eu
 packages="gcc make pkg-config git libc6-dev libyaml-dev libsqlite3-dev libopenblas-openmp-dev libdnnl-dev libpapi-dev libjansson-dev nettle-dev libcmocka-dev gnuplot-nox wordnet-base sqlite3 libsimde-dev unicode-data"
-[ "${DEPS_EXTRA:-0}" = 0 ] || packages="$packages clang clang-format clang-tidy cppcheck shellcheck valgrind python3-pip python3-venv gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+[ "${DEPS_EXTRA:-0}" = 0 ] || packages="$packages clang libclang-rt-dev clang-format clang-tidy cppcheck shellcheck valgrind python3-pip python3-venv gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 missing=""
 for package in $packages; do
     status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
