@@ -12,7 +12,10 @@ struct weight_prepared {
     float *panels;         /* f32 builtin: [Rp/16][N][16] */
     bool owns_panels;      /* false: they lie in the weight's room */
     float *scale;          /* int8: [Rp] */
-    int32_t *row_negative; /* int8: [Rp] */
+    int32_t *row_negative; /* int8: [Rp], as matmul_s8 takes it */
+    int32_t *row_sum;      /* int8: [Rp] Σ over the columns of code - zero point */
+    int32_t *row_zero;     /* int8_affine: [Rp] zero points */
+    float *row_value;      /* int8_groups: [Rp], as matmul_s8_groups takes it */
     struct onednn *onednn; /* f32 with GEMM_ONEDNN */
 };
 
@@ -21,6 +24,7 @@ struct weight_input {
     const float *x;       /* (T,N) */
     const int8_t *q;      /* (T,n_padded) */
     const float *scale;   /* [T] */
+    const int32_t *zero;  /* [T] zero points; NULL: none */
     const int32_t *sums;  /* (T,n_padded/G) */
     const uint16_t *bf16; /* (T,n_padded), for formats that ask for n_padded without groups */
 };
@@ -36,7 +40,8 @@ struct weight_execution {
                      size_t p_begin, size_t p_end, const float *bias, float *y);
 };
 
-extern const struct weight_format format_f32, format_f16, format_bf16, format_int8, format_int4;
+extern const struct weight_format format_f32, format_f16, format_bf16, format_int8, format_int8_affine,
+    format_int8_groups, format_int4;
 
 /* `bytes` of undefined contents: from the room while it lasts, else a block of its own (*owned: to be released). */
 int weight_room_take(struct arena *room, size_t bytes, void **block, bool *owned);

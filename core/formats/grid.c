@@ -1,7 +1,7 @@
 /* Round-to-nearest grids (the scales that `rtn` uses and that other methods start from).
  *
  * Symmetric: the largest magnitude maps to the largest code (127, 7). Asymmetric, as GPTQ's Quantizer
- * (Frantar et al. 2023): the range from min(0, smallest) to max(0, largest) in 15 steps, so that zero is
+ * (Frantar et al. 2023): the range from min(0, smallest) to max(0, largest) in 15 or 255 steps, so that zero is
  * always representable. Scales are rounded to storage precision before the zero point is derived from them,
  * because that is the scale which dequantizes. */
 #include "base/error.h"
@@ -17,6 +17,21 @@ size_t weight_grid_groups(const struct weight_format *format, const struct weigh
 
 float weight_stored_scale(const struct weight_format *format, float scale) {
     return format->has_groups ? half_to_float(half_from_float(scale)) : scale;
+}
+
+int weight_grid_range(const struct weight_format *format, bool symmetric, float low, float high, float *scale,
+                      uint8_t *zero) {
+    int status = 0;
+    bool bytes = format->bits == 8;
+    float steps = symmetric ? (bytes ? 127.0f : 7.0f) : (bytes ? 255.0f : 15.0f);
+    float range = symmetric ? (high > -low ? high : -low) : high - low;
+    *scale = weight_stored_scale(format, range / steps);
+    if (!isfinite(*scale)) FAIL(E_NUMERIC, "scale %g does not fit into 16 bits", (double)(range / steps));
+    if (symmetric) goto out;
+    float above = *scale == 0.0f ? 0.0f : rintf(-low / *scale);
+    *zero = (uint8_t)(above < steps ? above : steps);
+out:
+    return status;
 }
 
 int weight_grid_minmax(const struct weight_format *format, const struct weight_shape *shape, const float *w,
@@ -36,16 +51,11 @@ int weight_grid_minmax(const struct weight_format *format, const struct weight_s
             if (value < low) low = value;
             if (value > high) high = value;
         }
-        float levels = symmetric ? (format->bits == 8 ? 127.0f : 7.0f) : 15.0f;
-        float range = symmetric ? (high > -low ? high : -low) : high - low;
-        float scale = weight_stored_scale(format, range / levels);
-        if (!isfinite(scale))
-            FAIL(E_NUMERIC, "row %zu, group %zu: scale %g does not fit into 16 bits", r, i % groups,
-                 (double)(range / levels));
-        grid->scale[i] = scale;
-        if (symmetric) continue;
-        float zero = scale == 0.0f ? 0.0f : rintf(-low / scale);
-        grid->zero[i] = (uint8_t)(zero < 15.0f ? zero : 15.0f);
+        status = weight_grid_range(format, symmetric, low, high, &grid->scale[i], symmetric ? NULL : &grid->zero[i]);
+        if (status < 0) {
+            error_prefix(status, "row %zu, group %zu", r, i % groups);
+            goto out;
+        }
     }
 out:
     return status;

@@ -1,6 +1,9 @@
-/* int8: symmetric per output row, codes -127..127, in panels of 16 rows by 4 columns (the layout of
- * KERNEL_MATMUL_S8) followed by one f32 scale per row. Rows are padded to 16 and columns to 64 with zeros,
- * so the kernels have no remainders. -128 is not a code: its magnitude has no byte. */
+/* int8 and int8_affine: one scale per output row, codes in panels of 16 rows by 4 columns (the layout of
+ * KERNEL_MATMUL_S8) followed by one f32 scale per row; int8_affine has one zero point per row behind those, and
+ * value = scale * (code - zero). Rows are padded to 16 and columns to 64 with zeros, so the kernels have no remainders,
+ * and what is beyond the columns counts nowhere: the input's codes there are 0, and row sums leave it out.
+ *
+ * int8 packs codes -127..127; on torch's grid also -128. int8_affine packs -128..127. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "formats/execution.h"
@@ -10,6 +13,7 @@
 #include <string.h>
 
 #define COLUMN_ALIGN 64
+#define COLUMNS_AFFINE 32768 /* 255 * 255 * 32768 is what 32 bits hold */
 
 static size_t padded_columns(const struct weight_shape *shape) { return size_round_up(shape->columns, COLUMN_ALIGN); }
 
@@ -18,31 +22,50 @@ static size_t code_place(size_t n_padded, size_t r, size_t n) {
     return r / 16 * 16 * n_padded + n / 4 * 64 + r % 16 * 4 + n % 4;
 }
 
-static int int8_size_bytes(const struct weight_shape *shape, size_t *bytes) {
+/* The parts behind the codes. */
+static size_t scale_place(const struct weight_shape *shape, size_t r) {
+    return panels_of(shape->rows) * 16 * padded_columns(shape) + r * sizeof(float);
+}
+static size_t zero_place(const struct weight_shape *shape, size_t r) {
+    return scale_place(shape, panels_of(shape->rows) * 16) + r;
+}
+
+static int size_of(const struct weight_format *format, const struct weight_shape *shape, size_t *bytes) {
     int status = 0;
+    bool affine = format == &format_int8_affine;
     *bytes = 0;
-    TRY(weight_shape_check(&format_int8, shape));
-    *bytes = panels_of(shape->rows) * 16 * (padded_columns(shape) + sizeof(float));
+    TRY(weight_shape_check(format, shape));
+    if (affine && shape->columns > COLUMNS_AFFINE)
+        FAIL(E_LIMIT, "int8_affine takes %d columns at most (got %zu)", COLUMNS_AFFINE, shape->columns);
+    *bytes = panels_of(shape->rows) * 16 * (padded_columns(shape) + sizeof(float) + affine);
 out:
     return status;
 }
 
-static int int8_pack(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed) {
+static int pack(const struct weight_format *format, const struct weight_shape *shape, const float *w,
+                const struct weight_grid *grid, void *packed) {
     int status = 0;
     size_t bytes, R = shape->rows, N = shape->columns, n_padded = padded_columns(shape);
-    TRY(int8_size_bytes(shape, &bytes));
-    if (!grid || grid->groups != 1 || grid->zero) FAIL(E_ARGUMENT, "int8 takes one scale per row and no zero points");
+    bool affine = format == &format_int8_affine;
+    TRY(size_of(format, shape, &bytes));
+    if (!grid || grid->groups != 1 || !grid->zero == affine)
+        FAIL(E_ARGUMENT, "%s takes one scale per row and %s", format->name,
+             affine ? "one zero point" : "no zero points");
     memset(packed, 0, bytes);
     int8_t *codes = packed;
-    uint8_t *scales = (uint8_t *)packed + panels_of(R) * 16 * n_padded;
     for (size_t r = 0; r < R; r++) {
         float scale = grid->scale[r];
+        int zero = affine ? grid->zero[r] - 128 : 0;
+        float least = affine || grid->as_torch ? -128.0f : -127.0f;
+        float inverse = 1.0f / scale;
         if (!isfinite(scale)) FAIL(E_NUMERIC, "scale of row %zu is not finite", r);
-        memcpy(scales + r * sizeof scale, &scale, sizeof scale);
+        memcpy(codes + scale_place(shape, r), &scale, sizeof scale);
+        if (affine) codes[zero_place(shape, r)] = (int8_t)zero;
         for (size_t n = 0; n < N; n++) {
-            float code = scale == 0.0f ? 0.0f : rintf(w[r * N + n] / scale);
+            float value = w[r * N + n], code = (float)zero;
+            if (scale != 0.0f) code += rintf(grid->as_torch ? value * inverse : value / scale);
             if (isnan(code)) FAIL(E_NUMERIC, "weight in row %zu, column %zu is not a number", r, n);
-            code = code > -127.0f ? code : -127.0f;
+            code = code > least ? code : least;
             codes[code_place(n_padded, r, n)] = (int8_t)(code < 127.0f ? code : 127.0f);
         }
     }
@@ -50,75 +73,119 @@ out:
     return status;
 }
 
-static int int8_unpack(const struct weight_shape *shape, const void *packed, float *w) {
+static int unpack(const struct weight_format *format, const struct weight_shape *shape, const void *packed, float *w) {
     size_t R = shape->rows, N = shape->columns, n_padded = padded_columns(shape);
     const int8_t *codes = packed;
-    const uint8_t *scales = (const uint8_t *)packed + panels_of(R) * 16 * n_padded;
     for (size_t r = 0; r < R; r++) {
         float scale;
-        memcpy(&scale, scales + r * sizeof scale, sizeof scale);
-        for (size_t n = 0; n < N; n++) w[r * N + n] = scale * (float)codes[code_place(n_padded, r, n)];
+        int zero = format == &format_int8_affine ? codes[zero_place(shape, r)] : 0;
+        memcpy(&scale, codes + scale_place(shape, r), sizeof scale);
+        for (size_t n = 0; n < N; n++) w[r * N + n] = scale * (float)(codes[code_place(n_padded, r, n)] - zero);
     }
     return 0;
 }
 
-static int int8_check(const struct weight_shape *shape, const void *packed, size_t bytes) {
+static int check(const struct weight_format *format, const struct weight_shape *shape, const void *packed,
+                 size_t bytes) {
     int status = 0;
     size_t expected, R = shape->rows, N = shape->columns, n_padded = padded_columns(shape);
-    TRY(int8_size_bytes(shape, &expected));
-    if (bytes != expected) FAIL(E_FORMAT, "int8 weights (%zu,%zu) take %zu bytes (got %zu)", R, N, expected, bytes);
+    TRY(size_of(format, shape, &expected));
+    if (bytes != expected)
+        FAIL(E_FORMAT, "%s weights (%zu,%zu) take %zu bytes (got %zu)", format->name, R, N, expected, bytes);
     const int8_t *codes = packed;
-    const uint8_t *scales = (const uint8_t *)packed + panels_of(R) * 16 * n_padded;
     for (size_t r = 0; r < panels_of(R) * 16; r++) {
         float scale;
-        memcpy(&scale, scales + r * sizeof scale, sizeof scale);
-        if (!isfinite(scale)) FAIL(E_FORMAT, "int8 scale of row %zu is not finite", r);
-        if (r >= R && scale != 0.0f) FAIL(E_FORMAT, "int8 scale of padding row %zu is not 0", r);
-        for (size_t n = 0; n < n_padded; n++) {
-            int8_t code = codes[code_place(n_padded, r, n)];
-            if (code == -128) FAIL(E_FORMAT, "int8 code in row %zu, column %zu is -128; codes are -127..127", r, n);
-            if ((r >= R || n >= N) && code) FAIL(E_FORMAT, "int8 padding in row %zu, column %zu is not 0", r, n);
-        }
+        memcpy(&scale, codes + scale_place(shape, r), sizeof scale);
+        if (!isfinite(scale)) FAIL(E_FORMAT, "%s scale of row %zu is not finite", format->name, r);
+        if (r >= R && scale != 0.0f) FAIL(E_FORMAT, "%s scale of padding row %zu is not 0", format->name, r);
+        if (r >= R && format == &format_int8_affine && codes[zero_place(shape, r)])
+            FAIL(E_FORMAT, "%s zero point of padding row %zu is not 0", format->name, r);
+        for (size_t n = r < R ? N : 0; n < n_padded; n++)
+            if (codes[code_place(n_padded, r, n)])
+                FAIL(E_FORMAT, "%s padding in row %zu, column %zu is not 0", format->name, r, n);
     }
 out:
     return status;
 }
 
+/* Zero points of weights need the sum of a whole token. */
 static void int8_input(const struct weight_shape *shape, size_t *n_padded, size_t *group) {
     *n_padded = padded_columns(shape);
     *group = COLUMN_ALIGN;
 }
+static void affine_input(const struct weight_shape *shape, size_t *n_padded, size_t *group) {
+    *group = *n_padded = padded_columns(shape);
+}
 
-static int int8_prepare(const struct weight *weight, struct weight_prepared *prepared, size_t *bytes) {
+static int prepare(const struct weight *weight, struct weight_prepared *prepared, size_t *bytes) {
     int status = 0;
     size_t rows = panels_of(weight->shape.rows) * 16, n_padded = padded_columns(&weight->shape);
+    bool affine = weight->format == &format_int8_affine;
     const int8_t *codes = weight->packed;
     TRY(memory_take((void **)&prepared->scale, rows, sizeof(float)));
     TRY(memory_take((void **)&prepared->row_negative, rows, sizeof(int32_t)));
+    TRY(memory_take((void **)&prepared->row_sum, rows, sizeof(int32_t)));
+    if (affine) TRY(memory_take((void **)&prepared->row_zero, rows, sizeof(int32_t)));
     memcpy(prepared->scale, codes + rows * n_padded, rows * sizeof(float));
     for (size_t p = 0; p < rows / 16; p++)
         for (size_t n = 0; n < n_padded; n += 4)
-            for (size_t i = 0; i < 64; i++)
-                if (codes[p * 16 * n_padded + n * 16 + i] < 0)
-                    prepared->row_negative[p * 16 + i / 4] -= codes[p * 16 * n_padded + n * 16 + i];
-    *bytes = rows * (sizeof(float) + sizeof(int32_t));
+            for (size_t i = 0; i < 64; i++) {
+                int8_t code = codes[p * 16 * n_padded + n * 16 + i];
+                prepared->row_sum[p * 16 + i / 4] += code;
+                if (code < 0) prepared->row_negative[p * 16 + i / 4] -= code;
+            }
+    for (size_t r = 0; affine && r < rows; r++) {
+        prepared->row_zero[r] = codes[zero_place(&weight->shape, r)];
+        prepared->row_sum[r] -= prepared->row_zero[r] * (int32_t)weight->shape.columns;
+    }
+    *bytes = rows * (sizeof(float) + (affine ? 3 : 2) * sizeof(int32_t));
 out:
     return status;
 }
 
-static void int8_multiply(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
-                          size_t p_begin, size_t p_end, const float *bias, float *y) {
+static void multiply(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
+                     size_t p_begin, size_t p_end, const float *bias, float *y) {
     size_t R = weight->shape.rows, n_padded = padded_columns(&weight->shape);
     size_t r_begin = p_begin * 16, r_end = p_end * 16 < R ? p_end * 16 : R;
     const struct weight_prepared *prepared = weight->prepared;
+    struct zero_points zeros = {.row_sum = prepared->row_sum + r_begin};
+    if (input->zero) zeros.x = input->zero + t_begin;
+    if (prepared->row_zero) zeros.w = prepared->row_zero + r_begin, zeros.x_sum = input->sums + t_begin;
     kernels.matmul_s8(t_end - t_begin, n_padded, input->q + t_begin * n_padded, input->scale + t_begin,
                       (const int8_t *)weight->packed + r_begin * n_padded, prepared->scale + r_begin,
-                      prepared->row_negative + r_begin, bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R,
-                      r_end - r_begin);
+                      prepared->row_negative + r_begin, zeros.x || zeros.w ? &zeros : NULL,
+                      bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R, r_end - r_begin);
 }
 
-static const struct weight_execution int8_execution = {
-    .input = int8_input, .prepare = int8_prepare, .multiply = int8_multiply};
+static int int8_size_bytes(const struct weight_shape *shape, size_t *bytes) {
+    return size_of(&format_int8, shape, bytes);
+}
+static int int8_pack(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed) {
+    return pack(&format_int8, shape, w, grid, packed);
+}
+static int int8_unpack(const struct weight_shape *shape, const void *packed, float *w) {
+    return unpack(&format_int8, shape, packed, w);
+}
+static int int8_check(const struct weight_shape *shape, const void *packed, size_t bytes) {
+    return check(&format_int8, shape, packed, bytes);
+}
+
+static int affine_size_bytes(const struct weight_shape *shape, size_t *bytes) {
+    return size_of(&format_int8_affine, shape, bytes);
+}
+static int affine_pack(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed) {
+    return pack(&format_int8_affine, shape, w, grid, packed);
+}
+static int affine_unpack(const struct weight_shape *shape, const void *packed, float *w) {
+    return unpack(&format_int8_affine, shape, packed, w);
+}
+static int affine_check(const struct weight_shape *shape, const void *packed, size_t bytes) {
+    return check(&format_int8_affine, shape, packed, bytes);
+}
+
+static const struct weight_execution int8_execution = {.input = int8_input, .prepare = prepare, .multiply = multiply},
+                                     affine_execution = {
+                                         .input = affine_input, .prepare = prepare, .multiply = multiply};
 
 const struct weight_format format_int8 = {
     .name = "int8",
@@ -127,9 +194,26 @@ const struct weight_format format_int8 = {
     .bits = 8,
     .code_low = -127,
     .code_high = 127,
+    .quantizes_input = true,
     .size_bytes = int8_size_bytes,
     .pack = int8_pack,
     .unpack = int8_unpack,
     .check = int8_check,
     .execution = &int8_execution,
+};
+
+const struct weight_format format_int8_affine = {
+    .name = "int8_affine",
+    .summary = "8-bit integers, one f32 scale and one zero point per row, integer arithmetic",
+    .executes = EXECUTES_PACKED,
+    .bits = 8,
+    .code_low = -128,
+    .code_high = 127,
+    .has_asymmetric = true,
+    .quantizes_input = true,
+    .size_bytes = affine_size_bytes,
+    .pack = affine_pack,
+    .unpack = affine_unpack,
+    .check = affine_check,
+    .execution = &affine_execution,
 };

@@ -92,6 +92,9 @@ static void prepared_close(struct weight *weight) {
     if (prepared->owns_panels) memory_release(prepared->panels);
     memory_release(prepared->scale);
     memory_release(prepared->row_negative);
+    memory_release(prepared->row_sum);
+    memory_release(prepared->row_zero);
+    memory_release(prepared->row_value);
     onednn_close(prepared->onednn);
     memory_release(prepared);
     weight->prepared = NULL;
@@ -117,6 +120,16 @@ void weight_close(struct weight *weight) {
     prepared_close(weight);
     if (weight->owns_packed) memory_release((void *)(size_t)weight->packed);
     *weight = (struct weight){0};
+}
+
+int weight_set_activation(struct weight *weight, const struct activation_quantizer *activation) {
+    int status = 0;
+    if (!weight->format->quantizes_input)
+        FAIL(E_UNSUPPORTED, "%s does not choose how activations are quantized: int8 formats do", weight->format->name);
+    TRY(activation_check(activation));
+    weight->activation = *activation;
+out:
+    return status;
 }
 
 void weight_scratch_close(struct weight_scratch *scratch) {

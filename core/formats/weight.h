@@ -9,9 +9,12 @@
  *   f16   panels u16 [Rp/16][N][16]; f32 activations
  *   bf16  panels u16 [Rp/16][Np/2][16][2], Np: N to 2; activations are rounded to bf16 as they enter
  *   int8  panels s8 [Rp/16][Np/4][16][4], then f32 scale[Rp]; symmetric per row; Rp, Np: R to 16, N to 64
+ *   int8_affine  int8, then s8 zero[Rp]: asymmetric per row
+ *   int8_groups  panels of groups as KERNEL_MATMUL_S8_GROUPS describes; G = 32, 64, 128; symmetric or asymmetric
  *   int4  panels of groups as KERNEL_MATMUL_U4 describes; G = 32, 64, 128; symmetric or asymmetric
  *
- * int8 and int4 multiply in integers: activations are quantized per token to int8 as they enter.
+ * int8 and int4 multiply in integers: activations are quantized to int8 as they enter, per token unless the layer says
+ * otherwise (8 bits only; formats/activation.h).
  */
 #ifndef WEIGHT_H
 #define WEIGHT_H
@@ -21,6 +24,7 @@
 #include <stdint.h>
 
 #include "base/memory.h"
+#include "formats/activation.h"
 
 enum executes {
     EXECUTES_PACKED,    /* multiplied from the packed bytes */
@@ -37,21 +41,23 @@ struct weight_shape {
 /* Scales and zero points chosen by a technique. Value = scale * (code - zero). */
 struct weight_grid {
     float *scale;  /* (R, groups); already rounded to the precision that the format stores */
-    uint8_t *zero; /* (R, groups); NULL when symmetric */
+    uint8_t *zero; /* (R, groups); NULL when symmetric. 8 bits: the zero point plus 128 */
     size_t groups; /* per row */
+    bool as_torch; /* int8: w * (1/scale), codes down to -128, instead of w / scale down to -127 */
 };
 
 /* Private to formats/: how the packed bytes are multiplied. */
 struct weight_execution;
 
 struct weight_format {
-    const char *name; /* "f32", "int8", "int4" */
+    const char *name; /* "f32", "int8", "int8_groups", "int4" */
     const char *summary;
     enum executes executes;
     int bits;                /* nominal bits of a code: 32, 8, 4 */
     int code_low, code_high; /* range of codes; symmetric int4 uses 0..15 with zero 8 */
     bool has_groups;         /* group sizes 32, 64, 128 */
     bool has_asymmetric;
+    bool quantizes_input; /* layers choose how their input is quantized (weight_set_activation) */
     /* Bytes of a packed matrix; 0 and E_SHAPE/E_LIMIT through *bytes. */
     int (*size_bytes)(const struct weight_shape *shape, size_t *bytes);
     /* Pack w (R,N) f32 by rounding each value to the grid (nearest even, clamped). f32, f16 and bf16 ignore grid. */
@@ -80,12 +86,16 @@ double weight_bits(const struct weight_format *format, const struct weight_shape
 /* Round-to-nearest grid over w (R,N), for a format and shape: absmax (symmetric) or min-max including 0
  * (asymmetric), scales rounded to storage precision. grid->scale ((R,groups)) and grid->zero are the
  * caller's, sized by weight_grid_groups. An all-zero group gets scale 0 (symmetric codes then mean 0).
- *   int8: scale = absmax/127; codes -127..127
+ *   int8, int8_groups symmetric: scale = absmax/127; codes -127..127
+ *   int8_affine, int8_groups asymmetric: scale = (max-min)/255, zero = -128 + round(-min/scale), codes -128..127
  *   int4 symmetric: scale = absmax/7, codes 1..15 around zero 8
  *   int4 asymmetric: scale = (max-min)/15, zero = round(-min/scale), codes 0..15 (GPTQ's Quantizer)   */
 size_t weight_grid_groups(const struct weight_format *format, const struct weight_shape *shape);
 int weight_grid_minmax(const struct weight_format *format, const struct weight_shape *shape, const float *w,
                        struct weight_grid *grid);
+/* Scale and zero point (as in grid->zero) for values from low <= 0 to high >= 0. E_NUMERIC: the scale is not finite. */
+int weight_grid_range(const struct weight_format *format, bool symmetric, float low, float high, float *scale,
+                      uint8_t *zero);
 /* A scale rounded to the precision that the format stores: f16 in formats with groups, else unchanged. */
 float weight_stored_scale(const struct weight_format *format, float scale);
 
@@ -102,6 +112,7 @@ struct weight {
     size_t packed_bytes;
     bool owns_packed;
     bool simulated; /* the technique's saving is not exploited by this format (e.g. pruned f32) */
+    struct activation_quantizer activation; /* 8 bits: how the input is quantized */
     enum gemm_backend backend;
     void *prepared; /* panels, row sums, library objects: made by weight_prepare */
     size_t prepared_bytes;
@@ -125,6 +136,8 @@ int weight_pack_room(struct weight *weight, const struct weight_format *format, 
 /* Make what multiplication needs; idempotent. The backend matters for f32 only. */
 int weight_prepare(struct weight *weight, enum gemm_backend backend);
 void weight_close(struct weight *weight);
+/* How an 8-bit matrix's input is quantized from now on; prepared or not. E_UNSUPPORTED: another format; E_ARGUMENT. */
+int weight_set_activation(struct weight *weight, const struct activation_quantizer *activation);
 
 /* Rows of a matrix on demand: out (end-begin, N) f32. Called from several threads at once. */
 struct weight_rows {
@@ -140,6 +153,10 @@ int weight_load(struct weight *weight, const struct weight_format *format, const
 struct weight_scratch {
     void *block;
     size_t bytes;
+    /* Whose the rows of the products to come are: sequence i has rows offset[i]..offset[i+1]-1, which together are all
+     * T. NULL: every row is a sequence of its own. Only ACTIVATION_PER_TENSOR asks. The caller's. */
+    const uint32_t *offset;
+    size_t sequences;
 };
 void weight_scratch_close(struct weight_scratch *scratch);
 

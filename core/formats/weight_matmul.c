@@ -15,9 +15,8 @@
 #include "base/threads.h"
 #include "formats/execution.h"
 #include "formats/onednn.h"
+#include "formats/weight_input.h"
 #include "kernels/kernels.h"
-
-#include <string.h>
 
 #define INPUT_BYTES (256u << 10) /* activations of a token block; a second-level cache holds 512 KiB and up */
 #define BLOCK_TOKENS 96          /* a block is no larger, so that threads share the whole-row work at its end */
@@ -32,7 +31,7 @@ struct part {
     const float *bias;
     float *y;
     struct weight_input input;
-    size_t n_padded, group;                      /* of the converted input; n_padded 0: none, group 0: bf16 */
+    struct input_plan plan;                      /* how the input is converted */
     size_t panels, tile_panels, tiles, tile_end; /* tiles per block of tokens; where they end in the block */
 };
 
@@ -147,44 +146,14 @@ static void run(size_t count, size_t grain, bool serial, parallel_body *body, vo
 
 /* ---- the input ---- */
 
-struct conversion {
-    const float *x;
-    size_t N, n_padded, group;
-    int8_t *q;
-    float *scale;
-    int32_t *sums;
-    uint16_t *bf16;
-};
-
-static void convert_tokens(void *context, size_t begin, size_t end, int worker) {
-    const struct conversion *c = context;
-    (void)worker;
-    if (c->group) {
-        kernels.quantize_s8(end - begin, c->N, c->x + begin * c->N, c->N, c->n_padded, c->group,
-                            c->q + begin * c->n_padded, c->scale + begin, c->sums + begin * (c->n_padded / c->group));
-        return;
-    }
-    for (size_t t = begin; t < end; t++) {
-        kernels.narrow_bf16(c->N, c->x + t * c->N, c->bf16 + t * c->n_padded);
-        memset(c->bf16 + t * c->n_padded + c->N, 0, (c->n_padded - c->N) * sizeof *c->bf16);
-    }
-}
-
-static size_t input_bytes(const struct part *part, size_t T) {
-    if (!part->n_padded) return 0;
-    if (!part->group) return size_round_up(T * part->n_padded * sizeof(uint16_t), 64);
-    return size_round_up(T * part->n_padded, 64) + size_round_up(T * 4, 64) +
-           size_round_up(T * (part->n_padded / part->group) * 4, 64);
-}
-
-/* Convert the input for every part that asks; parts with the same padding and groups share one copy. Also takes the
- * counters of blocks, which lie first in the scratch. */
+/* Convert the input for every part that asks; parts that ask the same share one copy. Also takes the counters of
+ * blocks, which lie first in the scratch. */
 static int convert_inputs(struct product *product, struct weight_scratch *scratch) {
     int status = 0;
     size_t T = product->T, used = 0, bytes = 0;
-    bool rows = product->epilogue && product->epilogue->rows;
+    bool rows = product->epilogue && product->epilogue->rows, serial = T * product->N < SERIAL_MULTIPLY_ADDS;
     if (rows) used = bytes = size_round_up(product->blocks * sizeof(int32_t), 64);
-    for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i], T);
+    for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i].plan, T);
     if (bytes > scratch->bytes) {
         TRY(memory_resize(&scratch->block, bytes, 1));
         scratch->bytes = bytes;
@@ -192,23 +161,16 @@ static int convert_inputs(struct product *product, struct weight_scratch *scratc
     if (rows) product->left = scratch->block;
     for (size_t i = 0; i < product->count; i++) {
         struct part *part = &product->parts[i];
-        if (!part->n_padded) continue;
         size_t same = 0;
-        while (product->parts[same].n_padded != part->n_padded || product->parts[same].group != part->group) same++;
+        if (!part->plan.n_padded) continue;
+        while (!input_plan_same(&product->parts[same].plan, &part->plan)) same++;
         if (same < i) {
             part->input = product->parts[same].input;
             continue;
         }
-        struct conversion c = {.x = product->x, .N = product->N, .n_padded = part->n_padded, .group = part->group};
-        uint8_t *place = (uint8_t *)scratch->block + used;
-        used += input_bytes(part, T);
-        c.bf16 = (uint16_t *)(void *)place;
-        c.q = (int8_t *)place;
-        c.scale = (float *)(void *)(place + size_round_up(T * part->n_padded, 64));
-        c.sums = (int32_t *)(void *)((uint8_t *)c.scale + size_round_up(T * 4, 64));
-        run(T, 16, T * product->N < SERIAL_MULTIPLY_ADDS, convert_tokens, &c);
-        if (part->group) part->input.q = c.q, part->input.scale = c.scale, part->input.sums = c.sums;
-        else part->input.bf16 = c.bf16;
+        input_convert(&part->plan, T, product->N, product->x, scratch->offset, scratch->sequences, serial,
+                      (uint8_t *)scratch->block + used, &part->input);
+        used += input_bytes(&part->plan, T);
     }
 out:
     return status;
@@ -267,7 +229,8 @@ int weight_matmul_then(const struct weight *const *weights, const float *const *
         struct part part = {.weight = weight, .bias = biases ? biases[i] : NULL, .y = y[i], .input.x = x};
         part.panels = panels_of(weight->shape.rows);
         if (weight->format->execution->input)
-            weight->format->execution->input(&weight->shape, &part.n_padded, &part.group);
+            weight->format->execution->input(&weight->shape, &part.plan.n_padded, &part.plan.group);
+        part.plan.activation = weight->activation;
         multiply_adds += T * weight->shape.rows * tiled.N;
         weight_bytes += weight->packed_bytes;
         all.parts[all.count++] = part;

@@ -59,19 +59,60 @@
     void id(size_t T, size_t N, const float *x, size_t x_stride, size_t n_padded, size_t G, int8_t *q, float *scale,   \
             int32_t *sums)
 
-/* y(T,rows) = scale_x[t] * scale_w[r] * Σ q[t,n] w[r,n] + bias, for `rows` output rows in panels as matmul_f32 takes
- * them; exact in 32-bit integers up to the scaling.
- *   q       s8 (T, n_padded), values -127..127; n_padded a multiple of 4
- *   panels  s8 [n_padded/4][16][4] each, values -127..127; the last one is whole, its rows past the end are ignored
+/* The range of each token, zero included: low[t] = min(0, min x[t]), high[t] = max(0, max x[t]); both NaN where the
+ * token holds one. The sign of a zero may be either. x f32 (T,N), row stride x_stride; low, high f32 [T]. */
+#define KERNEL_RANGE_F32(id) void id(size_t T, size_t N, const float *x, size_t x_stride, float *low, float *high)
+
+/* Quantization to a given grid: q = clamp(nearest-even(x / scale[t]) + zero[t], least, most), as ONNX's QuantizeLinear.
+ * Columns N..n_padded-1 of q are 0, not zero[t]: products leave them out. A token that holds a NaN gets scale NaN, and
+ * its NaNs get code `least`.
+ *   scale   f32 [T] in/out, not 0
+ *   zero    s32 [T], least..most
+ *   least, most  -128..127, least <= most
+ *   q, sums as quantize_s8                                                                                 */
+#define KERNEL_QUANTIZE_AFFINE(id)                                                                                     \
+    void id(size_t T, size_t N, const float *x, size_t x_stride, size_t n_padded, size_t G, float *scale,              \
+            const int32_t *zero, int least, int most, int8_t *q, int32_t *sums)
+
+/* Zero points of an integer product: a code stands for code - zero. NULL where a side has none. */
+struct zero_points {
+    const int32_t *x;       /* [T], of the tokens, -128..127 */
+    const int32_t *row_sum; /* with x; one per row of the panels: Σ (w[r,n] - w's zero point) over the real columns */
+    const int32_t *w;       /* one per row of the panels, -128..127 */
+    const int32_t *x_sum;   /* with w; [T]: Σ q[t,n] */
+};
+
+/* y(T,rows) = scale_x[t] * scale_w[r] * Σ (q[t,n] - zero_x[t]) (w[r,n] - zero_w[r]) + bias, for `rows` output rows in
+ * panels as matmul_f32 takes them; exact in 32-bit integers up to the scaling, where the sum is
+ * Σ q w - zero_x row_sum - zero_w x_sum. It must fit: at most 65536 columns, 32768 when both sides have zero points.
+ *   q       s8 (T, n_padded), values -128..127; n_padded a multiple of 4
+ *   panels  s8 [n_padded/4][16][4] each, values -128..127; the last one is whole, its rows past the end are ignored
  *   scale_w f32, one per row of the panels, the ignored ones included
  *   row_negative s32, as many: Σ over n of max(-w[r,n], 0), for variants that complement x where w is
  *           negative; may be ignored
+ *   zeros   NULL: none
  *   bias    f32 [rows], or NULL
  *   y       f32, row stride y_stride elements; columns 0..rows-1 are written                          */
 #define KERNEL_MATMUL_S8(id)                                                                                           \
     void id(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panels,                    \
-            const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,           \
-            size_t rows)
+            const float *scale_w, const int32_t *row_negative, const struct zero_points *zeros, const float *bias,     \
+            float *y, size_t y_stride, size_t rows)
+
+/* y(T,rows) = scale_x[t] * (Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g])
+ *                          - zero_x[t] * row_value[r]) + bias; q, bias, y and rows as for matmul_s8.
+ *   zero_x  s32 [T], NULL: 0
+ *   row_value f32, one per row of the panels: Σ_g scale[g,r] Σ_{n in g} (c[r,n] - zero[g,r]) over the real columns;
+ * read when zero_x is there panels  each per group of G columns, contiguous: f16 scale[16]; s8 zero[16] when asymmetric
+ * (0 when symmetric); s8 codes [G/4][16][4], values -128..127 G       32, 64 or 128; n_padded a multiple of G */
+#define KERNEL_MATMUL_S8_GROUPS(id)                                                                                    \
+    void id(size_t T, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,                 \
+            const int32_t *zero_x, const int32_t *sums, const uint8_t *panels, const float *row_value,                 \
+            const float *bias, float *y, size_t y_stride, size_t rows)
+
+/* Bytes of one panel of matmul_s8_groups. */
+static inline size_t panel_s8_groups_bytes(size_t n_padded, size_t G, int symmetric) {
+    return n_padded / G * ((symmetric ? 2u : 3u) * PANEL_ROWS + G * PANEL_ROWS);
+}
 
 /* y(T,rows) = scale_x[t] * Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g]) + bias; bias, y and rows
  * as for matmul_s8.
@@ -200,7 +241,10 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     X(widen_f16, KERNEL_WIDEN_F16)                                                                                     \
     X(narrow_bf16, KERNEL_NARROW_BF16)                                                                                 \
     X(quantize_s8, KERNEL_QUANTIZE_S8)                                                                                 \
+    X(range_f32, KERNEL_RANGE_F32)                                                                                     \
+    X(quantize_affine, KERNEL_QUANTIZE_AFFINE)                                                                         \
     X(matmul_s8, KERNEL_MATMUL_S8)                                                                                     \
+    X(matmul_s8_groups, KERNEL_MATMUL_S8_GROUPS)                                                                       \
     X(matmul_u4, KERNEL_MATMUL_U4)                                                                                     \
     X(gelu, KERNEL_GELU)                                                                                               \
     X(gelu_tanh, KERNEL_GELU_TANH)                                                                                     \

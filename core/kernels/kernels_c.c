@@ -1,10 +1,9 @@
-/* The C versions of all kernels: the oracle that every variant is checked against, and what runs where no
- * variant does.
+/* The C versions of the kernels: the oracle that every variant is checked against, and what runs where no
+ * variant does. Those in integers are in integer_c.c, those of training in training_c.c.
  *
- * Written for clarity first. Integer kernels and the purely elementwise ones (quantize_s8, matmul_s8,
- * matmul_u4, add, adamw) do their float arithmetic in the order that every variant repeats, one rounding
- * per operation (-ffp-contract=off), so all variants agree bit for bit. The others agree within bounds that
- * docs/KERNELS.md derives. */
+ * Written for clarity first. Integer kernels and the purely elementwise ones (add, adamw) do their float arithmetic in
+ * the order that every variant repeats, one rounding per operation (-ffp-contract=off), so all variants agree bit for
+ * bit. The others agree within bounds that docs/KERNELS.md derives. */
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
@@ -69,93 +68,6 @@ KERNEL_WIDEN_F16(widen_f16_c) {
 
 KERNEL_NARROW_BF16(narrow_bf16_c) {
     for (size_t i = 0; i < count; i++) y[i] = bf16_from_float(x[i]);
-}
-
-/* The largest magnitude compared as bits, so that a NaN wins and reaches the scale instead of vanishing. */
-static float largest_magnitude(const float *x, size_t count) {
-    uint32_t largest = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bits &= 0x7fffffffu;
-        if (bits > largest) largest = bits;
-    }
-    float value;
-    memcpy(&value, &largest, sizeof value);
-    return value;
-}
-
-KERNEL_QUANTIZE_S8(quantize_s8_c) {
-    for (size_t t = 0; t < T; t++) {
-        const float *row = x + t * x_stride;
-        int8_t *codes = q + t * n_padded;
-        float step = largest_magnitude(row, N) / 127.0f;
-        scale[t] = step;
-        for (size_t n = 0; n < N; n++) {
-            /* A step that underflowed to zero counts as an all-zero token; clamping covers coarse denormal
-             * steps and turns NaN into -127 (the scale is NaN then). */
-            float code = step == 0.0f ? 0.0f : rintf(row[n] / step);
-            code = code > -127.0f ? code : -127.0f;
-            codes[n] = (int8_t)(code < 127.0f ? code : 127.0f);
-        }
-        memset(codes + N, 0, n_padded - N);
-        for (size_t g = 0; g < n_padded / G; g++) {
-            int32_t sum = 0;
-            for (size_t n = g * G; n < (g + 1) * G; n++) sum += codes[n];
-            sums[t * (n_padded / G) + g] = sum;
-        }
-    }
-}
-
-KERNEL_MATMUL_S8(matmul_s8_c) {
-    (void)row_negative;
-    for (size_t first = 0; first < rows; first += PANEL_ROWS)
-        for (size_t t = 0; t < T; t++) {
-            int32_t sum[PANEL_ROWS] = {0};
-            const int8_t *codes = q + t * n_padded, *panel = panels + first * n_padded;
-            for (size_t n = 0; n < n_padded; n += 4)
-                for (size_t r = 0; r < PANEL_ROWS; r++)
-                    for (size_t b = 0; b < 4; b++) sum[r] += codes[n + b] * panel[n * PANEL_ROWS + r * 4 + b];
-            for (size_t r = 0; r < rows_of_panel(rows, first); r++) {
-                float value = (scale_x[t] * scale_w[first + r]) * (float)sum[r];
-                y[t * y_stride + first + r] = bias ? value + bias[first + r] : value;
-            }
-        }
-}
-
-/* total[r] += scale[r] * (Σ q c - zero[r] Σ q) of one group of one token. */
-static void add_group(size_t G, int symmetric, const int8_t *q, int32_t q_sum, const uint8_t *group,
-                      float total[PANEL_ROWS]) {
-    const uint8_t *codes = group + (symmetric ? 32 : 48);
-    int32_t sum[PANEL_ROWS] = {0};
-    for (size_t n = 0; n < G; n += 8)
-        for (size_t r = 0; r < PANEL_ROWS; r++)
-            for (size_t b = 0; b < 4; b++) {
-                uint8_t pair = codes[n * PANEL_ROWS / 2 + r * 4 + b];
-                sum[r] += (pair & 15) * q[n + b] + (pair >> 4) * q[n + 4 + b];
-            }
-    for (size_t r = 0; r < PANEL_ROWS; r++) {
-        uint16_t half;
-        memcpy(&half, group + 2 * r, sizeof half);
-        int32_t zero = symmetric ? 8 : group[32 + r];
-        total[r] += half_to_float(half) * (float)(sum[r] - zero * q_sum);
-    }
-}
-
-KERNEL_MATMUL_U4(matmul_u4_c) {
-    size_t groups = n_padded / G, panel_bytes = panel_u4_bytes(n_padded, G, symmetric);
-    for (size_t first = 0; first < rows; first += PANEL_ROWS)
-        for (size_t t = 0; t < T; t++) {
-            const uint8_t *panel = panels + first / PANEL_ROWS * panel_bytes;
-            float total[PANEL_ROWS] = {0};
-            for (size_t g = 0; g < groups; g++)
-                add_group(G, symmetric, q + t * n_padded + g * G, sums[t * groups + g],
-                          panel + g * (panel_bytes / groups), total);
-            for (size_t r = 0; r < rows_of_panel(rows, first); r++) {
-                float value = scale_x[t] * total[r];
-                y[t * y_stride + first + r] = bias ? value + bias[first + r] : value;
-            }
-        }
 }
 
 /* Φ(x); erfcf keeps the small tail that 1 + erf would cancel. */

@@ -209,6 +209,7 @@ struct packed_entry {
     const char *name;
     const struct weight_format *format;
     struct weight_shape shape;
+    struct activation_quantizer activation;
     bool simulated, used;
 };
 

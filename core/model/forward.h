@@ -19,6 +19,7 @@ struct forward {
     struct workspace *workspace;
     size_t T;                             /* rows at work: the batch's tokens, or its sequences at the end */
     uint32_t *read;                       /* [B] the token of each sequence that is read; NULL: all are */
+    bool read_late;                       /* drop the others only after the last block */
     int32_t *position;                    /* [T] in the whole sequence */
     float *rotary;                        /* (T,D) of rotary_table; NULL: learned positions */
     float *x, *y;                         /* (T,C) the residual stream; input or output of a layer */
@@ -34,6 +35,8 @@ struct forward {
     float *hidden;                /* NULL or (L+1,T,C) to be written */
 };
 
+/* A grid in the last block serves whole sequences, and unread tokens take part in choosing it. */
+bool forward_reads_late(const struct model *model);
 /* Run the body here when the whole is small, else on all threads; either way the items are independent. */
 void forward_run_items(struct forward *forward, size_t count, size_t elements_each, parallel_body *body);
 /* y = x·Wᵀ + b, after the tap saw x. */

@@ -3,7 +3,8 @@
  *   post-norm   x = norm(x + attention(x));  x = norm(x + feed(x))
  *   pre-norm    x = x + attention(norm(x));  x = x + feed(norm(x)), where y holds the norm already
  *
- * Where one token of each sequence is read, the last block goes on with those alone once it has keys and values of all.
+ * Where one token of each sequence is read, the last block goes on with those alone once it has keys and values of all;
+ * or at its end, when a layer of it quantizes all tokens of a sequence to one grid.
  * Activations, sums and norms are done by the products, on blocks of tokens that are still in a cache.
  */
 #include "model/forward.h"
@@ -14,6 +15,14 @@
 
 /* ---- attention ---------------------------------------------------------------------------------------- */
 
+bool forward_reads_late(const struct model *model) {
+    for (size_t i = 0; i < model->linear_count; i++)
+        if (model->linears[i].block + 1 == (int)model->config.layers &&
+            model->linears[i].weight.activation.range == ACTIVATION_PER_TENSOR)
+            return true;
+    return false;
+}
+
 /* From here on x and y hold the rows that are read, one for each sequence. Tokens rise, so rows move forward only. */
 static void keep_read(struct forward *forward) {
     size_t C = forward->model->config.width;
@@ -23,6 +32,7 @@ static void keep_read(struct forward *forward) {
             memmove(forward->y + i * C, forward->y + forward->read[i] * C, C * sizeof(float));
     }
     forward->T = forward->batch->sequences;
+    forward->workspace->scratch.offset = NULL;
 }
 
 static int forward_attention(struct forward *forward, const float *input) {
@@ -32,7 +42,7 @@ static int forward_attention(struct forward *forward, const float *input) {
     const struct weight *weights[3];
     const float *biases[3];
     float *outputs[] = {forward->query, forward->key, forward->value};
-    bool narrow = forward->read && forward->block + 1 == model->config.layers;
+    bool narrow = forward->read && !forward->read_late && forward->block + 1 == model->config.layers;
     size_t T = forward->T, D = model->config.head_width, first = narrow ? 1 : 0;
     struct attention attention = {.config = &model->config,
                                   .batch = forward->batch,
@@ -118,6 +128,7 @@ int forward_block(struct forward *forward) {
     TRY(forward_residual(forward, output, forward->context, first ? feed : attention));
     TRY(forward_feed(forward, input));
     TRY(forward_residual(forward, down, forward->up, first ? norm_after(forward) : feed));
+    if (forward->read && forward->read_late && forward->block + 1 == model->config.layers) keep_read(forward);
 out:
     return status;
 }

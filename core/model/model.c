@@ -360,6 +360,16 @@ out:
     return status;
 }
 
+int linear_set_activation(struct model *model, struct linear *linear, const struct activation_quantizer *activation) {
+    int status = 0;
+    (void)model; /* what is prepared serves every way */
+    if (linear->value || linear->parameter) FAIL(E_STATE, "layer '%s' is not packed", linear->name);
+    status = weight_set_activation(&linear->weight, activation);
+    if (status < 0) error_prefix(status, "layer '%s'", linear->name);
+out:
+    return status;
+}
+
 /* Parameters that training over `heads` moves: the body and those heads' rows, but for the frozen ones. */
 struct trained {
     struct model *model;

@@ -180,6 +180,10 @@ struct linear *model_linear_find(struct model *model, const char *name);
 int linear_pack(struct model *model, struct linear *linear, const struct weight_format *format, size_t group,
                 bool symmetric, const struct weight_grid *grid);
 
+/* How the input of a layer packed in 8 bits is quantized (formats/activation.h); stored with the layer. E_STATE: the
+ * layer is not packed; E_UNSUPPORTED: it is packed in another format; E_ARGUMENT. */
+int linear_set_activation(struct model *model, struct linear *linear, const struct activation_quantizer *activation);
+
 struct kv_cache; /* model/kv_cache.h */
 
 /* The tokens whose last hidden states somebody reads: all of them, or one of each sequence. What else the last block

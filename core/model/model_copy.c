@@ -68,6 +68,7 @@ static int copy_packed(struct model *copy, const struct model *model) {
                                          .packed = block,
                                          .packed_bytes = weight->packed_bytes,
                                          .owns_packed = true,
+                                         .activation = weight->activation,
                                          .simulated = weight->simulated};
     }
 out:

@@ -7,6 +7,7 @@
  */
 #include "model/family.h"
 
+#include <float.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,13 +37,44 @@ static int read_packed(struct model *model, const struct model_source *source, c
             goto out;
         }
         linear->weight.simulated = linear->simulated;
+        linear->weight.activation = packed[i].activation;
+    }
+out:
+    return status;
+}
+
+/* {"range": "static", "asymmetric": bool, "reduced": bool, "scale": S, "zero": Z} */
+static int parse_activation(const struct json *object, struct activation_quantizer *activation) {
+    int status = 0;
+    const char *range = NULL;
+    char words[160];
+    double scale = 0, zero = 0;
+    if (object->type != JSON_OBJECT) FAIL(E_FORMAT, "expected an object");
+    for (const struct json *field = object->child; field; field = field->next) {
+        bool truth = field->type == JSON_TRUE, boolean = truth || field->type == JSON_FALSE;
+        if (strcmp(field->key, "range") == 0) TRY(json_text(field, "range", &range));
+        else if (strcmp(field->key, "scale") == 0) TRY(json_number(field, "scale", &scale));
+        else if (strcmp(field->key, "zero") == 0) TRY(json_number(field, "zero", &zero));
+        else if (strcmp(field->key, "asymmetric") == 0 && boolean) activation->asymmetric = truth;
+        else if (strcmp(field->key, "reduced") == 0 && boolean) activation->reduced = truth;
+        else FAIL(E_FORMAT, "field \"%.40s\" is not understood", field->key);
+    }
+    if (!range) FAIL(E_FORMAT, "has no range");
+    if (activation_range_find(range, &activation->range) < 0) FAIL(E_FORMAT, "range \"%.40s\" is not known", range);
+    if (!(zero >= -128 && zero <= 127) || zero != (int32_t)zero) FAIL(E_FORMAT, "zero point %g is no code", zero);
+    if (!(scale <= (double)FLT_MAX)) FAIL(E_FORMAT, "scale %g is too large", scale);
+    activation->scale = (float)scale;
+    activation->zero = (int32_t)zero;
+    if (activation_check(activation) < 0) {
+        snprintf(words, sizeof words, "%s", error_text());
+        FAIL(E_FORMAT, "%s", words);
     }
 out:
     return status;
 }
 
 /* The "weights" metadata: {"NAME": {"format": "int4", "rows": R, "columns": N, "group": G, "symmetric": bool,
- * "simulated": bool}, …}. Names point into the document. */
+ * "simulated": bool}, …}, 8-bit formats also with an "activation". Names point into the document. */
 static int parse_weights(const struct json *root, struct packed_entry **entries, size_t *count) {
     int status = 0;
     void *block;
@@ -60,7 +92,13 @@ static int parse_weights(const struct json *root, struct packed_entry **entries,
             else if (strcmp(field->key, "rows") == 0) TRY(json_u64(field, "rows", &rows));
             else if (strcmp(field->key, "columns") == 0) TRY(json_u64(field, "columns", &columns));
             else if (strcmp(field->key, "group") == 0) TRY(json_u64(field, "group", &group));
-            else if (!truth && field->type != JSON_FALSE)
+            else if (strcmp(field->key, "activation") == 0) {
+                status = parse_activation(field, &entry->activation);
+                if (status < 0) {
+                    error_prefix(status, "layer '%.100s': activation", layer->key);
+                    goto out;
+                }
+            } else if (!truth && field->type != JSON_FALSE)
                 FAIL(E_FORMAT, "layer '%.100s': field \"%.40s\" is not understood", layer->key, field->key);
             else if (strcmp(field->key, "symmetric") == 0) entry->shape.symmetric = truth;
             else if (strcmp(field->key, "simulated") == 0) entry->simulated = truth;
@@ -71,6 +109,8 @@ static int parse_weights(const struct json *root, struct packed_entry **entries,
         entry->format = weight_format_find(format);
         if (!entry->format)
             FAIL(E_UNSUPPORTED, "layer '%.100s': format '%.40s' is not known to this build", layer->key, format);
+        if (json_member(layer, "activation") && !entry->format->quantizes_input)
+            FAIL(E_FORMAT, "layer '%.100s': %.40s has no activation of its own", layer->key, format);
         entry->shape.rows = (size_t)rows;
         entry->shape.columns = (size_t)columns;
         entry->shape.group = (size_t)group;
@@ -176,6 +216,17 @@ out:
     return status;
 }
 
+/* Nothing for what layers have by themselves. */
+static void activation_text(const struct activation_quantizer *activation, struct json_writer *writer) {
+    if (activation_same(activation, &(struct activation_quantizer){0})) return;
+    json_format(writer, ", \"activation\": {\"range\": \"%s\", \"asymmetric\": %s, \"reduced\": %s",
+                activation_range_name(activation->range), activation->asymmetric ? "true" : "false",
+                activation->reduced ? "true" : "false");
+    if (activation->range == ACTIVATION_STATIC)
+        json_format(writer, ", \"scale\": %.9g, \"zero\": %d", (double)activation->scale, activation->zero);
+    json_raw(writer, "}");
+}
+
 static int weights_text(const struct model *model, unsigned heads, struct json_writer *writer) {
     const char *separator = "";
     json_raw(writer, "{");
@@ -187,9 +238,11 @@ static int weights_text(const struct model *model, unsigned heads, struct json_w
         json_quoted(writer, linear->name);
         json_format(writer,
                     ": {\"format\": \"%s\", \"rows\": %zu, \"columns\": %zu, \"group\": %zu, \"symmetric\": %s, "
-                    "\"simulated\": %s}",
+                    "\"simulated\": %s",
                     weight->format->name, linear->rows, linear->columns, weight->shape.group,
                     weight->shape.symmetric ? "true" : "false", linear->simulated ? "true" : "false");
+        activation_text(&weight->activation, writer);
+        json_raw(writer, "}");
         separator = ", ";
     }
     json_raw(writer, "}");

@@ -243,6 +243,9 @@ static int forward_pass(const struct model *model, const struct batch *batch, co
     TRY(model_check_batch(model, batch));
     TRY(workspace_cut(&forward));
     forward.T = batch->tokens;
+    forward.read_late = forward_reads_late(model);
+    workspace->scratch.offset = batch->offset;
+    workspace->scratch.sequences = batch->sequences;
     place_tokens(&forward);
     TRY(forward_embed(&forward));
     keep_hidden(&forward, 0);
@@ -254,10 +257,12 @@ static int forward_pass(const struct model *model, const struct batch *batch, co
     }
     grow_cache(batch);
     output->hidden = config->norm_first && config->final_norm ? forward.y : forward.x;
+    workspace->scratch.offset = NULL; /* heads read single tokens */
     TRY(forward_heads(&forward, output));
     kernel_counters.tokens += batch->tokens;
-    kernel_counters.multiply_adds += model_attention_work(config, batch, forward.read != NULL);
+    kernel_counters.multiply_adds += model_attention_work(config, batch, forward.read != NULL && !forward.read_late);
 out:
+    workspace->scratch.offset = NULL;
     return status;
 }
 

@@ -1,5 +1,6 @@
 /* What a model weighs and what a forward pass over it costs. */
 #include "model/family.h"
+#include "model/forward.h"
 #include "model/kv_cache.h"
 
 #include <string.h>
@@ -50,7 +51,8 @@ uint64_t model_attention_work(const struct model_config *config, const struct ba
 /* In the last block only keys and values are of all tokens, where one of each sequence is read. */
 static size_t rows_of(const struct model *model, const struct linear *linear, const struct batch *batch) {
     bool last = linear->block + 1 == (int)model->config.layers;
-    bool all = batch->read == READ_ALL || !last || linear->role == ROLE_KEY || linear->role == ROLE_VALUE;
+    bool all = batch->read == READ_ALL || forward_reads_late(model) || !last || linear->role == ROLE_KEY ||
+               linear->role == ROLE_VALUE;
     return all ? batch->tokens : batch->sequences;
 }
 
@@ -66,5 +68,5 @@ uint64_t model_multiply_adds(const struct model *model, const struct batch *batc
         else if (linear->role == ROLE_POOLER || linear->role == ROLE_CLASSIFIER)
             total += batch->read == READ_LAST ? 0 : count * batch->sequences;
     }
-    return total + model_attention_work(config, batch, batch->read != READ_ALL);
+    return total + model_attention_work(config, batch, batch->read != READ_ALL && !forward_reads_late(model));
 }

@@ -57,6 +57,7 @@ int model_view(struct model *view, const struct model *model, unsigned heads) {
             if (strcmp(model->linears[k].name, linear->name) != 0) continue;
             TRY(weight_view(&linear->weight, weight->format, &weight->shape, weight->packed, weight->packed_bytes));
             linear->weight.simulated = linear->simulated;
+            linear->weight.activation = weight->activation;
         }
     }
     model_bind(view);

@@ -175,7 +175,8 @@ static float learned_scale(const struct fake_quant *fake, float size) {
 static void make_grid(const struct fake_quant *fake, const float *w, size_t begin, size_t end) {
     size_t groups = fake->grid.groups, first = begin * groups, count = (end - begin) * groups;
     struct weight_shape rows = fake->shape;
-    struct weight_grid part = {fake->grid.scale + first, fake->grid.zero ? fake->grid.zero + first : NULL, groups};
+    struct weight_grid part = {.scale = fake->grid.scale + first, .groups = groups};
+    if (fake->grid.zero) part.zero = fake->grid.zero + first;
     rows.rows = end - begin;
     for (size_t i = first; fake->size && i < first + count; i++)
         fake->grid.scale[i] = learned_scale(fake, fake->size[i]);

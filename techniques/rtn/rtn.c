@@ -7,9 +7,7 @@
  */
 #include "technique.h"
 
-#include <math.h>
-#include <string.h>
-
+#include "model/linear_round.h"
 #include "model/linear_select.h"
 
 struct options {
@@ -30,11 +28,6 @@ static const struct option rtn_options[] = {
     {"skip", OPTION_NAMES, "[]", 0, 0, NULL, NULL, "roles or patterns of layers to leave in f32",
      offsetof(struct options, skip)},
     OPTION_END,
-};
-
-struct state {
-    double error_squared, value_squared; /* sums over all rounded weights */
-    size_t weights, layers;
 };
 
 static const struct weight_format *format_of(const struct options *options) {
@@ -70,34 +63,19 @@ out:
     return status;
 }
 
-/* Pack one layer and add up what rounding did to it. */
-static int layer_round(struct technique_context *context, struct state *state, const struct options *options,
+static int layer_round(struct technique_context *context, struct rounding_error *error, const struct options *options,
                        struct linear *linear) {
     int status = 0;
     const struct weight_format *format = format_of(options);
     struct weight_shape shape = shape_of(linear, options);
-    size_t count = linear->rows * linear->columns, groups = weight_grid_groups(format, &shape);
-    void *before = NULL, *after = NULL, *scale = NULL, *zero = NULL;
-    TRY(memory_take(&before, count, sizeof(float)));
-    TRY(memory_take(&after, count, sizeof(float)));
+    size_t groups = weight_grid_groups(format, &shape);
+    void *scale = NULL, *zero = NULL;
     TRY(memory_take(&scale, linear->rows * groups, sizeof(float)));
     if (!options->symmetric) TRY(memory_take(&zero, linear->rows * groups, 1));
-    memcpy(before, linear->value, count * sizeof(float));
     struct weight_grid grid = {.scale = scale, .zero = zero, .groups = groups};
     TRY(weight_grid_minmax(format, &shape, linear->value, &grid));
-    TRY(linear_pack(context->model, linear, format, shape.group, shape.symmetric, &grid));
-    TRY(format->unpack(&linear->weight.shape, linear->weight.packed, after));
-    const float *w = before, *rounded = after;
-    for (size_t i = 0; i < count; i++) {
-        double error = (double)w[i] - (double)rounded[i];
-        state->error_squared += error * error;
-        state->value_squared += (double)w[i] * (double)w[i];
-    }
-    state->weights += count;
-    state->layers++;
+    TRY(linear_round(context->model, linear, format, shape.group, shape.symmetric, &grid, error));
 out:
-    memory_release(before);
-    memory_release(after);
     memory_release(scale);
     memory_release(zero);
     return status;
@@ -105,7 +83,6 @@ out:
 
 static int apply(struct technique_context *context, void *opaque, const void *options) {
     int status = 0;
-    struct state *state = opaque;
     const struct options *chosen = options;
     struct model *model = context->model;
     for (size_t i = 0; i < model->linear_count; i++) {
@@ -114,20 +91,19 @@ static int apply(struct technique_context *context, void *opaque, const void *op
         if (context->progress != NULL &&
             context->progress(context->host, (double)i / (double)model->linear_count, linear->name))
             FAIL(E_INTERRUPTED, "stopped");
-        TRY(layer_round(context, state, chosen, linear));
+        TRY(layer_round(context, opaque, chosen, linear));
     }
 out:
     return status;
 }
 
 static int report(struct technique_context *context, void *opaque, const void *options) {
-    const struct state *state = opaque;
+    const struct rounding_error *error = opaque;
     (void)options;
-    if (context->metric == NULL || state->weights == 0) return 0;
-    context->metric(context->host, "weight_mean_squared_error", "", state->error_squared / (double)state->weights);
-    context->metric(context->host, "weight_relative_error_frac", "frac",
-                    state->value_squared > 0 ? sqrt(state->error_squared / state->value_squared) : 0);
-    context->metric(context->host, "layers_rounded", "layers", (double)state->layers);
+    if (context->metric == NULL || error->weights == 0) return 0;
+    context->metric(context->host, "weight_mean_squared_error", "", rounding_mean_squared(error));
+    context->metric(context->host, "weight_relative_error_frac", "frac", rounding_relative(error));
+    context->metric(context->host, "layers_rounded", "layers", (double)error->layers);
     return 0;
 }
 
@@ -140,7 +116,7 @@ const struct technique technique_rtn = {
     .source = "Frantar et al. 2023 (GPTQ), the round-to-nearest baseline; grid as in its reference code",
     .options = rtn_options,
     .options_bytes = sizeof(struct options),
-    .state_bytes = sizeof(struct state),
+    .state_bytes = sizeof(struct rounding_error),
     .probe = probe,
     .apply = apply,
     .report = report,

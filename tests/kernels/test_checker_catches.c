@@ -17,7 +17,7 @@
 #include "planted.h"
 
 #define F32_PASS T, N, x, x_stride, weights, bias, y, y_stride, rows
-#define S8_PASS T, n_padded, q, scale_x, panels, scale_w, row_negative, bias, y, y_stride, rows
+#define S8_PASS T, n_padded, q, scale_x, panels, scale_w, row_negative, zeros, bias, y, y_stride, rows
 #define U4_PASS T, n_padded, G, symmetric, q, scale_x, sums, panels, bias, y, y_stride, rows
 #define QUANTIZE_PASS T, N, x, x_stride, n_padded, G, q, scale, sums
 
@@ -171,13 +171,60 @@ static KERNEL_QUANTIZE_S8(sums_without_last_code) {
     for (size_t i = 0; i < T * (n_padded / G); i++) sums[i] -= q[(i + 1) * G - 1];
 }
 
+static KERNEL_RANGE_F32(leaves_zero_out) {
+    range_f32_c(T, N, x, x_stride, low, high);
+    for (size_t t = 0; t < T; t++) {
+        low[t] = high[t] = x[t * x_stride];
+        for (size_t n = 1; n < N; n++) {
+            low[t] = fminf(low[t], x[t * x_stride + n]);
+            high[t] = fmaxf(high[t], x[t * x_stride + n]);
+        }
+    }
+}
+static KERNEL_RANGE_F32(skips_nan) {
+    range_f32_c(T, N, x, x_stride, low, high);
+    for (size_t t = 0; t < T; t++)
+        if (isnan(low[t])) low[t] = high[t] = 0;
+}
+#define AFFINE_PASS T, N, x, x_stride, n_padded, G, scale, zero, least, most, q, sums
+/* What is out of bounds before the zero point is added may be within them afterwards. */
+static KERNEL_QUANTIZE_AFFINE(clamps_before_the_zero_point) {
+    quantize_affine_c(AFFINE_PASS);
+    for (size_t i = 0; i < T * N; i++) {
+        float code = fmaxf(-127, fminf(127, rintf(x[i / N * x_stride + i % N] / scale[i / N])));
+        if (isfinite(scale[i / N]))
+            q[i / N * n_padded + i % N] = (int8_t)fmaxf((float)least, fminf((float)most, code + (float)zero[i / N]));
+    }
+    for (size_t i = 0; i < T * (n_padded / G); i++) {
+        sums[i] = 0;
+        for (size_t n = 0; n < G; n++) sums[i] += q[i * G + n];
+    }
+}
+static KERNEL_QUANTIZE_AFFINE(rounds_after_the_zero_point) {
+    quantize_affine_c(AFFINE_PASS);
+    for (size_t i = 0; i < T * N; i++) {
+        float code = rintf(x[i / N * x_stride + i % N] / scale[i / N] + (float)zero[i / N]);
+        if (code >= (float)least && code <= (float)most) q[i / N * n_padded + i % N] = (int8_t)code;
+    }
+}
+static KERNEL_QUANTIZE_AFFINE(pads_with_the_zero_point) {
+    quantize_affine_c(AFFINE_PASS);
+    for (size_t t = 0; t < T; t++) memset(q + t * n_padded + N, zero[t], n_padded - N);
+}
+static KERNEL_QUANTIZE_AFFINE(keeps_the_scale_of_nan) {
+    float kept[TOKENS_MOST];
+    memcpy(kept, scale, T * sizeof *scale);
+    quantize_affine_c(AFFINE_PASS);
+    memcpy(scale, kept, T * sizeof *scale);
+}
+
 /* Column 0 of row r in panels of n_padded columns. */
 static const int8_t *row_s8(const int8_t *panels, size_t n_padded, size_t r) {
     return panels + r / 16 * 16 * n_padded + r % 16 * 4;
 }
 static KERNEL_MATMUL_S8(saturates_pairs) {
     matmul_s8_c(S8_PASS);
-    for (size_t r = 0; r < rows; r++) {
+    for (size_t r = 0; !zeros && r < rows; r++) {
         const int8_t *row = row_s8(panels, n_padded, r);
         int32_t sum = 0, row_sum = 0;
         for (size_t n = 0; n < n_padded; n++) row_sum += row[n / 4 * 64 + n % 4];
@@ -191,9 +238,13 @@ static KERNEL_MATMUL_S8(saturates_pairs) {
     }
 }
 static KERNEL_MATMUL_S8(uses_fma_at_the_end) {
-    matmul_s8_c(T, n_padded, q, scale_x, panels, scale_w, row_negative, NULL, y, y_stride, rows);
+    matmul_s8_c(T, n_padded, q, scale_x, panels, scale_w, row_negative, zeros, NULL, y, y_stride, rows);
     for (size_t t = 0; bias && t < T; t++)
         for (size_t r = 0; r < rows; r++) {
+            if (zeros) {
+                y[t * y_stride + r] += bias[r];
+                continue;
+            }
             const int8_t *row = row_s8(panels, n_padded, r);
             int32_t sum = 0;
             for (size_t n = 0; n < n_padded; n++) sum += q[t * n_padded + n] * row[n / 4 * 64 + n % 4];
@@ -207,8 +258,8 @@ static KERNEL_MATMUL_S8(rounds_columns_up) {
 static KERNEL_MATMUL_S8(scales_all_panels_as_the_first) {
     matmul_s8_c(S8_PASS);
     if (rows > 16)
-        matmul_s8_c(T, n_padded, q, scale_x, panels + 16 * n_padded, scale_w, row_negative, bias ? bias + 16 : NULL,
-                    y + 16, y_stride, rows - 16);
+        matmul_s8_c(T, n_padded, q, scale_x, panels + 16 * n_padded, scale_w, row_negative, zeros,
+                    bias ? bias + 16 : NULL, y + 16, y_stride, rows - 16);
 }
 static KERNEL_MATMUL_S8(reads_whole_panels_of_bias) {
     matmul_s8_c(S8_PASS);
@@ -217,6 +268,52 @@ static KERNEL_MATMUL_S8(reads_whole_panels_of_bias) {
 static KERNEL_MATMUL_S8(writes_whole_panels) {
     matmul_s8_c(S8_PASS);
     if (rows % 16) y[(T - 1) * y_stride + rows] = 0;
+}
+static KERNEL_MATMUL_S8(takes_zero_points_of_the_first_token) {
+    matmul_s8_c(S8_PASS);
+    for (size_t t = 1; zeros && t < T; t++)
+        matmul_s8_c(1, n_padded, q + t * n_padded, scale_x + t, panels, scale_w, row_negative, zeros, bias,
+                    y + t * y_stride, y_stride, rows);
+}
+static KERNEL_MATMUL_S8(forgets_zero_points_of_weights) {
+    struct zero_points some = {0};
+    if (zeros) some = (struct zero_points){.x = zeros->x, .row_sum = zeros->row_sum};
+    matmul_s8_c(T, n_padded, q, scale_x, panels, scale_w, row_negative, &some, bias, y, y_stride, rows);
+}
+static KERNEL_MATMUL_S8(negates_the_least_code) { /* sign(x, w) as some AVX2 code has it */
+    matmul_s8_c(S8_PASS);
+    for (size_t r = 0; !zeros && r < rows; r++) {
+        const int8_t *row = row_s8(panels, n_padded, r);
+        int32_t sum = 0;
+        for (size_t n = 0; n < n_padded; n++) {
+            int w = row[n / 4 * 64 + n % 4];
+            sum += w < 0 ? -w * (int8_t)-q[n] : w * q[n];
+        }
+        float value = (scale_x[0] * scale_w[r]) * (float)sum;
+        y[r] = bias ? value + bias[r] : value;
+    }
+}
+
+#define GROUPS_PASS T, n_padded, G, symmetric, q, scale_x, zero_x, sums, panels, row_value, bias, y, y_stride, rows
+static KERNEL_MATMUL_S8_GROUPS(forgets_zero_points_of_groups) {
+    const int32_t none[TOKENS_MOST * 4] = {0};
+    (void)sums;
+    matmul_s8_groups_c(T, n_padded, G, symmetric, q, scale_x, zero_x, none, panels, row_value, bias, y, y_stride, rows);
+}
+static KERNEL_MATMUL_S8_GROUPS(forgets_zero_points_of_inputs) {
+    (void)zero_x;
+    matmul_s8_groups_c(T, n_padded, G, symmetric, q, scale_x, NULL, sums, panels, row_value, bias, y, y_stride, rows);
+}
+static KERNEL_MATMUL_S8_GROUPS(steps_over_groups_as_if_symmetric) {
+    matmul_s8_groups_c(GROUPS_PASS);
+    if (rows > 16)
+        matmul_s8_groups_c(T, n_padded, G, symmetric, q, scale_x, zero_x, sums,
+                           panels + panel_s8_groups_bytes(n_padded, G, 1), row_value ? row_value + 16 : NULL,
+                           bias ? bias + 16 : NULL, y + 16, y_stride, rows < 32 ? rows - 16 : 16);
+}
+static KERNEL_MATMUL_S8_GROUPS(reads_bias_of_whole_group_panels) {
+    matmul_s8_groups_c(GROUPS_PASS);
+    if (bias) seen = bias[(rows + 15) / 16 * 16 - 1];
 }
 
 static KERNEL_MATMUL_U4(forgets_zero_points) {
@@ -398,12 +495,25 @@ static void planted_bugs_in_integer_kernels_are_caught(void **state) {
     PLANT(quantize_s8, loses_nan);
     PLANT(quantize_s8, multiplies_by_the_inverse);
     PLANT(quantize_s8, sums_without_last_code);
+    PLANT(range_f32, leaves_zero_out);
+    PLANT(range_f32, skips_nan);
+    PLANT(quantize_affine, clamps_before_the_zero_point);
+    PLANT(quantize_affine, rounds_after_the_zero_point);
+    PLANT(quantize_affine, pads_with_the_zero_point);
+    PLANT(quantize_affine, keeps_the_scale_of_nan);
+    PLANT(matmul_s8, takes_zero_points_of_the_first_token);
+    PLANT(matmul_s8, forgets_zero_points_of_weights);
+    PLANT(matmul_s8, negates_the_least_code);
     PLANT(matmul_s8, saturates_pairs);
     PLANT(matmul_s8, uses_fma_at_the_end);
     PLANT(matmul_s8, rounds_columns_up);
     PLANT(matmul_s8, scales_all_panels_as_the_first);
     PLANT(matmul_s8, reads_whole_panels_of_bias);
     PLANT(matmul_s8, writes_whole_panels);
+    PLANT(matmul_s8_groups, forgets_zero_points_of_groups);
+    PLANT(matmul_s8_groups, forgets_zero_points_of_inputs);
+    PLANT(matmul_s8_groups, steps_over_groups_as_if_symmetric);
+    PLANT(matmul_s8_groups, reads_bias_of_whole_group_panels);
     PLANT(matmul_u4, forgets_zero_points);
     PLANT(matmul_u4, mixes_up_the_scales);
     PLANT(matmul_u4, sums_16_pairs_in_16_bits);

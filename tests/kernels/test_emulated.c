@@ -35,6 +35,10 @@ static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
     simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtepu8_epi32(a));
     return simde_mm512_inserti64x4(low, simde_mm256_cvtepu8_epi32(simde_mm_srli_si128(a, 8)), 1);
 }
+static inline simde__m512i emulated_cvtepi8_epi32(simde__m128i a) {
+    simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtepi8_epi32(a));
+    return simde_mm512_inserti64x4(low, simde_mm256_cvtepi8_epi32(simde_mm_srli_si128(a, 8)), 1);
+}
 static inline simde__m512 emulated_maskz_loadu_ps(unsigned mask, const float *x) {
     float lanes[16];
     for (int i = 0; i < 16; i++) lanes[i] = mask >> i & 1 ? x[i] : 0;
@@ -49,6 +53,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtepu8_epi32
+#undef _mm512_cvtepi8_epi32
 #undef _mm512_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
 #define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
@@ -56,6 +61,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
+#define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
 #ifndef _MM_FROUND_NO_EXC
 #define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
 #endif
@@ -68,6 +74,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #define matmul_f16_avx512 emulated_matmul_f16
 #define matmul_s8_avx512vnni emulated_matmul_s8
 #define matmul_u4_avx512vnni emulated_matmul_u4
+#define matmul_s8_groups_avx512vnni emulated_matmul_s8_groups
 #define gelu_avx512 emulated_gelu
 #define gelu_tanh_avx512 emulated_gelu_tanh
 #define silu_gate_avx512 emulated_silu_gate
@@ -100,6 +107,7 @@ static void emulated_versions_keep_the_contract(void **state) {
     table.matmul_f16 = emulated_matmul_f16;
     table.matmul_s8 = emulated_matmul_s8;
     table.matmul_u4 = emulated_matmul_u4;
+    table.matmul_s8_groups = emulated_matmul_s8_groups;
     table.gelu = emulated_gelu;
     table.gelu_tanh = emulated_gelu_tanh;
     table.silu_gate = emulated_silu_gate;

@@ -1,4 +1,4 @@
-/* Checks of the multiplications, of activation quantization and of conversions to 16 bits. */
+/* Checks of the multiplications and of conversions to 16 bits. */
 #include "checker_case.h"
 
 #include "kernels/half.h"
@@ -7,70 +7,36 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Codes in -127..127; one case in three uses the extremes alone. */
-static void fill_s8(struct check *check, int8_t *q, size_t count) {
+/* Codes in least..127; one case in three uses the extremes alone. */
+static void fill_s8(struct check *check, int8_t *q, size_t count, int least) {
     size_t kind = check_below(check, 6);
     for (size_t i = 0; i < count; i++) {
         int code = kind == 0   ? 127
-                   : kind == 1 ? (check_below(check, 2) ? 127 : -127)
-                               : (int)check_below(check, 255) - 127;
+                   : kind == 1 ? (check_below(check, 2) ? 127 : least)
+                               : (int)check_below(check, (size_t)(128 - least)) + least;
         q[i] = (int8_t)code;
     }
 }
 
-void check_quantize_s8(struct check *check) {
-    static const size_t sizes[] = {4, 16, 32, 64, 128};
-    size_t T = check_tokens(check), N = check_length(check), G = sizes[check_below(check, 5)];
-    size_t n_padded = (N + G - 1) / G * G + (check_below(check, 4) ? 0 : G), x_stride = N + check_below(check, 5);
-    snprintf(check->shape, sizeof check->shape, "T %zu N %zu padded %zu G %zu", T, N, n_padded, G);
-    float *x = check_take_rows(check, T, N, x_stride, check_any_fill(check));
-    for (size_t t = 0; t < T; t++) {
-        float *row = x + t * x_stride;
-        switch (check_below(check, 12)) {
-        case 0: memset(row, 0, N * sizeof *row); break;
-        case 1: row[check_below(check, N)] = NAN; break;
-        case 2: row[check_below(check, N)] = -INFINITY; break;
-        case 3: /* exact ties */
-            for (size_t n = 0; n < N; n++) row[n] = (float)((int)check_below(check, 253) - 126) + 0.5f;
-            row[check_below(check, N)] = 127.0f;
-            break;
-        case 4: /* ties up to rounding, where x * (1 / step) and x / step differ */
-            for (size_t n = 0; n < N; n++) row[n] = ((float)((int)check_below(check, 253) - 126) + 0.5f) * 0.0123f;
-            row[check_below(check, N)] = 127.0f * 0.0123f;
-            break;
-        default: break;
-        }
+/* Zero points for either side, both or neither; NULL for neither. sums are what goes with them, row_sum any numbers. */
+static struct zero_points *take_zeros(struct check *check, struct zero_points *zeros, size_t T, size_t n_padded,
+                                      const int8_t *q, size_t whole) {
+    size_t sides = check_below(check, 5);
+    *zeros = (struct zero_points){0};
+    if (sides & 1) {
+        int32_t *x = check_take(check, T, sizeof *x), *row_sum = check_take(check, whole, sizeof *x);
+        for (size_t t = 0; t < T; t++) x[t] = (int32_t)check_below(check, 256) - 128;
+        for (size_t r = 0; r < whole; r++) row_sum[r] = (int32_t)check_below(check, 60000) - 30000;
+        zeros->x = x, zeros->row_sum = row_sum;
     }
-    int8_t *q = check_take(check, T * n_padded, 1);
-    float *scale = check_take(check, T, sizeof *scale);
-    int32_t *sums = check_take(check, T * (n_padded / G), sizeof *sums);
-    check->table->quantize_s8(T, N, x, x_stride, n_padded, G, q, scale, sums);
-    for (size_t t = 0; t < T; t++) {
-        float largest = 0;
-        for (size_t n = 0; n < N; n++) {
-            float magnitude = fabsf(x[t * x_stride + n]);
-            if (!(magnitude <= largest)) largest = isnan(largest) ? largest : magnitude;
-        }
-        float step = largest / 127.0f;
-        if (!check_same(scale[t], step)) {
-            check_fail(check, "scale[%zu] is %g, expected %g", t, (double)scale[t], (double)step);
-            return;
-        }
-        for (size_t g = 0; g < n_padded / G; g++) {
-            int32_t sum = 0;
-            for (size_t n = g * G; n < (g + 1) * G; n++) {
-                float exact = n < N && step != 0.0f ? nearbyintf(x[t * x_stride + n] / step) : 0.0f;
-                int expected = isnan(exact) ? -127 : exact > 127 ? 127 : exact < -127 ? -127 : (int)exact;
-                sum += expected;
-                if (q[t * n_padded + n] == expected) continue;
-                check_fail(check, "q[%zu][%zu] is %d, expected %d", t, n, q[t * n_padded + n], expected);
-                return;
-            }
-            if (sums[t * (n_padded / G) + g] == sum) continue;
-            check_fail(check, "sums[%zu][%zu] is %d, expected %d", t, g, sums[t * (n_padded / G) + g], sum);
-            return;
-        }
+    if (sides & 2) {
+        int32_t *w = check_take(check, whole, sizeof *w), *x_sum = check_take(check, T, sizeof *w);
+        for (size_t r = 0; r < whole; r++) w[r] = (int32_t)check_below(check, 256) - 128;
+        for (size_t t = 0; t < T; t++) x_sum[t] = 0;
+        for (size_t i = 0; i < T * n_padded; i++) x_sum[i / n_padded] += q[i];
+        zeros->w = w, zeros->x_sum = x_sum;
     }
+    return sides & 3 ? zeros : NULL;
 }
 
 #define ROWS_MOST (9 * 16)
@@ -104,8 +70,9 @@ void check_matmul_s8(struct check *check) {
     size_t whole = (rows + 15) / 16 * 16, y_stride = rows + check_below(check, 20);
     snprintf(check->shape, sizeof check->shape, "T %zu N %zu rows %zu stride %zu", T, n_padded, rows, y_stride);
     int8_t *q = check_take(check, T * n_padded, 1), *panels = check_take(check, n_padded * whole, 1);
-    fill_s8(check, q, T * n_padded);
-    fill_s8(check, panels, n_padded * whole);
+    fill_s8(check, q, T * n_padded, -128);
+    fill_s8(check, panels, n_padded * whole, -128);
+    struct zero_points points, *zeros = take_zeros(check, &points, T, n_padded, q, whole);
     float *scale_x = check_take(check, T, sizeof *scale_x), *scale_w = check_take(check, whole, sizeof *scale_w),
           *bias = NULL;
     check_fill_f32(check, scale_x, T, check_any_fill(check));
@@ -116,7 +83,7 @@ void check_matmul_s8(struct check *check) {
     for (size_t i = 0; i < n_padded * whole; i++)
         row_negative[i / (16 * n_padded) * 16 + i / 4 % 16] += panels[i] < 0 ? -panels[i] : 0;
     float *y = check_take(check, (T - 1) * y_stride + rows, sizeof *y);
-    check->table->matmul_s8(T, n_padded, q, scale_x, panels, scale_w, row_negative, bias, y, y_stride, rows);
+    check->table->matmul_s8(T, n_padded, q, scale_x, panels, scale_w, row_negative, zeros, bias, y, y_stride, rows);
     check_gaps(check, y, T, y_stride, rows);
     for (size_t t = 0; t < T; t++) {
         float expected[ROWS_MOST];
@@ -124,6 +91,8 @@ void check_matmul_s8(struct check *check) {
             const int8_t *w = panels + r / 16 * 16 * n_padded + r % 16 * 4;
             int64_t sum = 0;
             for (size_t n = 0; n < n_padded; n++) sum += q[t * n_padded + n] * w[n / 4 * 64 + n % 4];
+            if (points.x) sum -= (int64_t)points.x[t] * points.row_sum[r];
+            if (points.w) sum -= (int64_t)points.w[r] * points.x_sum[t];
             float value = (scale_x[t] * scale_w[r]) * (float)sum;
             expected[r] = bias ? value + bias[r] : value;
         }
@@ -160,7 +129,7 @@ void check_matmul_u4(struct check *check) {
              rows);
     int8_t *q = check_take(check, T * n_padded, 1);
     uint8_t *packed = check_take(check, panels * panel_bytes, 1);
-    fill_s8(check, q, T * n_padded);
+    fill_s8(check, q, T * n_padded, -127);
     for (size_t i = 0; i < panels * panel_bytes; i++) {
         size_t at = i % group_bytes;
         packed[i] = at >= 32 && at < header ? (uint8_t)check_below(check, 16)
@@ -183,6 +152,67 @@ void check_matmul_u4(struct check *check) {
         for (size_t r = 0; r < rows; r++) {
             float value =
                 scale_x[t] * grouped_sum(groups, G, symmetric, q + t * n_padded, packed + r / 16 * panel_bytes, r % 16);
+            expected[r] = bias ? value + bias[r] : value;
+        }
+        if (!check_exact(check, y, t, y_stride, rows, expected)) return;
+    }
+}
+
+/* One output of matmul_s8_groups, but for the token's scale and the bias: row r of a panel. */
+static float grouped_bytes(size_t groups, size_t G, bool symmetric, const int8_t *q, const uint8_t *panel, size_t r) {
+    size_t header = symmetric ? 32 : 48;
+    float total = 0;
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *group = panel + g * (header + G * 16);
+        int64_t sum = 0, zero = symmetric ? 0 : (int8_t)group[32 + r];
+        for (size_t n = 0; n < G; n++)
+            sum += q[g * G + n] * ((int8_t)group[header + n / 4 * 64 + r * 4 + n % 4] - zero);
+        uint16_t half;
+        memcpy(&half, group + 2 * r, sizeof half);
+        total += half_to_float(half) * (float)sum;
+    }
+    return total;
+}
+
+void check_matmul_s8_groups(struct check *check) {
+    static const size_t sizes[] = {32, 64, 128};
+    size_t T = check_tokens(check), rows = odd_rows(check), panels = (rows + 15) / 16;
+    size_t G = sizes[check_below(check, 3)], groups = 1 + check_below(check, 4), n_padded = G * groups;
+    size_t y_stride = rows + check_below(check, 20);
+    bool symmetric = check_below(check, 2);
+    size_t header = symmetric ? 32 : 48, group_bytes = header + G * 16, panel_bytes = groups * group_bytes;
+    snprintf(check->shape, sizeof check->shape, "T %zu N %zu G %zu symmetric %d rows %zu", T, n_padded, G, symmetric,
+             rows);
+    int8_t *q = check_take(check, T * n_padded, 1);
+    uint8_t *packed = check_take(check, panels * panel_bytes, 1);
+    fill_s8(check, q, T * n_padded, -128);
+    fill_s8(check, (int8_t *)packed, panels * panel_bytes, -128);
+    for (size_t i = 0; i < panels * panel_bytes; i++)
+        if (i % group_bytes < 32)
+            packed[i] = (uint8_t)(i % 2 ? check_below(check, 2) * 128 + check_below(check, 30) * 4 /* finite halves */
+                                        : check_below(check, 256));
+    float *scale_x = check_take(check, T, sizeof *scale_x), *bias = NULL, *row_value = NULL;
+    int32_t *zero_x = NULL, *sums = check_take(check, T * groups, sizeof *sums);
+    check_fill_f32(check, scale_x, T, FILL_NORMAL);
+    if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, rows, sizeof *bias), rows, FILL_NORMAL);
+    if (check_below(check, 2)) {
+        zero_x = check_take(check, T, sizeof *zero_x);
+        row_value = check_take(check, panels * 16, sizeof *row_value);
+        for (size_t t = 0; t < T; t++) zero_x[t] = (int32_t)check_below(check, 256) - 128;
+        check_fill_f32(check, row_value, panels * 16, FILL_NORMAL);
+    }
+    memset(sums, 0, T * groups * sizeof *sums);
+    for (size_t i = 0; i < T * n_padded; i++) sums[i / G] += q[i];
+    float *y = check_take(check, (T - 1) * y_stride + rows, sizeof *y);
+    check->table->matmul_s8_groups(T, n_padded, G, symmetric, q, scale_x, zero_x, sums, packed, row_value, bias, y,
+                                   y_stride, rows);
+    check_gaps(check, y, T, y_stride, rows);
+    for (size_t t = 0; t < T; t++) {
+        float expected[ROWS_MOST];
+        for (size_t r = 0; r < rows; r++) {
+            float value = grouped_bytes(groups, G, symmetric, q + t * n_padded, packed + r / 16 * panel_bytes, r % 16);
+            if (zero_x) value -= (float)zero_x[t] * row_value[r];
+            value *= scale_x[t];
             expected[r] = bias ? value + bias[r] : value;
         }
         if (!check_exact(check, y, t, y_stride, rows, expected)) return;

@@ -80,6 +80,10 @@ static void sizes_follow_the_layouts(void **state) {
         {"int8", {.rows = 1, .columns = 1}, 16 * 64 + 16 * 4},
         {"int8", {.rows = 256, .columns = 256}, 256 * 256 + 256 * 4},
         {"int8", {.rows = 17, .columns = 65}, 32 * 128 + 32 * 4},
+        {"int8_affine", {.rows = 17, .columns = 65}, 32 * 128 + 32 * 4 + 32},
+        {"int8_groups", {.rows = 16, .columns = 64, .group = 64, .symmetric = true}, 32 + 64 * 16},
+        {"int8_groups", {.rows = 16, .columns = 65, .group = 32}, 3 * (48 + 32 * 16)},
+        {"int8_groups", {.rows = 33, .columns = 128, .group = 128}, 3 * (48 + 128 * 16)},
         {"int4", {.rows = 16, .columns = 64, .group = 64, .symmetric = true}, 32 + 64 * 8},
         {"int4", {.rows = 16, .columns = 64, .group = 64}, 48 + 64 * 8},
         {"int4", {.rows = 16, .columns = 65, .group = 32, .symmetric = true}, 3 * (32 + 32 * 8)},
@@ -92,7 +96,9 @@ static void sizes_follow_the_layouts(void **state) {
     }
     struct weight_shape shape = {.rows = 256, .columns = 256, .group = 64, .symmetric = true};
     assert_true(weight_bits(weight_format_find("int4"), &shape) == 4.25);
+    assert_true(weight_bits(weight_format_find("int8_groups"), &shape) == 8.25);
     shape.symmetric = false;
+    assert_true(weight_bits(weight_format_find("int8_groups"), &shape) == 8.375);
     assert_true(weight_bits(weight_format_find("int4"), &shape) == 4.375);
     shape.group = 0;
     assert_true(weight_bits(weight_format_find("int8"), &shape) == 8.125);
@@ -111,6 +117,10 @@ static void impossible_shapes_are_refused(void **state) {
         {"f32", {.rows = SIZE_MAX / 4, .columns = 16}, E_LIMIT},
         {"int8", {.rows = SIZE_MAX, .columns = SIZE_MAX}, E_LIMIT},
         {"int8", {.rows = 16, .columns = 64, .group = 64}, E_SHAPE},
+        {"int8_affine", {.rows = 16, .columns = 64, .group = 64}, E_SHAPE},
+        {"int8_affine", {.rows = 16, .columns = 32769}, E_LIMIT},
+        {"int8_groups", {.rows = 16, .columns = 64}, E_SHAPE},
+        {"int8_groups", {.rows = 16, .columns = 64, .group = 256}, E_SHAPE},
         {"int4", {.rows = 16, .columns = 64}, E_SHAPE},
         {"int4", {.rows = 16, .columns = 64, .group = 48}, E_SHAPE},
         {"int4", {.rows = (size_t)1 << 40, .columns = 64, .group = 64}, E_LIMIT},
@@ -143,6 +153,19 @@ static void grids_match_hand_computed_values(void **state) {
     assert_int_equal(zero[0], 5);
     assert_true(scale[1] == half_to_float(half_from_float(3.5f / 15)));
     assert_int_equal(zero[1], 15);
+    /* The same ranges in bytes: -1..2 puts zero at code 85 of 0..255. */
+    assert_int_equal(weight_grid_minmax(weight_format_find("int8_groups"), &shape, w, &grid), 0);
+    assert_true(scale[0] == half_to_float(half_from_float(3.0f / 255)));
+    assert_int_equal(zero[0], 85);
+    assert_int_equal(zero[1], 255);
+    shape.symmetric = true;
+    assert_int_equal(weight_grid_minmax(weight_format_find("int8_groups"), &shape, w, &grid), 0);
+    assert_true(scale[0] == half_to_float(half_from_float(2.0f / 127)));
+    shape = (struct weight_shape){.rows = 1, .columns = 64};
+    assert_int_equal(weight_grid_minmax(weight_format_find("int8_affine"), &shape, w, &grid), 0);
+    assert_true(scale[0] == 5.5f / 255);
+    assert_int_equal(zero[0], 162); /* 3.5 / scale = 162.3 */
+    shape.group = 32;
     memset(w, 0, sizeof w);
     assert_int_equal(weight_grid_minmax(weight_format_find("int4"), &shape, w, &grid), 0);
     assert_true(scale[0] == 0 && scale[1] == 0);
@@ -158,7 +181,7 @@ static void grids_match_hand_computed_values(void **state) {
 static void packed_bytes_match_the_diagrams(void **state) {
     (void)state;
     float w[2 * 64] = {0}, scale[2] = {1.0f, 0.5f};
-    uint8_t zero[2] = {3, 0}, bytes[16 * 64 + 64], *codes = bytes + 48;
+    uint8_t zero[2] = {3, 0}, bytes[16 * 64 + 80], *codes = bytes + 48;
     w[0] = 5, w[6] = -3, w[64 + 9] = 1.25f;
     struct weight_grid grid = {.scale = scale, .groups = 1};
     struct weight_shape shape = {.rows = 2, .columns = 64};
@@ -169,8 +192,26 @@ static void packed_bytes_match_the_diagrams(void **state) {
     float stored;
     memcpy(&stored, bytes + 16 * 64 + 4, sizeof stored);
     assert_true(stored == 0.5f);
+    w[1] = -127.6f;
+    assert_int_equal(weight_format_find("int8")->pack(&shape, w, &grid, bytes), 0);
+    assert_int_equal((int8_t)bytes[1], -127);
+    grid.as_torch = true;
+    assert_int_equal(weight_format_find("int8")->pack(&shape, w, &grid, bytes), 0);
+    assert_int_equal((int8_t)bytes[1], -128);
+    grid.zero = zero; /* -125 and -128 */
+    assert_int_equal(weight_format_find("int8_affine")->pack(&shape, w, &grid, bytes), 0);
+    assert_int_equal((int8_t)bytes[0], 5 - 125);
+    assert_int_equal((int8_t)bytes[1], -128);
+    assert_int_equal((int8_t)bytes[128 + 4 + 1], 2 - 128);
+    assert_int_equal((int8_t)bytes[16 * 64 + 64], -125); /* after the scales */
+    assert_int_equal((int8_t)bytes[16 * 64 + 65], -128);
+    w[1] = 0;
     shape = (struct weight_shape){.rows = 2, .columns = 64, .group = 64};
-    grid.zero = zero;
+    assert_int_equal(weight_format_find("int8_groups")->pack(&shape, w, &grid, bytes), 0);
+    assert_int_equal(bytes[2] | bytes[3] << 8, 0x3800);
+    assert_int_equal((int8_t)bytes[32], -125);
+    assert_int_equal((int8_t)codes[64 + 2], -3 - 125); /* column 6: block 1, byte 2 */
+    assert_int_equal((int8_t)codes[128 + 4 + 1], 2 - 128);
     assert_int_equal(weight_format_find("int4")->pack(&shape, w, &grid, bytes), 0);
     assert_int_equal(bytes[0] | bytes[1] << 8, 0x3c00);
     assert_int_equal(bytes[2] | bytes[3] << 8, 0x3800);
@@ -189,6 +230,10 @@ static void round_trips_stay_on_the_grid(void **state) {
         {"f32", {.rows = 7, .columns = 33}},
         {"int8", {.rows = 1, .columns = 1}},
         {"int8", {.rows = 37, .columns = 129}},
+        {"int8_affine", {.rows = 37, .columns = 129}},
+        {"int8_groups", {.rows = 5, .columns = 1, .group = 32}},
+        {"int8_groups", {.rows = 37, .columns = 129, .group = 32, .symmetric = true}},
+        {"int8_groups", {.rows = 33, .columns = 200, .group = 128}},
         {"int4", {.rows = 5, .columns = 1, .group = 32}},
         {"int4", {.rows = 37, .columns = 129, .group = 32, .symmetric = true}},
         {"int4", {.rows = 16, .columns = 256, .group = 64}},
@@ -210,8 +255,9 @@ static void round_trips_stay_on_the_grid(void **state) {
                    width = format->has_groups ? shape.group : shape.columns;
             size_t g = groups ? e / shape.columns * groups + e % shape.columns / width : 0;
             /* half a step; a zero point that was itself rounded costs up to one more half at the ends, an f16
-             * scale that was rounded down 7 or 15 codes times 2^-11 of a step */
-            double bound = groups ? (double)grid.scale[g] * (grid.zero ? 1.01 : 0.51) : 0;
+             * scale that was rounded down as many codes times 2^-11 of a step */
+            double coarse = format->has_groups ? (format->bits == 8 ? 255 : 15) * 0x1p-11 : 0;
+            double bound = groups ? (double)grid.scale[g] * ((grid.zero ? 1 : 0.5) + coarse) : 0;
             if (!(fabs((double)back[e] - (double)w[e]) <= bound * (1 + 1e-5)))
                 fail_msg("%s row %zu: %g became %g, step %g", format->name, e / shape.columns, (double)w[e],
                          (double)back[e], (double)grid.scale[g]);
@@ -241,8 +287,10 @@ static void errors_match_published_figures(void **state) {
         bool symmetric;
         double mae, mse;
     } rows[] = {
-        {"int4", 32, false, .06897, .00652}, {"int4", 64, false, .07817, .00829}, {"int4", 128, false, .08649, .01009},
-        {"int4", 64, true, .09122, .01156},  {"int4", 128, true, .10017, .01375}, {"int8", 0, true, .00552, 4.2e-5},
+        {"int4", 32, false, .06897, .00652},        {"int4", 64, false, .07817, .00829},
+        {"int4", 128, false, .08649, .01009},       {"int4", 64, true, .09122, .01156},
+        {"int4", 128, true, .10017, .01375},        {"int8", 0, true, .00552, 4.2e-5},
+        {"int8_groups", 128, true, .00552, 4.2e-5},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct weight_shape shape = {
@@ -295,10 +343,28 @@ static void lying_bytes_are_refused(void **state) {
     assert_int_equal(weight_view(&view, weight.format, &weight.shape, bytes, weight.packed_bytes), 0);
     assert_int_equal(weight_view(&view, weight.format, &weight.shape, bytes, weight.packed_bytes - 1), E_FORMAT);
     assert_int_equal(weight_view(&view, weight.format, &weight.shape, bytes, weight.packed_bytes + 64), E_FORMAT);
-    CHANGED(3, 0x80, "-128");
     CHANGED(70 / 4 * 64 + 2, 1, "padding");  /* column 70 of row 0 */
     CHANGED(16 * 128 + 4 * 4, 1, "padding"); /* row 20 */
     CHANGED(32 * 128 + 3, 0x7f, "finite");   /* all exponent bits of row 0's scale: its next byte is 0x8c or more */
+    weight_close(&weight);
+
+    packed_new(&weight, "int8_affine", (struct weight_shape){.rows = 20, .columns = 70}, w);
+    bytes = (uint8_t *)(uintptr_t)weight.packed;
+    assert_int_equal(weight_view(&view, weight.format, &weight.shape, bytes, weight.packed_bytes), 0);
+    assert_int_equal(weight_view(&view, weight.format, &weight.shape, bytes, weight.packed_bytes - 32), E_FORMAT);
+    CHANGED(70 / 4 * 64 + 2, 1, "padding");
+    CHANGED(32 * 128 + 32 * 4 + 20, 1, "zero point of padding row 20");
+    weight_close(&weight);
+
+    packed_new(&weight, "int8_groups", (struct weight_shape){.rows = 20, .columns = 70, .group = 32}, w);
+    bytes = (uint8_t *)(uintptr_t)weight.packed;
+    assert_int_equal(weight_view(&view, weight.format, &weight.shape, bytes, weight.packed_bytes), 0);
+    assert_int_equal(weight_view(&view, weight.format, &weight.shape, bytes, weight.packed_bytes - 1), E_FORMAT);
+    CHANGED(1, 0x7c, "finite");
+    CHANGED(2 * (48 + 512) + 48 + 1 * 64 + 2, 1, "row 0, column 70 is not 0"); /* of group 2: columns 64.. */
+    CHANGED(3 * (48 + 512) + 2 * 4, 1, "padding row 20");
+    CHANGED(3 * (48 + 512) + 32 + 4, 1, "padding row 20");
+    CHANGED(3 * (48 + 512) + 48 + 4 * 4, 1, "padding in row 20");
     weight_close(&weight);
 
     packed_new(&weight, "int4", (struct weight_shape){.rows = 20, .columns = 70, .group = 32}, w);
@@ -422,8 +488,10 @@ static void products_match_double_arithmetic(void **state) {
             multiply_and_compare("f32", shape, tokens[i], GEMM_BUILTIN, bias);
             multiply_and_compare("f32", shape, tokens[i], GEMM_OPENBLAS, bias);
             multiply_and_compare("int8", shape, tokens[i], GEMM_BUILTIN, bias);
+            multiply_and_compare("int8_affine", shape, tokens[i], GEMM_BUILTIN, bias);
             for (shape.group = 32; shape.group <= 128; shape.group *= 2) {
                 shape.symmetric = !shape.symmetric;
+                multiply_and_compare("int8_groups", shape, tokens[i], GEMM_BUILTIN, bias);
                 multiply_and_compare("int4", shape, tokens[i], GEMM_BUILTIN, bias);
             }
         }
@@ -478,18 +546,18 @@ static void onednn_serves_changing_batches(void **state) {
 static void batches_and_threads_do_not_show(void **state) {
     (void)state;
     enum { T = 37, R = 150, N = 264 };
-    static const char *const formats[] = {"f32", "int8", "int4"};
+    static const char *const formats[] = {"f32", "int8", "int4", "int8_affine", "int8_groups"};
     float *w = normal_new(R * N, 21), *x = normal_new(T * N, 22), *bias = normal_new(R, 23);
     float *one = normal_new(T * R, 24), *two = normal_new(T * R, 25), *alone = normal_new(R, 26),
           *first = normal_new(T * R, 1);
     static const uint32_t masks[] = {0, UINT32_MAX};
-    for (size_t f = 0; f < 3; f++)
+    for (size_t f = 0; f < 5; f++)
         for (size_t m = 0; m < 2; m++) {
             struct weight weight;
             struct weight_scratch scratch = {0};
             kernels_open(masks[m]);
-            packed_new(&weight, formats[f], (struct weight_shape){.rows = R, .columns = N, .group = f == 2 ? 64 : 0},
-                       w);
+            packed_new(&weight, formats[f],
+                       (struct weight_shape){.rows = R, .columns = N, .group = f == 2 || f == 4 ? 64 : 0}, w);
             assert_int_equal(weight_prepare(&weight, GEMM_BUILTIN), 0);
             threads_set(1);
             assert_int_equal(weight_matmul(&weight, T, x, bias, one, &scratch), 0);

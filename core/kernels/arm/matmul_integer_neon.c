@@ -1,5 +1,5 @@
-/* Activation quantization, and int8 and int4 multiplication with the first NEON, which multiplies bytes to 16 bits: a
- * pair of products reaches 2*127*127 = 32258, so two are summed in 16 bits and then widened. */
+/* int8 and int4 multiplication with the first NEON, which multiplies bytes to 16 bits: four products are summed in 32,
+ * because a pair of them may be 2*128*128 = 32768. */
 #if defined(__aarch64__)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
@@ -8,77 +8,11 @@
 
 INLINE int32x4_t dot_4(int32x4_t sum, int8x16_t w, int8x16_t x) {
     int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
-    return vpadalq_s16(sum, vpaddq_s16(low, high));
+    return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
 }
 
 #define VARIANT(name) name##_neon
 #include "matmul_integer.inc"
-
-/* As largest_magnitude in kernels_c.c: comparison of the bits without sign, where NaN is largest. */
-static float largest_magnitude(const float *x, size_t count) {
-    const uint32x4_t mask = vdupq_n_u32(0x7fffffff);
-    uint32x4_t largest = vdupq_n_u32(0);
-    size_t i = 0;
-    for (; i + 4 <= count; i += 4)
-        largest = vmaxq_u32(largest, vandq_u32(vreinterpretq_u32_f32(vld1q_f32(x + i)), mask));
-    uint32_t best = vmaxvq_u32(largest);
-    for (; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bits &= 0x7fffffff;
-        best = bits > best ? bits : best;
-    }
-    float value;
-    memcpy(&value, &best, sizeof value);
-    return value;
-}
-
-/* Clamped to ±127 with NaN to -127, then rounded to even. */
-INLINE int16x4_t quantize_4(const float *x, float32x4_t step) {
-    const float32x4_t most = vdupq_n_f32(127.0f), least = vdupq_n_f32(-127.0f);
-    float32x4_t code = vdivq_f32(vld1q_f32(x), step);
-    code = vbslq_f32(vcgtq_f32(code, least), code, least);
-    code = vbslq_f32(vcltq_f32(code, most), code, most);
-    return vmovn_s32(vcvtnq_s32_f32(code));
-}
-
-INLINE int8x8_t quantize_8(const float *x, float32x4_t step) {
-    return vmovn_s16(vcombine_s16(quantize_4(x, step), quantize_4(x + 4, step)));
-}
-
-static void quantize_row(size_t N, const float *x, float step, int8_t *codes) {
-    float32x4_t steps = vdupq_n_f32(step);
-    size_t n = 0;
-    for (; n + 8 <= N; n += 8) vst1_s8(codes + n, quantize_8(x + n, steps));
-    if (n == N) return;
-    float rest[8] = {0};
-    int8_t last[8];
-    memcpy(rest, x + n, (N - n) * sizeof *x);
-    vst1_s8(last, quantize_8(rest, steps));
-    memcpy(codes + n, last, N - n);
-}
-
-static int32_t sum_of_codes(const int8_t *codes, size_t count) {
-    int32x4_t total = vdupq_n_s32(0);
-    size_t n = 0;
-    for (; n + 16 <= count; n += 16) total = vpadalq_s16(total, vpaddlq_s8(vld1q_s8(codes + n)));
-    int32_t sum = vaddvq_s32(total);
-    for (; n < count; n++) sum += codes[n];
-    return sum;
-}
-
-KERNEL_QUANTIZE_S8(quantize_s8_neon) {
-    for (size_t t = 0; t < T; t++) {
-        const float *row = x + t * x_stride;
-        int8_t *codes = q + t * n_padded;
-        float step = largest_magnitude(row, N) / 127.0f;
-        scale[t] = step;
-        if (step == 0.0f) memset(codes, 0, N);
-        else quantize_row(N, row, step, codes);
-        memset(codes + N, 0, n_padded - N);
-        for (size_t g = 0; g < n_padded / G; g++) sums[t * (n_padded / G) + g] = sum_of_codes(codes + g * G, G);
-    }
-}
 #else
 typedef int empty_translation_unit;
 #endif

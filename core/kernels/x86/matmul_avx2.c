@@ -1,9 +1,9 @@
-/* Integer matrix multiplication and activation quantization with AVX2, FMA and F16C.
+/* Integer matrix multiplication with AVX2, FMA and F16C.
  *
  * s8: without VNNI the instruction is unsigned by signed bytes to saturated pairs (maddubs). Where w is
  * negative, x is complemented: |w| * ~x = w x - |w|, and Σ|w| over those places is known per row (row_negative).
  * That costs one xor, which runs on any port, where sign(x, w) would fight for the multipliers. Pairs reach
- * -2*127*128 = -32512, so nothing saturates.
+ * -2*127*128 = -32512, so nothing saturates; nor does it where x is -128, whose complement is 127.
  * u4: codes are unsigned already; a pair reaches 2*15*127 = 3810, so eight pairs fit into 16 bits and are
  * widened once per 32 columns.
  * Tokens are dealt evenly over tiles (7 = 4+3, not 6+1), because small tiles wait for the FMA latency. */
@@ -11,121 +11,22 @@
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
 
-#include <immintrin.h>
-#include <string.h>
+#include "integer_avx2.inc"
 
-#define INLINE static inline __attribute__((always_inline))
 #define TILE_S8 4
 #define TILE_U4 4
 
-/* Tokens of the next tile when `left` remain and a tile takes at most `most`. */
-INLINE size_t tile_tokens(size_t left, size_t most) {
-    size_t tiles = (left + most - 1) / most;
-    return (left + tiles - 1) / tiles;
-}
-
-INLINE __m256i load_bytes(const void *bytes) { return _mm256_loadu_si256((const __m256i *)bytes); }
-
-INLINE __m256i broadcast_4(const int8_t *bytes) {
-    int32_t word;
-    memcpy(&word, bytes, sizeof word);
-    return _mm256_set1_epi32(word);
-}
-
-/* Fewer than 16 results. Not inlined: the tiles' sums must not compete with it for registers. */
-static __attribute__((noinline)) void store_some(float *y, size_t count, const float *bias, __m256 low, __m256 high) {
-    float row[PANEL_ROWS];
-    _mm256_storeu_ps(row, low);
-    _mm256_storeu_ps(row + 8, high);
-    for (size_t r = 0; r < count; r++) y[r] = bias ? row[r] + bias[r] : row[r];
-}
-
-/* Write 16 results, or as many as are left when fewer, after adding the bias. */
-INLINE void store_row(float *y, size_t left, const float *bias, __m256 low, __m256 high) {
-    if (left < PANEL_ROWS) {
-        store_some(y, left, bias, low, high);
-        return;
+/* What zero points leave the sums of eight rows to begin with. */
+INLINE __m256i start_s8(const struct zero_points *zeros, size_t t, size_t r, __m256i sum) {
+    if (zeros->x) {
+        __m256i row_sum = load_bytes(zeros->row_sum + r);
+        sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(zeros->x[t]), row_sum));
     }
-    if (bias) {
-        low = _mm256_add_ps(low, _mm256_loadu_ps(bias));
-        high = _mm256_add_ps(high, _mm256_loadu_ps(bias + 8));
+    if (zeros->w) {
+        __m256i zero = load_bytes(zeros->w + r);
+        sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(zeros->x_sum[t]), zero));
     }
-    _mm256_storeu_ps(y, low);
-    _mm256_storeu_ps(y + 8, high);
-}
-
-/* As largest_magnitude in kernels_c.c: integer comparison of the bits without sign. */
-static float largest_magnitude(const float *x, size_t count) {
-    const __m256i mask = _mm256_set1_epi32(0x7fffffff);
-    __m256i largest = _mm256_setzero_si256();
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) largest = _mm256_max_epi32(largest, _mm256_and_si256(load_bytes(x + i), mask));
-    int32_t lanes[8], best = 0;
-    _mm256_storeu_si256((__m256i *)lanes, largest);
-    for (int lane = 0; lane < 8; lane++) best = lanes[lane] > best ? lanes[lane] : best;
-    for (; i < count; i++) {
-        int32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bits &= 0x7fffffff;
-        best = bits > best ? bits : best;
-    }
-    float value;
-    memcpy(&value, &best, sizeof value);
-    return value;
-}
-
-INLINE __m256i quantize_8(const float *x, __m256 step) {
-    __m256 code = _mm256_div_ps(_mm256_loadu_ps(x), step);
-    code = _mm256_min_ps(_mm256_max_ps(code, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
-    return _mm256_cvtps_epi32(code);
-}
-
-/* 32 values to 32 codes; the packs work in 128-bit halves, the permutation puts the fours back in order. */
-INLINE __m256i quantize_32(const float *x, __m256 step) {
-    __m256i low = _mm256_packs_epi32(quantize_8(x, step), quantize_8(x + 8, step));
-    __m256i high = _mm256_packs_epi32(quantize_8(x + 16, step), quantize_8(x + 24, step));
-    return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
-
-INLINE int32_t sum_of_codes(const int8_t *q, size_t count) {
-    __m256i total = _mm256_setzero_si256();
-    size_t n = 0;
-    for (; n + 32 <= count; n += 32) {
-        __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load_bytes(q + n));
-        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    }
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-    int32_t sum = _mm_cvtsi128_si32(half);
-    for (; n < count; n++) sum += q[n];
     return sum;
-}
-
-KERNEL_QUANTIZE_S8(quantize_s8_avx2) {
-    for (size_t t = 0; t < T; t++) {
-        const float *row = x + t * x_stride;
-        int8_t *codes = q + t * n_padded;
-        float step = largest_magnitude(row, N) / 127.0f;
-        scale[t] = step;
-        if (step == 0.0f) {
-            memset(codes, 0, n_padded);
-            memset(sums + t * (n_padded / G), 0, n_padded / G * sizeof *sums);
-            continue;
-        }
-        __m256 steps = _mm256_set1_ps(step);
-        size_t n = 0;
-        for (; n + 32 <= N; n += 32) _mm256_storeu_si256((__m256i *)(codes + n), quantize_32(row + n, steps));
-        if (n < N) {
-            float rest[32] = {0};
-            int8_t rest_codes[32];
-            memcpy(rest, row + n, (N - n) * sizeof *rest);
-            _mm256_storeu_si256((__m256i *)rest_codes, quantize_32(rest, steps));
-            memcpy(codes + n, rest_codes, N - n);
-        }
-        memset(codes + N, 0, n_padded - N);
-        for (size_t g = 0; g < n_padded / G; g++) sums[t * (n_padded / G) + g] = sum_of_codes(codes + g * G, G);
-    }
 }
 
 /* Four columns of eight rows: Σ |w| (x or ~x) added to `sum`. */
@@ -135,10 +36,15 @@ INLINE __m256i dot_s8(__m256i sum, __m256i magnitude, __m256i negative, __m256i 
 }
 
 INLINE void tile_s8(const size_t rows, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,
-                    const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,
-                    size_t left) {
+                    const float *scale_w, const int32_t *row_negative, const struct zero_points *zeros, size_t t_first,
+                    size_t r_first, const float *bias, float *y, size_t y_stride, size_t left) {
     __m256i low[TILE_S8], high[TILE_S8];
-    for (size_t t = 0; t < rows; t++) low[t] = load_bytes(row_negative), high[t] = load_bytes(row_negative + 8);
+    for (size_t t = 0; t < rows; t++) {
+        low[t] = load_bytes(row_negative), high[t] = load_bytes(row_negative + 8);
+        if (!zeros) continue;
+        low[t] = start_s8(zeros, t_first + t, r_first, low[t]);
+        high[t] = start_s8(zeros, t_first + t, r_first + 8, high[t]);
+    }
     for (size_t n = 0; n < n_padded; n += 4) {
         __m256i w_low = load_bytes(panel + n * PANEL_ROWS), w_high = load_bytes(panel + n * PANEL_ROWS + 32);
         __m256i n_low = _mm256_cmpgt_epi8(_mm256_setzero_si256(), w_low);
@@ -158,26 +64,33 @@ INLINE void tile_s8(const size_t rows, size_t n_padded, const int8_t *q, const f
     }
 }
 
-/* All tokens by one panel. */
+#define TILE_CASE(count)                                                                                               \
+    case count:                                                                                                        \
+        tile_s8(count, n_padded, q, scale_x, panel, scale_w, row_negative, zeros, t, r_first, bias, y, y_stride,       \
+                left);                                                                                                 \
+        break;
+
+/* All tokens by one panel, whose first row is row r_first of the zero points. */
 INLINE void tokens_s8(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panel,
-                      const float *scale_w, const int32_t *row_negative, const float *bias, float *y, size_t y_stride,
-                      size_t left) {
+                      const float *scale_w, const int32_t *row_negative, const struct zero_points *zeros,
+                      size_t r_first, const float *bias, float *y, size_t y_stride, size_t left) {
     for (size_t t = 0, tokens; t < T; t += tokens, q += tokens * n_padded, scale_x += tokens, y += tokens * y_stride) {
         tokens = tile_tokens(T - t, TILE_S8);
         switch (tokens) {
-        case 1: tile_s8(1, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, left); break;
-        case 2: tile_s8(2, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, left); break;
-        case 3: tile_s8(3, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, left); break;
-        default: tile_s8(4, n_padded, q, scale_x, panel, scale_w, row_negative, bias, y, y_stride, left); break;
+            TILE_CASE(1)
+            TILE_CASE(2)
+            TILE_CASE(3)
+            TILE_CASE(4)
         }
     }
 }
 
 KERNEL_MATMUL_S8(matmul_s8_avx2) {
     for (size_t r = 0; r < rows; r += PANEL_ROWS)
-        tokens_s8(T, n_padded, q, scale_x, panels + r * n_padded, scale_w + r, row_negative + r, bias ? bias + r : NULL,
-                  y + r, y_stride, rows - r);
+        tokens_s8(T, n_padded, q, scale_x, panels + r * n_padded, scale_w + r, row_negative + r, zeros, r,
+                  bias ? bias + r : NULL, y + r, y_stride, rows - r);
 }
+#undef TILE_CASE
 
 /* 32 columns of one group: pairs of products are summed in 16 bits, then widened into sum[rows][2]. */
 INLINE void block_u4(const size_t rows, const uint8_t *codes, const int8_t *q, size_t n_padded, __m256i (*sum)[2]) {
@@ -207,8 +120,6 @@ INLINE void block_u4(const size_t rows, const uint8_t *codes, const int8_t *q, s
         sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(high[t], ones));
     }
 }
-
-INLINE __m256 load_half_8(const uint8_t *bytes) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)bytes)); }
 
 INLINE __m256 load_zero_8(const uint8_t *bytes) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes)));

@@ -3,11 +3,12 @@
  *
  * s8: w + 128 (one xor per column block, shared by all tokens of a tile) is the unsigned side and x, signed,
  * the broadcast memory operand; 128 * Σx is subtracted, the same for every row.
- * u4: codes are unsigned already. Float arithmetic as in kernels_c.c, one rounding per operation.
+ * s8 in groups: the same, group by group, whose Σx are given. u4: codes are unsigned already. Float arithmetic as in
+ * kernels_c.c, one rounding per operation.
  *
  * Tiles are those of the float kernels (matmul_panels.inc): up to 6 tokens by 4 panels keep 24 sums in registers, so
- * that neither loads nor the latency of dpbusd limit it; one token takes 8 panels. u4 takes 3 tokens: its totals need
- * as many registers as its sums. */
+ * that neither loads nor the latency of dpbusd limit it; one token takes 8 panels. Groups take 3 tokens: their totals
+ * need as many registers as their sums. */
 #if defined(__x86_64__) || defined(EMULATE_AVX512)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
@@ -15,7 +16,7 @@
 
 #include <stdbool.h>
 
-#define TILE_TOKENS_U4 3
+#define TILE_TOKENS_GROUPS 3
 #define SHIFT_TOKENS 96 /* tokens whose Σx are taken at a time: a block of weight_matmul */
 
 /* The operands of a tile, which begin with its first token and row. */
@@ -27,7 +28,11 @@ struct tile_vnni {
     const int32_t *sums; /* u4: (tokens,groups) as in the contract; s8: -128 Σx per token, groups 1 */
     const uint8_t *panel;
     size_t panel_bytes;
-    const float *scale_w, *bias; /* each NULL when there is none */
+    const float *scale_w, *bias;     /* each NULL when there is none */
+    const struct zero_points *zeros; /* s8: NULL, or those from token t_first and row r_first on */
+    size_t t_first, r_first;
+    const int32_t *zero_x;  /* groups: [T], or NULL */
+    const float *row_value; /* groups, with zero_x: from row 0 on */
     float *y;
     size_t y_stride, left; /* rows from the first one on */
 };
@@ -64,6 +69,23 @@ static int32_t sum_of_codes_vnni(const int8_t *q, size_t count) {
     return sum;
 }
 
+/* What zero points leave 16 sums to begin with. */
+INLINE sums_vnni start_vnni(const struct tile_vnni *c, size_t t, size_t p, sums_vnni sum) {
+    const struct zero_points *zeros = c->zeros;
+    size_t r = c->r_first + p * PANEL_ROWS;
+    __m512i left = (__m512i)sum;
+    t += c->t_first;
+    if (zeros->x) {
+        __m512i row_sum = _mm512_loadu_si512(zeros->row_sum + r);
+        left = _mm512_sub_epi32(left, _mm512_mullo_epi32(_mm512_set1_epi32(zeros->x[t]), row_sum));
+    }
+    if (zeros->w) {
+        __m512i zero = _mm512_loadu_si512(zeros->w + r);
+        left = _mm512_sub_epi32(left, _mm512_mullo_epi32(_mm512_set1_epi32(zeros->x_sum[t]), zero));
+    }
+    return (sums_vnni)left;
+}
+
 INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c) {
     const __m512i offset = _mm512_set1_epi8(-128);
     const size_t n_padded = c->n_padded, panel_bytes = c->panel_bytes;
@@ -72,6 +94,9 @@ INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct 
     sums_vnni sum[24];
 #pragma GCC unroll 24
     for (size_t i = 0; i < tokens * panels; i++) sum[i] = all_sums_vnni(c->sums[i / panels]);
+    if (c->zeros)
+#pragma GCC unroll 24
+        for (size_t i = 0; i < tokens * panels; i++) sum[i] = start_vnni(c, i / panels, i % panels, sum[i]);
     for (size_t n = 0; n < n_padded; n += 4) {
         __m512i w[8];
 #pragma GCC unroll 8
@@ -142,14 +167,68 @@ INLINE void tile_u4_vnni(const size_t tokens, const size_t panels, const struct 
         store_vnni(c, i / panels, i % panels, _mm512_mul_ps(_mm512_set1_ps(c->scale_x[i / panels]), total[i]));
 }
 
+/* As add_group_s8 in integer_c.c; integers stay below 2^23, so f32 holds them. w + 128 is the unsigned side. */
+INLINE void tile_groups_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c) {
+    const __m512i offset = _mm512_set1_epi8(-128);
+    const size_t n_padded = c->n_padded, header = c->symmetric ? 32 : 48, panel_bytes = c->panel_bytes;
+    const uint8_t *group = c->panel;
+    __m512 total[12];
+#pragma GCC unroll 12
+    for (size_t i = 0; i < tokens * panels; i++) total[i] = _mm512_setzero_ps();
+    for (size_t g = 0; g < c->groups; g++, group += panel_bytes / c->groups) {
+        const uint8_t *codes = group + header;
+        const int8_t *q = c->q + g * c->G;
+        sums_vnni sum[12];
+#pragma GCC unroll 12
+        for (size_t i = 0; i < tokens * panels; i++) sum[i] = all_sums_vnni(-128 * c->sums[i / panels * c->groups + g]);
+        for (size_t n = 0; n < c->G; n += 4, codes += 64) {
+            __m512i w[8];
+#pragma GCC unroll 8
+            for (size_t p = 0; p < panels; p++)
+                w[p] = _mm512_xor_si512(_mm512_loadu_si512(codes + p * panel_bytes), offset);
+#pragma GCC unroll 12
+            for (size_t i = 0; i < tokens * panels; i++)
+                sum[i] = dot_vnni(sum[i], w[i % panels], q + i / panels * n_padded + n);
+        }
+#pragma GCC unroll 12
+        for (size_t i = 0; i < tokens * panels; i++) {
+            const uint8_t *scales = group + i % panels * panel_bytes;
+            __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales));
+            __m512 difference = sums_f32_vnni(sum[i]);
+            if (!c->symmetric) {
+                __m512 x_sum = _mm512_set1_ps((float)c->sums[i / panels * c->groups + g]);
+                __m512i zero = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(scales + 32)));
+                difference = _mm512_sub_ps(difference, _mm512_mul_ps(_mm512_cvtepi32_ps(zero), x_sum));
+            }
+            total[i] = _mm512_add_ps(total[i], _mm512_mul_ps(scale, difference));
+        }
+    }
+#pragma GCC unroll 12
+    for (size_t i = 0; i < tokens * panels; i++) {
+        size_t t = i / panels, p = i % panels;
+        if (c->zero_x) {
+            __m512 row_value = _mm512_loadu_ps(c->row_value + c->r_first + p * PANEL_ROWS);
+            __m512 zero = _mm512_set1_ps((float)c->zero_x[c->t_first + t]);
+            total[i] = _mm512_sub_ps(total[i], _mm512_mul_ps(zero, row_value));
+        }
+        store_vnni(c, t, p, _mm512_mul_ps(_mm512_set1_ps(c->scale_x[t]), total[i]));
+    }
+}
+
+enum kind { KIND_S8, KIND_U4, KIND_GROUPS };
+
 /* All tokens by `panels` panels. */
-INLINE void tokens_vnni(const bool u4, const size_t panels, size_t T, struct tile_vnni c) {
+INLINE void tokens_vnni(const enum kind kind, const size_t panels, size_t T, struct tile_vnni c) {
     for (size_t t = 0, tokens; t < T; t += tokens) {
-        tokens = even_share(T - t, u4 ? TILE_TOKENS_U4 : TILE_TOKENS);
-        if (u4) {
+        tokens = even_share(T - t, kind == KIND_S8 ? TILE_TOKENS : TILE_TOKENS_GROUPS);
+        if (kind == KIND_U4) {
             if (tokens == 1) tile_u4_vnni(1, panels, &c);
             else if (tokens == 2) tile_u4_vnni(2, panels, &c);
             else tile_u4_vnni(3, panels, &c);
+        } else if (kind == KIND_GROUPS) {
+            if (tokens == 1) tile_groups_vnni(1, panels, &c);
+            else if (tokens == 2) tile_groups_vnni(2, panels, &c);
+            else tile_groups_vnni(3, panels, &c);
         } else {
             switch (tokens) {
             case 1: tile_s8_vnni(1, panels, &c); break;
@@ -163,26 +242,29 @@ INLINE void tokens_vnni(const bool u4, const size_t panels, size_t T, struct til
         c.q += tokens * c.n_padded;
         c.scale_x += tokens;
         c.sums += tokens * c.groups;
+        c.t_first += tokens;
         c.y += tokens * c.y_stride;
     }
 }
 
-INLINE void panels_vnni(const bool u4, size_t T, size_t rows, struct tile_vnni c) {
+INLINE void panels_vnni(const enum kind kind, size_t T, size_t rows, struct tile_vnni c) {
     for (size_t r = 0, panels; r < rows; r += panels * PANEL_ROWS) {
         c.left = rows - r;
         panels = c.left > 3 * PANEL_ROWS ? 4 : c.left > PANEL_ROWS ? 2 : 1;
         if (T == 1 && c.left > 7 * PANEL_ROWS) panels = 8;
         switch (panels) {
-        case 1: tokens_vnni(u4, 1, T, c); break;
-        case 2: tokens_vnni(u4, 2, T, c); break;
-        case 4: tokens_vnni(u4, 4, T, c); break;
+        case 1: tokens_vnni(kind, 1, T, c); break;
+        case 2: tokens_vnni(kind, 2, T, c); break;
+        case 4: tokens_vnni(kind, 4, T, c); break;
         default:
-            if (u4) tile_u4_vnni(1, 8, &c);
+            if (kind == KIND_U4) tile_u4_vnni(1, 8, &c);
+            else if (kind == KIND_GROUPS) tile_groups_vnni(1, 8, &c);
             else tile_s8_vnni(1, 8, &c);
             break;
         }
         c.panel += panels * c.panel_bytes;
         c.y += panels * PANEL_ROWS;
+        c.r_first += panels * PANEL_ROWS;
         if (c.scale_w) c.scale_w += panels * PANEL_ROWS;
         if (c.bias) c.bias += panels * PANEL_ROWS;
     }
@@ -194,7 +276,7 @@ KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
         int32_t shift[SHIFT_TOKENS];
         tokens = T - t < SHIFT_TOKENS ? T - t : SHIFT_TOKENS;
         for (size_t i = 0; i < tokens; i++) shift[i] = -128 * sum_of_codes_vnni(q + (t + i) * n_padded, n_padded);
-        panels_vnni(false, tokens, rows,
+        panels_vnni(KIND_S8, tokens, rows,
                     (struct tile_vnni){.n_padded = n_padded,
                                        .groups = 1,
                                        .q = q + t * n_padded,
@@ -203,6 +285,8 @@ KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
                                        .panel = (const uint8_t *)panels,
                                        .panel_bytes = n_padded * PANEL_ROWS,
                                        .scale_w = scale_w,
+                                       .zeros = zeros,
+                                       .t_first = t,
                                        .bias = bias,
                                        .y = y + t * y_stride,
                                        .y_stride = y_stride});
@@ -210,7 +294,7 @@ KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
 }
 
 KERNEL_MATMUL_U4(matmul_u4_avx512vnni) {
-    panels_vnni(true, T, rows,
+    panels_vnni(KIND_U4, T, rows,
                 (struct tile_vnni){.n_padded = n_padded,
                                    .G = G,
                                    .groups = n_padded / G,
@@ -220,6 +304,24 @@ KERNEL_MATMUL_U4(matmul_u4_avx512vnni) {
                                    .sums = sums,
                                    .panel = panels,
                                    .panel_bytes = panel_u4_bytes(n_padded, G, symmetric),
+                                   .bias = bias,
+                                   .y = y,
+                                   .y_stride = y_stride});
+}
+
+KERNEL_MATMUL_S8_GROUPS(matmul_s8_groups_avx512vnni) {
+    panels_vnni(KIND_GROUPS, T, rows,
+                (struct tile_vnni){.n_padded = n_padded,
+                                   .G = G,
+                                   .groups = n_padded / G,
+                                   .symmetric = symmetric,
+                                   .q = q,
+                                   .scale_x = scale_x,
+                                   .sums = sums,
+                                   .zero_x = zero_x,
+                                   .row_value = row_value,
+                                   .panel = panels,
+                                   .panel_bytes = panel_s8_groups_bytes(n_padded, G, symmetric),
                                    .bias = bias,
                                    .y = y,
                                    .y_stride = y_stride});
