@@ -61,6 +61,7 @@ ISA_avx2 := -mavx2 -mfma -mf16c
 ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISA_avx512vnni := $(ISA_avx512) -mavx512vnni
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+ISA_amx := $(ISA_avx512) -mamx-tile -mamx-bf16 -mamx-int8
 endif
 ifeq ($(TARGET),aarch64)
 ISA_neondotprod := -march=armv8.2-a+dotprod
@@ -69,7 +70,7 @@ $(BUILD)/obj/tests/%.o: CFLAGS_ALL += -fno-tree-vectorize
 endif
 # test_emulated.c passes 64-byte vectors between its own inlined functions, too many for debug information; optimising
 # the C that stands for their instructions takes minutes.
-ISA_emulated := -Wno-psabi -g0 -O1
+ISA_emulated := -Wno-psabi -g0 -O0
 isa_flags = $(ISA_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 
 # ---- sources ----------------------------------------------------------------------------------------
@@ -88,6 +89,11 @@ SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
 ifneq ($(NONE),)
 TEST_SRC := $(shell tools/core_tests.sh $(TEST_SRC))
 SUPPORT_SRC := $(shell tools/core_tests.sh $(SUPPORT_SRC)) $(if $(CROSS),tests/support/own_cmocka/cmocka.c)
+endif
+# Under a sanitizer this one compiles for five minutes; test_kernels runs the same sources there on CPUs that have their
+# instructions.
+ifneq ($(filter asan tsan,$(MODE)),)
+TEST_SRC := $(filter-out tests/kernels/test_emulated.c,$(TEST_SRC))
 endif
 TEST_BIN := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 TEST_SCRIPTS := $(if $(NONE),,$(sort $(foreach d,$(TEST_DIRS),$(wildcard tests/$(d)/test_*.sh))))
@@ -203,7 +209,7 @@ test-none: ## core/ built with libc alone, and its unit, kernel and golden tests
 	@$(MAKE) --no-print-directory BACKENDS=none -j$(JOBS) all tests-build
 	@$(MAKE) --no-print-directory BACKENDS=none test-only
 
-test-san: ## the tests under ASan+UBSan and TSan, cpu mask 0 and full (under 20 minutes)
+test-san: ## the tests under ASan+UBSan and TSan (SANITIZERS="asan tsan"; SLOW=1: all of them with each cpu mask)
 	@tools/test_san.sh
 
 bench: $(BENCH_BIN) $(RUNEXP) ## micro-benchmarks against the named peers (run on an idle machine)

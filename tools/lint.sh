@@ -60,6 +60,7 @@ if [ "${LINT_FAST:-0}" = 0 ]; then
         for file in "${c_files[@]}"; do
             isa=""
             case $file in
+            *_amx.c) isa="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mamx-tile -mamx-bf16 -mamx-int8" ;;
             *_avx2.c) isa="-mavx2 -mfma -mf16c" ;;
             *_avx512vnni.c) isa="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni" ;;
             *_avx512*.c) isa="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl" ;;

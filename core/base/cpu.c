@@ -1,6 +1,7 @@
 /* x86-64: CPU features by CPUID and XGETBV: a flag is set when the CPU has the instructions and the operating
- * system saves their registers. Leaves and bits: Intel SDM volume 2A, CPUID. aarch64: what the kernel tells every
- * process (getauxval). No flags elsewhere.
+ * system saves their registers. Leaves and bits: Intel SDM volume 2A, CPUID. Linux saves AMX tiles for processes that
+ * asked for it alone (since 5.16; Documentation/arch/x86/xstate.rst): asked once, it holds for all their threads.
+ * aarch64: what the kernel tells every process (getauxval). No flags elsewhere.
  */
 #include "base/cpu.h"
 
@@ -27,6 +28,11 @@ static char model[64] = "unknown";
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define ARCH_REQ_XCOMP_PERM 0x1023 /* of asm/prctl.h, which is older than AMX on some systems */
+#define XFEATURE_XTILEDATA 18
 
 struct leaf {
     uint32_t a, b, c, d;
@@ -43,6 +49,9 @@ static uint64_t register_state(void) {
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t)high << 32 | low;
 }
+
+/* False where a thread's alternate signal stack is too small for the tiles, too. */
+static int tiles_granted(void) { return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0; }
 
 static int bits(uint64_t word, uint64_t mask) { return (word & mask) == mask; }
 
@@ -61,7 +70,7 @@ uint32_t cpu_detect(void) {
         if (bits(seven.c, 1u << 11)) flags |= CPU_AVX512VNNI;
         if (bits(more.a, 1u << 5)) flags |= CPU_AVX512BF16;
     }
-    if (tile && bits(seven.d, 1u << 24)) { /* AMX-TILE */
+    if (tile && bits(seven.d, 1u << 24) && tiles_granted()) { /* AMX-TILE */
         if (bits(seven.d, 1u << 25)) flags |= CPU_AMX_INT8;
         if (bits(seven.d, 1u << 22)) flags |= CPU_AMX_BF16;
     }

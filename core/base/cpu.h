@@ -16,7 +16,7 @@ enum cpu_flag {
     CPU_DOTPROD = 1u << 8, /* aarch64: FEAT_DotProd */
 };
 
-uint32_t cpu_detect(void);   /* what CPU and operating system offer */
+uint32_t cpu_detect(void);   /* what CPU and operating system offer; asks the latter for the use of AMX tiles */
 const char *cpu_model(void); /* "AMD EPYC" from the CPU itself; "unknown" elsewhere */
 void cpu_flags_text(uint32_t flags, char *text, unsigned long size); /* "avx2 avx512", "none" */
 

@@ -11,6 +11,8 @@
 #define NEEDS_AVX512 (CPU_AVX2 | CPU_AVX512)
 #define NEEDS_AVX512BF16 (CPU_AVX2 | CPU_AVX512 | CPU_AVX512BF16)
 #define NEEDS_AVX512VNNI (CPU_AVX2 | CPU_AVX512 | CPU_AVX512VNNI)
+#define NEEDS_AMX_BF16 (CPU_AVX2 | CPU_AVX512 | CPU_AMX_BF16)
+#define NEEDS_AMX_INT8 (CPU_AVX2 | CPU_AVX512 | CPU_AMX_INT8)
 
 /* kernel, contract, instruction set (the suffix), flags that it needs */
 #define X86_VARIANTS(X)                                                                                                \
@@ -22,6 +24,7 @@
     X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32, avx512, NEEDS_AVX512)                                                   \
     X(matmul_bf16, KERNEL_MATMUL_BF16, avx2, NEEDS_AVX2)                                                               \
     X(matmul_bf16, KERNEL_MATMUL_BF16, avx512bf16, NEEDS_AVX512BF16)                                                   \
+    X(matmul_bf16, KERNEL_MATMUL_BF16, amx, NEEDS_AMX_BF16)                                                            \
     X(narrow_f16, KERNEL_NARROW_F16, avx2, NEEDS_AVX2)                                                                 \
     X(widen_f16, KERNEL_WIDEN_F16, avx2, NEEDS_AVX2)                                                                   \
     X(narrow_bf16, KERNEL_NARROW_BF16, avx2, NEEDS_AVX2)                                                               \
@@ -30,6 +33,7 @@
     X(quantize_affine, KERNEL_QUANTIZE_AFFINE, avx2, NEEDS_AVX2)                                                       \
     X(matmul_s8, KERNEL_MATMUL_S8, avx2, NEEDS_AVX2)                                                                   \
     X(matmul_s8, KERNEL_MATMUL_S8, avx512vnni, NEEDS_AVX512VNNI)                                                       \
+    X(matmul_s8, KERNEL_MATMUL_S8, amx, NEEDS_AMX_INT8)                                                                \
     X(matmul_s8_groups, KERNEL_MATMUL_S8_GROUPS, avx2, NEEDS_AVX2)                                                     \
     X(matmul_s8_groups, KERNEL_MATMUL_S8_GROUPS, avx512vnni, NEEDS_AVX512VNNI)                                         \
     X(matmul_u4, KERNEL_MATMUL_U4, avx2, NEEDS_AVX2)                                                                   \

@@ -305,7 +305,7 @@ static void run_rounded_jobs(struct pass *pass, size_t T, const struct linear_us
 }
 
 void pass_weight_gradients(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add) {
-    struct linear_use plain[USES_MOST];
+    struct linear_use plain[USES_MOST] = {{NULL, NULL, NULL}};
     size_t plain_count = 0;
     CHECK(count <= USES_MOST, "%zu uses", count);
     for (size_t i = 0; i < count; i++)

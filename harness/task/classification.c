@@ -64,8 +64,7 @@ static int split_open(struct task *task, const struct classification_options *op
     const char *columns[] = {own_name ? options->train_text : options->text, options->label};
     char path[PATH_MAX];
     if (!*file) return 0;
-    if (snprintf(path, sizeof path, "%s/%s", options->data, file) >= (int)sizeof path)
-        FAIL(E_ARGUMENT, "data: the path is too long");
+    TRY(data_file_path(path, sizeof path, options->data, file));
     struct data_request request = {.path = path,
                                    .columns = columns,
                                    .column_count = 2,

@@ -15,6 +15,15 @@
 
 enum { COLUMNS_MAX = 1024, HEADER_BYTES = 400 };
 
+int data_file_path(char *path, size_t size, const char *data, const char *file) {
+    int status = 0;
+    bool as_said = *file == '/' || strncmp(file, "./", 2) == 0;
+    int length = as_said ? snprintf(path, size, "%s", file) : snprintf(path, size, "%s/%s", data, file);
+    if (length >= (int)size) FAIL(E_ARGUMENT, "data: the path is too long");
+out:
+    return status;
+}
+
 /* ---- the table ---------------------------------------------------------------------------------------- */
 
 int data_text_add(struct data_table *table, const char *text, size_t bytes, size_t *position) {

@@ -28,6 +28,10 @@ struct data_table {
     size_t rows, columns, capacity;
 };
 
+/* Where a task's file is: in the folder `data`, or as it is said where it begins with "/" or "./" (from where runexp
+ * was started). path [size]. E_ARGUMENT: too long. */
+int data_file_path(char *path, size_t size, const char *data, const char *file);
+
 enum data_format { DATA_AUTO, DATA_TSV, DATA_CSV, DATA_JSON_LINES };
 
 struct data_request {

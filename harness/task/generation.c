@@ -84,8 +84,7 @@ static int split_open(struct task *task, enum task_split which, const char *file
     const char *columns[1 + REFERENCE_COLUMNS_MAX] = {o->prompt};
     char path[PATH_MAX];
     if (!*file) return 0;
-    if (snprintf(path, sizeof path, "%s/%s", o->data, file) >= (int)sizeof path)
-        FAIL(E_ARGUMENT, "data: the path is too long");
+    TRY(data_file_path(path, sizeof path, o->data, file));
     for (size_t i = 0; i < o->references.count; i++) columns[i + 1] = o->references.items[i];
     struct data_request request = {.path = path, .columns = columns, .column_count = 1 + o->references.count};
     TRY(data_table_read(&split->table, &request, hash));

@@ -87,8 +87,7 @@ static int split_open(struct task *task, enum task_split split, const char *file
     struct perplexity *owned = task->owned;
     char path[PATH_MAX];
     if (!file || !*file) return 0;
-    if (snprintf(path, sizeof path, "%s/%s", owned->options.data, file) >= (int)sizeof path)
-        FAIL(E_ARGUMENT, "data: the path is too long");
+    TRY(data_file_path(path, sizeof path, owned->options.data, file));
     TRY(data_text_file(path, &owned->text[split], &owned->bytes[split], hash));
     TRY(lines_cut(task, split));
 out:

@@ -95,8 +95,7 @@ static int split_open(struct task *task, enum task_split which, const char *file
     size_t limit = (size_t)(which == SPLIT_TRAIN ? owned->options.max_train : owned->options.max_items);
     char path[PATH_MAX];
     if (!*file) return 0;
-    if (snprintf(path, sizeof path, "%s/%s", owned->options.data, file) >= (int)sizeof path)
-        FAIL(E_ARGUMENT, "data: the path is too long");
+    TRY(data_file_path(path, sizeof path, owned->options.data, file));
     TRY(data_squad_read(&split->table, path, hash));
     split->items = split->table.rows;
     if (limit && limit < split->items) split->items = limit;

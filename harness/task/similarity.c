@@ -58,8 +58,7 @@ static int split_open(struct task *task, const struct similarity_options *option
     const char *columns[] = {options->first, options->second, options->score};
     char path[PATH_MAX];
     if (!file || !*file) return 0;
-    if (snprintf(path, sizeof path, "%s/%s", options->data, file) >= (int)sizeof path)
-        FAIL(E_ARGUMENT, "data: the path is too long");
+    TRY(data_file_path(path, sizeof path, options->data, file));
     struct data_request request = {.path = path,
                                    .columns = columns,
                                    .column_count = 3,

@@ -12,8 +12,9 @@
  * - top T K: K lines "= id logit" of the last token of a prompt of T, best first, then an answer; not timed
  * - vector T: the mean-pooled unit embedding of T tokens, a line "= value" per component, then an answer; not timed
  * - peaks: value: best multiply-adds*2 per second of f32 products; multiply_adds: the same of int8 ones, ours;
- *   weight_bytes: bytes per second read
+ *   weight_bytes: bytes per second read; before them a line "= bf16 N": the same of bf16 products (0: not here)
  */
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/memory.h"
@@ -228,6 +229,9 @@ static int run_peaks(struct answer *answer) {
     if (peak_matmul("f32", GEMM_ONEDNN, 768, 0.5, &other) == 0 && other > operations) operations = other;
     TRY(peak_matmul("int8", GEMM_BUILTIN, 1536, 0.5, &int8));
     TRY(peak_read((size_t)256 << 20, 1.0, &bytes));
+    double bf16 = 0;
+    if (cpu_detect() & (CPU_AVX512BF16 | CPU_AMX_BF16)) TRY(peak_matmul("bf16", GEMM_BUILTIN, 1536, 0.5, &bf16));
+    printf("= bf16 %.0f\n", bf16);
     answer->value = operations;
     answer->multiply_adds = (uint64_t)int8;
     answer->weight_bytes = (uint64_t)bytes;

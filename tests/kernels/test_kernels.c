@@ -17,8 +17,9 @@
 #define CASES 120
 
 /* From nothing upward: each set adds what the next generation of CPUs has. */
-static const uint32_t levels[] = {0,        NEEDS_AVX2,       NEEDS_AVX512, NEEDS_AVX512VNNI, NEEDS_AVX512BF16,
-                                  CPU_NEON, NEEDS_NEONDOTPROD};
+static const uint32_t levels[] = {
+    0,        NEEDS_AVX2,       NEEDS_AVX512, NEEDS_AVX512VNNI, NEEDS_AVX512BF16, NEEDS_AMX_BF16 | NEEDS_AMX_INT8,
+    CPU_NEON, NEEDS_NEONDOTPROD};
 
 static void check_level(size_t level) {
     struct kernels table;
@@ -45,8 +46,9 @@ static void avx2_versions_keep_the_contract(void **state) { (void)state, check_l
 static void avx512_versions_keep_the_contract(void **state) { (void)state, check_level(2); }
 static void vnni_versions_keep_the_contract(void **state) { (void)state, check_level(3); }
 static void bf16_versions_keep_the_contract(void **state) { (void)state, check_level(4); }
-static void neon_versions_keep_the_contract(void **state) { (void)state, check_level(5); }
-static void dotprod_versions_keep_the_contract(void **state) { (void)state, check_level(6); }
+static void amx_versions_keep_the_contract(void **state) { (void)state, check_level(5); }
+static void neon_versions_keep_the_contract(void **state) { (void)state, check_level(6); }
+static void dotprod_versions_keep_the_contract(void **state) { (void)state, check_level(7); }
 
 static void table_starts_with_c(void **state) {
     (void)state;
@@ -66,6 +68,10 @@ static void variant_names_follow_the_flags(void **state) {
     assert_string_equal(kernels_variant("matmul_s8", NEEDS_AVX512), "matmul_s8_avx2");
     assert_string_equal(kernels_variant("matmul_s8", NEEDS_AVX512VNNI), "matmul_s8_avx512vnni");
     assert_string_equal(kernels_variant("matmul_s8", CPU_AVX512VNNI), "matmul_s8_c");
+    assert_string_equal(kernels_variant("matmul_s8", NEEDS_AVX512VNNI | NEEDS_AMX_INT8), "matmul_s8_amx");
+    assert_string_equal(kernels_variant("matmul_s8", NEEDS_AVX512VNNI | NEEDS_AMX_BF16), "matmul_s8_avx512vnni");
+    assert_string_equal(kernels_variant("matmul_bf16", NEEDS_AVX512BF16 | NEEDS_AMX_BF16), "matmul_bf16_amx");
+    assert_string_equal(kernels_variant("matmul_bf16", CPU_AMX_BF16), "matmul_bf16_c");
     assert_string_equal(kernels_variant("softmax", NEEDS_AVX512), "softmax_avx512");
 #elif defined(__aarch64__)
     assert_string_equal(kernels_variant("matmul_s8", CPU_NEON), "matmul_s8_neon");
@@ -130,6 +136,7 @@ int main(void) {
         cmocka_unit_test(avx512_versions_keep_the_contract),
         cmocka_unit_test(vnni_versions_keep_the_contract),
         cmocka_unit_test(bf16_versions_keep_the_contract),
+        cmocka_unit_test(amx_versions_keep_the_contract),
         cmocka_unit_test(neon_versions_keep_the_contract),
         cmocka_unit_test(dotprod_versions_keep_the_contract),
     };

@@ -100,12 +100,14 @@ ROWS = [
     Row("MiniLM f32, 1 x 128", MINILM, "f32", ["onnx"], "encode 1 128", 8, 1, 0.65, "compute"),
     Row("MiniLM f32, 1 x 16", MINILM, "f32", ["onnx"], "encode 1 16", 30, 1, 0.65, "compute"),
     Row("MiniLM f32, 32 x 128", MINILM, "f32", ["onnx"], "encode 32 128", 1, 1, 0.70, "compute"),
-    Row("MiniLM bf16, 1 x 128", MINILM, "bf16", ["torch-bf16", "torch-bf16-compiled"], "encode 1 128", 8, 1, 0.35, "compute"),
+    Row("MiniLM bf16, 1 x 128", MINILM, "bf16", ["torch-bf16", "torch-bf16-compiled"], "encode 1 128", 8, 1, 0.35, "bf16"),
     Row("SmolLM2 decode 128 after 16, f16", SMOLLM_F16, "f16", ["llama"], "decode 16 128", 1, 1, 0.60, "memory"),
     Row("SmolLM2 decode 128 after 16, f32", SMOLLM_F16, "f32", ["llama"], "decode 16 128", 1, 0.5, 0.60, "memory"),
     Row("SmolLM2 prefill 512, f16", SMOLLM_F16, "f16", ["llama"], "prefill 512", 1, 1, 0.60, "compute"),
+    Row("SmolLM2 prefill 512, bf16", SMOLLM_F16, "bf16", ["llama"], "prefill 512", 1, 1, 0.60, "bf16"),
     Row("SmolLM2 prefill 512, f32", SMOLLM_F16, "f32", ["llama"], "prefill 512", 1, 0.5, 0.60, "compute"),
     Row("SmolLM2 perplexity 64 x 512, f16", SMOLLM_F16, "f16", ["llama"], "perplexity 64 512", 1, 0.15, 0.60, "compute"),
+    Row("SmolLM2 perplexity 64 x 512, bf16", SMOLLM_F16, "bf16", ["llama"], "perplexity 64 512", 1, 0.15, 0.60, "bf16"),
     Row("SmolLM2 perplexity 64 x 512, f32", SMOLLM_F16, "f32", ["llama"], "perplexity 64 512", 1, 0.1, 0.60, "compute"),
     Row("SmolLM2 load, F16 GGUF", SMOLLM_F16, "f16", ["llama"], "load", 1, 1, 1.0, None),
     Row("SmolLM2 load, Q4_1 GGUF", SMOLLM, "f16", ["llama-q4"], "load", 1, 1, 1.0, None),
@@ -120,10 +122,10 @@ ROWS = [
     Row("training f32, 32 x 32", MINILM, "f32", TRAIN, "train 32 32 0", 1, 0.6, 0.55, "compute", TRAINING),
     Row("training f32, 16 x 128, dropout 0.1", MINILM, "f32", TRAIN, "train 16 128 10", 1, 0.3, None, "compute", TRAINING),
     Row("training f32, 32 x 32, dropout 0.1", MINILM, "f32", TRAIN, "train 32 32 10", 1, 0.3, None, "compute", TRAINING),
-    Row("training bf16, 16 x 128", MINILM, "bf16", TRAIN, "train 16 128 0", 1, 0.6, 0.25, "compute", TRAINING),
-    Row("training bf16, 32 x 32", MINILM, "bf16", TRAIN, "train 32 32 0", 1, 0.6, 0.25, "compute", TRAINING),
-    Row("training bf16, 16 x 128, autocast", MINILM, "bf16", AUTOCAST, "train 16 128 0", 1, 0.3, None, "compute", TRAINING),
-    Row("training bf16, 32 x 32, autocast", MINILM, "bf16", AUTOCAST, "train 32 32 0", 1, 0.3, None, "compute", TRAINING),
+    Row("training bf16, 16 x 128", MINILM, "bf16", TRAIN, "train 16 128 0", 1, 0.6, 0.25, "bf16", TRAINING),
+    Row("training bf16, 32 x 32", MINILM, "bf16", TRAIN, "train 32 32 0", 1, 0.6, 0.25, "bf16", TRAINING),
+    Row("training bf16, 16 x 128, autocast", MINILM, "bf16", AUTOCAST, "train 16 128 0", 1, 0.3, None, "bf16", TRAINING),
+    Row("training bf16, 32 x 32, autocast", MINILM, "bf16", AUTOCAST, "train 32 32 0", 1, 0.3, None, "bf16", TRAINING),
     Row("training peak, 16 x 128", MINILM, "f32", TRAIN, "memory", 1, 0.1, 0.5, None, TRAINING),
 ]
 
@@ -275,22 +277,23 @@ def measure_memory(programs, row, rounds, draw):
 
 
 def measured_peaks(programs, before):
-    """Per second: operations of f32 and of int8 products, bytes read. The best so far: what disturbs only lowers them."""
-    answer = programs.ours(MINILM, "f32").ask("peaks")[1]
-    now = {"compute": answer[3], "int8": answer[1], "memory": answer[2]}
+    """Per second: operations of f32, int8 and bf16 products (0: not here), bytes read. The best so far: what disturbs only lowers them."""
+    lines, answer = programs.ours(MINILM, "f32").ask("peaks")
+    now = {"compute": answer[3], "int8": answer[1], "memory": answer[2], "bf16": float(lines[0].split()[1])}
     return {name: max(value, before.get(name, 0)) for name, value in now.items()}
 
 
 def limit_ms(result, peaks):
     """What the machine needs at least: products at the best measured rate, or weights at the read bandwidth."""
     work = result["weight_bytes"] if result["limited_by"] == "memory" else 2 * result["multiply_adds"]
-    return work / peaks[result["limited_by"]] * 1e3 if result["limited_by"] and work else math.nan
+    peak = peaks.get(result["limited_by"], 0)
+    return work / peak * 1e3 if peak and work else math.nan
 
 
 def run_times(programs, arguments):
     draw = random.Random(1)
     peaks = measured_peaks(programs, {})
-    shown = f"f32 products {peaks['compute'] / 1e9:.1f} GF/s, int8 {peaks['int8'] / 1e9:.0f} Gop/s, memory read {peaks['memory'] / 1e9:.1f} GB/s"
+    shown = f"f32 products {peaks['compute'] / 1e9:.1f} GF/s, bf16 {peaks['bf16'] / 1e9:.1f} GF/s, int8 {peaks['int8'] / 1e9:.0f} Gop/s, memory read {peaks['memory'] / 1e9:.1f} GB/s"
     print(f"measured peaks, {arguments.threads} threads: {shown}")
     print(f"{'work':36} {'ours ms':>9} {'peer ms':>9} {'ratio':>6} {'95 % interval':>13} {'goal':>5} {'limit ms':>9} {'share':>6}  peer", flush=True)
     with open(os.path.join(arguments.out, "results.jsonl"), "a") as out:
@@ -321,6 +324,9 @@ def print_row(result, least):
     others = [f"{side} {median:.2f}" for side, median in result["medians"].items() if side not in ("ours", result["peer"])]
     if others:
         print(f"{'':36} slower: {', '.join(others)}", flush=True)
+    if result["command"].startswith("perplexity"):
+        values = [f"{side} {value:.4f}" for side, value in result["values"].items()]
+        print(f"{'':36} nats per token of the first window: {', '.join(values)}", flush=True)
 
 
 def same_vector(ours, theirs, tokens, bound):
@@ -354,6 +360,7 @@ CHECKS = [
     ("MiniLM int8 and f32", same_vector, (MINILM_INT8, "f32"), "onnx", (16, 128), 5e-2),
     ("SmolLM2 f32", same_ids, (SMOLLM_F16, "f32"), "llama", (16, 512), 0.3),
     ("SmolLM2 f16", same_ids, (SMOLLM_F16, "f16"), "llama", (16, 512), 0.3),
+    ("SmolLM2 bf16", same_ids, (SMOLLM_F16, "bf16"), "llama", (16, 512), 1.0),
     ("SmolLM2 int8 and q8_0", same_ids, (SMOLLM_INT8, "f16"), "llama-q8", (16, 512), 3.0),
     ("training f32", same_gradients, (MINILM, "f32", "bench_training"), "torch-train", (32, 128), 1e-4),
     ("training bf16", same_gradients, (MINILM, "bf16", "bench_training"), "torch-train", (32, 128), 1e-2),

@@ -33,7 +33,7 @@ void put_bytes(struct gguf_writer *writer, const void *bytes, size_t count) {
 
 void put_whole(struct gguf_writer *writer, uint64_t value, size_t bytes) {
     for (size_t i = 0; i < bytes; i++) {
-        uint8_t byte = i < sizeof value ? (uint8_t)(value >> 8 * i) : 0;
+        uint8_t byte = (uint8_t)(i < sizeof value ? value >> 8 * i : 0);
         put_bytes(writer, &byte, 1);
     }
 }

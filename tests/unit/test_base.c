@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cpu.h"
@@ -281,12 +282,26 @@ static void own_digest_equals_the_librarys(void **state) {
 }
 
 /* ---- cpu ---- */
+/* Whether Linux lists tile data (component 18) among what this process may use. */
+static bool tiles_are_granted(void) {
+#if defined(__x86_64__)
+    enum { ARCH_GET_XCOMP_PERM = 0x1022, XFEATURE_XTILEDATA = 18 };
+    uint64_t granted = 0;
+    return syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &granted) == 0 && (granted >> XFEATURE_XTILEDATA & 1);
+#else
+    return false;
+#endif
+}
+
 static void cpu_flags_are_consistent(void **state) {
     (void)state;
     uint32_t flags = cpu_detect();
     char text[128], small[6];
     if (flags & ~(uint32_t)CPU_AVX2) assert_true(flags & CPU_AVX2);
     if (flags & (CPU_AVX512VNNI | CPU_AVX512BF16)) assert_true(flags & CPU_AVX512);
+    cpu_flags_text(CPU_AMX_INT8 | CPU_AMX_BF16, text, sizeof text);
+    assert_string_equal(text, "amx_int8 amx_bf16");
+    if (flags & (CPU_AMX_INT8 | CPU_AMX_BF16)) assert_true(tiles_are_granted());
     assert_true(strlen(cpu_model()) > 0);
     cpu_flags_text(0, text, sizeof text);
     assert_string_equal(text, "none");

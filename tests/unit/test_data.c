@@ -152,10 +152,27 @@ static void test_squad(void **state) {
     assert_non_null(strstr(error_text(), "question 1: 'question' is missing"));
 }
 
+/* Files lie in the folder, unless their name says where. */
+static void test_paths(void **state) {
+    (void)state;
+    char place[16];
+    assert_int_equal(data_file_path(place, sizeof place, "data", "a/b.tsv"), 0);
+    assert_string_equal(place, "data/a/b.tsv");
+    assert_int_equal(data_file_path(place, sizeof place, "data", "./a.tsv"), 0);
+    assert_string_equal(place, "./a.tsv");
+    assert_int_equal(data_file_path(place, sizeof place, "data", "/a.tsv"), 0);
+    assert_string_equal(place, "/a.tsv");
+    assert_int_equal(data_file_path(place, sizeof place, "data", ".a/b.tsv"), 0);
+    assert_string_equal(place, "data/.a/b.tsv");
+    assert_int_equal(data_file_path(place, sizeof place, "data", "1234567890"), 0);
+    assert_int_equal(data_file_path(place, sizeof place, "data", "12345678901"), E_ARGUMENT);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tsv),        cmocka_unit_test(test_tsv_names_given), cmocka_unit_test(test_csv),
         cmocka_unit_test(test_json_lines), cmocka_unit_test(test_wrong_files),     cmocka_unit_test(test_squad),
+        cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests_name("data", tests, NULL, NULL);
 }
