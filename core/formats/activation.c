@@ -49,13 +49,23 @@ int activation_check(const struct activation_quantizer *quantizer) {
         break;
     default: FAIL(E_ARGUMENT, "range %d of activations is not known", (int)quantizer->range);
     }
+    if (!isfinite(quantizer->outlier) || quantizer->outlier < 0)
+        FAIL(E_ARGUMENT, "the threshold of outliers must be finite and not negative (got %g)",
+             (double)quantizer->outlier);
+    if (quantizer->outlier != 0.0f &&
+        (quantizer->range != ACTIVATION_PER_TOKEN || quantizer->asymmetric || quantizer->reduced))
+        FAIL(E_ARGUMENT, "outliers are left out of symmetric 8-bit activations per token only");
 out:
     return status;
 }
 
 bool activation_same(const struct activation_quantizer *a, const struct activation_quantizer *b) {
     return a->range == b->range && a->asymmetric == b->asymmetric && a->reduced == b->reduced && a->scale == b->scale &&
-           a->zero == b->zero;
+           a->zero == b->zero && a->outlier == b->outlier;
+}
+
+bool activation_joins(const struct activation_quantizer *quantizer) {
+    return quantizer->range == ACTIVATION_PER_TENSOR || quantizer->outlier > 0;
 }
 
 static const char *const range_names[] = {

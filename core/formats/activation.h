@@ -27,6 +27,10 @@ struct activation_quantizer {
     bool reduced;    /* 7 bits: what kernels that saturate need, ours do not; torch's and ONNX Runtime's reduce_range */
     float scale;     /* of ACTIVATION_STATIC, > 0 and finite; else 0 */
     int32_t zero;    /* of ACTIVATION_STATIC when asymmetric, one of the codes; else 0 */
+    /* LLM.int8() (Dettmers et al. 2022): columns in which some token of the sequence reaches this magnitude are left
+     * out of the codes and multiplied in floating point; 0: none are. int8 with plain 8-bit activations per token only,
+     * where values that reach it do not count for their token's scale either. */
+    float outlier;
 };
 
 /* The codes: -127..127, asymmetric -128..127; 7 bits: -63..63, asymmetric -64..63. */
@@ -38,8 +42,11 @@ void activation_codes(const struct activation_quantizer *quantizer, int *least, 
  * 0. NaN or infinite ranges give such scales. */
 void activation_grid(const struct activation_quantizer *quantizer, float low, float high, float *scale, int32_t *zero);
 
-/* E_ARGUMENT: a static scale that is not positive and finite, a zero point that is no code, or either of them where the
- * range is not static. */
+/* Tokens of a sequence share something: a scale, or the columns that are left out. */
+bool activation_joins(const struct activation_quantizer *quantizer);
+
+/* E_ARGUMENT: a threshold of outliers that is negative or that these activations cannot have, a static scale that is
+ * not positive and finite, a zero point that is no code, or either of them where the range is not static. */
 int activation_check(const struct activation_quantizer *quantizer);
 
 bool activation_same(const struct activation_quantizer *a, const struct activation_quantizer *b);

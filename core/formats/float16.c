@@ -1,9 +1,14 @@
-/* f16 and bf16: 16-bit floating point in panels of 16 rows, multiplied as they lie (the layouts of KERNEL_MATMUL_F16
- * and KERNEL_MATMUL_BF16). Values are rounded to nearest even; there is no grid. Columns of bf16 are padded to an even
- * number, rows of both to 16, with zeros.
+/* f16 and bf16: 16-bit floating point in panels of 16 rows, multiplied as they lie. Values are rounded to nearest even;
+ * there is no grid. Rows are padded to 16, and columns to an even number where they lie in pairs, with zeros.
  *
- * f16 multiplies f32 activations and sums in f32: what is lost is the weights' rounding alone. bf16 rounds the
- * activations too, once per input (weight.c), and sums in f32. */
+ *   format        weights  activations           layout
+ *   f16           f16      f32                   KERNEL_MATMUL_F16: column by column
+ *   f16_both      f16      rounded to f16        the same
+ *   bf16          bf16     rounded to bf16       KERNEL_MATMUL_BF16: pairs of columns, as the CPU's instruction takes
+ * them bf16_weights  bf16     f32                   KERNEL_MATMUL_BF16_F32: column by column
+ *
+ * All sum in f32. Where activations stay f32, what is lost is the weights' rounding alone; where they are rounded, it
+ * is once per input (weight_input.c). An activation beyond 65504 becomes infinite in f16_both, and shows. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -14,55 +19,61 @@
 #include <math.h>
 #include <string.h>
 
-static size_t padded_columns(const struct weight_shape *shape, bool bf16) {
-    return bf16 ? size_round_up(shape->columns, 2) : shape->columns;
+static bool is_bf16(const struct weight_format *format) {
+    return format == &format_bf16 || format == &format_bf16_weights;
+}
+static bool in_pairs(const struct weight_format *format) { return format == &format_bf16; }
+
+static size_t padded_columns(const struct weight_shape *shape, bool pairs) {
+    return pairs ? size_round_up(shape->columns, 2) : shape->columns;
 }
 
 /* Where element (r, n) lies. */
-static size_t place_f16(size_t N, size_t r, size_t n) { return (r / 16 * N + n) * 16 + r % 16; }
-static size_t place_bf16(size_t n_padded, size_t r, size_t n) {
+static size_t place_column(size_t N, size_t r, size_t n) { return (r / 16 * N + n) * 16 + r % 16; }
+static size_t place_pair(size_t n_padded, size_t r, size_t n) {
     return r / 16 * 16 * n_padded + n / 2 * 32 + r % 16 * 2 + n % 2;
 }
-static size_t place(const struct weight_shape *shape, bool bf16, size_t r, size_t n) {
-    return bf16 ? place_bf16(padded_columns(shape, true), r, n) : place_f16(shape->columns, r, n);
+static size_t place(const struct weight_shape *shape, bool pairs, size_t r, size_t n) {
+    return pairs ? place_pair(padded_columns(shape, true), r, n) : place_column(shape->columns, r, n);
 }
 
 static int size_of(const struct weight_format *format, const struct weight_shape *shape, size_t *bytes) {
     int status = 0;
     *bytes = 0;
     TRY(weight_shape_check(format, shape));
-    *bytes = panels_of(shape->rows) * 16 * padded_columns(shape, format == &format_bf16) * sizeof(uint16_t);
+    *bytes = panels_of(shape->rows) * 16 * padded_columns(shape, in_pairs(format)) * sizeof(uint16_t);
 out:
     return status;
 }
 
 /* Row by row: conversion runs at vector speed, the scattered stores of 16-bit values stay within one panel. */
-static void fill_rows(const struct weight_shape *shape, bool bf16, size_t first, size_t count, const float *w,
-                      uint16_t *packed) {
+static void fill_rows(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
+                      const float *w, uint16_t *packed) {
     size_t N = shape->columns;
     uint16_t line[256];
     for (size_t r = first; r < first + count; r++)
         for (size_t n = 0, some; n < N; n += some) {
             const float *from = w + (r - first) * N + n;
             some = N - n < 256 ? N - n : 256;
-            if (bf16) kernels.narrow_bf16(some, from, line);
+            if (is_bf16(format)) kernels.narrow_bf16(some, from, line);
             else kernels.narrow_f16(some, from, line);
-            for (size_t i = 0; i < some; i++) packed[place(shape, bf16, r, n + i)] = line[i];
+            for (size_t i = 0; i < some; i++) packed[place(shape, in_pairs(format), r, n + i)] = line[i];
         }
 }
 
 /* A whole panel, its padding included: transposed as f32, 64 columns at a time, then narrowed in one run. */
-static void fill_panel(const struct weight_shape *shape, bool bf16, size_t panel, size_t valid, const float *w,
-                       uint16_t *packed) {
+static void fill_panel(const struct weight_format *format, const struct weight_shape *shape, size_t panel, size_t valid,
+                       const float *w, uint16_t *packed) {
     enum { COLUMNS = 64 };
-    size_t N = shape->columns, n_padded = padded_columns(shape, bf16);
+    size_t N = shape->columns, n_padded = padded_columns(shape, in_pairs(format));
     float turned[COLUMNS * 16], pairs[COLUMNS * 16];
     for (size_t n = 0, some; n < N; n += some) {
         some = N - n < COLUMNS ? N - n : COLUMNS;
         uint16_t *to = packed + panel * 16 * n_padded + n * 16;
         kernels.pack_f32(some, w + n, N, valid, turned);
-        if (!bf16) {
-            kernels.narrow_f16(some * 16, turned, to);
+        if (!in_pairs(format)) {
+            if (is_bf16(format)) kernels.narrow_bf16(some * 16, turned, to);
+            else kernels.narrow_f16(some * 16, turned, to);
             continue;
         }
         if (some % 2) memset(turned + some * 16, 0, 16 * sizeof *turned);
@@ -76,20 +87,20 @@ static void fill_panel(const struct weight_shape *shape, bool bf16, size_t panel
 }
 
 /* Rows first..first+count-1 from w: whole panels where they begin one and reach its end or the matrix's. */
-static void fill_some(const struct weight_shape *shape, bool bf16, size_t first, size_t count, const float *w,
-                      uint16_t *packed) {
+static void fill_some(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
+                      const float *w, uint16_t *packed) {
     for (size_t r = first, some; r < first + count; r += some) {
         size_t left = first + count - r, last = shape->rows - r < 16 ? shape->rows - r : 16;
         const float *from = w + (r - first) * shape->columns;
         some = left < 16 - r % 16 ? left : 16 - r % 16;
-        if (r % 16 == 0 && some == last) fill_panel(shape, bf16, r / 16, some, from, packed);
-        else fill_rows(shape, bf16, r, some, from, packed);
+        if (r % 16 == 0 && some == last) fill_panel(format, shape, r / 16, some, from, packed);
+        else fill_rows(format, shape, r, some, from, packed);
     }
 }
 
 struct packing {
+    const struct weight_format *format;
     const struct weight_shape *shape;
-    bool bf16;
     const float *w;
     uint16_t *packed;
     int nan; /* seen by any thread */
@@ -102,13 +113,13 @@ static void pack_panels(void *context, size_t begin, size_t end, int worker) {
     (void)worker;
     for (size_t i = first * N; i < (first + count) * N; i++)
         if (isnan(packing->w[i])) __atomic_store_n(&packing->nan, 1, __ATOMIC_RELAXED);
-    fill_some(packing->shape, packing->bf16, first, count, packing->w + first * N, packing->packed);
+    fill_some(packing->format, packing->shape, first, count, packing->w + first * N, packing->packed);
 }
 
 static int pack(const struct weight_format *format, const struct weight_shape *shape, const float *w, void *packed) {
     int status = 0;
     size_t bytes;
-    struct packing packing = {.shape = shape, .bf16 = format == &format_bf16, .w = w, .packed = packed};
+    struct packing packing = {.format = format, .shape = shape, .w = w, .packed = packed};
     TRY(size_of(format, shape, &bytes));
     memset(packed, 0, bytes);
     parallel_for(panels_of(shape->rows), 8, pack_panels, &packing);
@@ -120,16 +131,16 @@ out:
 static int check(const struct weight_format *format, const struct weight_shape *shape, const void *packed,
                  size_t bytes) {
     int status = 0;
-    bool bf16 = format == &format_bf16;
+    bool pairs = in_pairs(format);
     size_t expected, R = shape->rows, N = shape->columns;
-    const uint16_t *bits = packed, largest = bf16 ? 0x7f80 : 0x7c00;
+    const uint16_t *bits = packed, largest = is_bf16(format) ? 0x7f80 : 0x7c00;
     TRY(size_of(format, shape, &expected));
     if (bytes != expected)
         FAIL(E_FORMAT, "%s weights (%zu,%zu) take %zu bytes (got %zu)", format->name, R, N, expected, bytes);
     if ((uintptr_t)packed % sizeof *bits) FAIL(E_FORMAT, "%s weights must start at an even address", format->name);
     for (size_t r = 0; r < panels_of(R) * 16; r++)
-        for (size_t n = 0; n < padded_columns(shape, bf16); n++) {
-            uint16_t value = bits[place(shape, bf16, r, n)];
+        for (size_t n = 0; n < padded_columns(shape, pairs); n++) {
+            uint16_t value = bits[place(shape, pairs, r, n)];
             if ((value & 0x7fff) >= largest)
                 FAIL(E_FORMAT, "%s weight in row %zu, column %zu is not finite", format->name, r, n);
             if ((r >= R || n >= N) && value)
@@ -139,23 +150,36 @@ out:
     return status;
 }
 
-static int f16_size_bytes(const struct weight_shape *shape, size_t *bytes) {
-    return size_of(&format_f16, shape, bytes);
-}
-static int f16_pack(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed) {
-    (void)grid;
-    return pack(&format_f16, shape, w, packed);
-}
-static int f16_check(const struct weight_shape *shape, const void *packed, size_t bytes) {
-    return check(&format_f16, shape, packed, bytes);
-}
-static int f16_unpack(const struct weight_shape *shape, const void *packed, float *w) {
-    const uint16_t *bits = packed;
+static void unpack(const struct weight_format *format, const struct weight_shape *shape, const uint16_t *bits,
+                   float *w) {
     for (size_t r = 0; r < shape->rows; r++)
-        for (size_t n = 0; n < shape->columns; n++)
-            w[r * shape->columns + n] = half_to_float(bits[place_f16(shape->columns, r, n)]);
-    return 0;
+        for (size_t n = 0; n < shape->columns; n++) {
+            uint16_t value = bits[place(shape, in_pairs(format), r, n)];
+            w[r * shape->columns + n] = is_bf16(format) ? bf16_to_float(value) : half_to_float(value);
+        }
 }
+
+/* The traits' functions of one format. */
+#define FUNCTIONS(name)                                                                                                \
+    static int name##_size_bytes(const struct weight_shape *shape, size_t *bytes) {                                    \
+        return size_of(&format_##name, shape, bytes);                                                                  \
+    }                                                                                                                  \
+    static int name##_pack(const struct weight_shape *shape, const float *w, const struct weight_grid *grid,           \
+                           void *packed) {                                                                             \
+        (void)grid;                                                                                                    \
+        return pack(&format_##name, shape, w, packed);                                                                 \
+    }                                                                                                                  \
+    static int name##_check(const struct weight_shape *shape, const void *packed, size_t bytes) {                      \
+        return check(&format_##name, shape, packed, bytes);                                                            \
+    }                                                                                                                  \
+    static int name##_unpack(const struct weight_shape *shape, const void *packed, float *w) {                         \
+        unpack(&format_##name, shape, packed, w);                                                                      \
+        return 0;                                                                                                      \
+    }
+FUNCTIONS(f16)
+FUNCTIONS(f16_both)
+FUNCTIONS(bf16)
+FUNCTIONS(bf16_weights)
 
 static void f16_multiply(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
                          size_t p_begin, size_t p_end, const float *bias, float *y) {
@@ -165,22 +189,13 @@ static void f16_multiply(const struct weight *weight, const struct weight_input 
                        bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R, r_end - r_begin);
 }
 
-static int bf16_size_bytes(const struct weight_shape *shape, size_t *bytes) {
-    return size_of(&format_bf16, shape, bytes);
-}
-static int bf16_pack(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed) {
-    (void)grid;
-    return pack(&format_bf16, shape, w, packed);
-}
-static int bf16_check(const struct weight_shape *shape, const void *packed, size_t bytes) {
-    return check(&format_bf16, shape, packed, bytes);
-}
-static int bf16_unpack(const struct weight_shape *shape, const void *packed, float *w) {
-    const uint16_t *bits = packed;
-    for (size_t r = 0; r < shape->rows; r++)
-        for (size_t n = 0; n < shape->columns; n++)
-            w[r * shape->columns + n] = bf16_to_float(bits[place(shape, true, r, n)]);
-    return 0;
+static void bf16_weights_multiply(const struct weight *weight, const struct weight_input *input, size_t t_begin,
+                                  size_t t_end, size_t p_begin, size_t p_end, const float *bias, float *y) {
+    size_t R = weight->shape.rows, N = weight->shape.columns;
+    size_t r_begin = p_begin * 16, r_end = p_end * 16 < R ? p_end * 16 : R;
+    kernels.matmul_bf16_f32(t_end - t_begin, N, input->x + t_begin * N, N,
+                            (const uint16_t *)weight->packed + r_begin * N, bias ? bias + r_begin : NULL,
+                            y + t_begin * R + r_begin, R, r_end - r_begin);
 }
 
 /* No groups: the input in bf16 instead of integers. */
@@ -204,15 +219,16 @@ int weight_fill_rows(const struct weight_format *format, const struct weight_sha
     if (first > shape->rows || count > shape->rows - first)
         FAIL(E_ARGUMENT, "rows %zu to %zu of a matrix of %zu", first, first + count, shape->rows);
     if (format == &format_f32) memcpy((float *)packed + first * shape->columns, w, count * shape->columns * sizeof *w);
-    else if (format == &format_f16 || format == &format_bf16)
-        fill_some(shape, format == &format_bf16, first, count, w, packed);
+    else if (format->bits == 16) fill_some(format, shape, first, count, w, packed);
     else FAIL(E_UNSUPPORTED, "%s is not filled row by row: its grid must be chosen first", format->name);
 out:
     return status;
 }
 
 static const struct weight_execution f16_execution = {.multiply = f16_multiply},
-                                     bf16_execution = {.input = bf16_input, .multiply = bf16_multiply};
+                                     f16_both_execution = {.rounds_to_f16 = true, .multiply = f16_multiply},
+                                     bf16_execution = {.input = bf16_input, .multiply = bf16_multiply},
+                                     bf16_weights_execution = {.multiply = bf16_weights_multiply};
 
 const struct weight_format format_f16 = {
     .name = "f16",
@@ -226,6 +242,18 @@ const struct weight_format format_f16 = {
     .execution = &f16_execution,
 };
 
+const struct weight_format format_f16_both = {
+    .name = "f16_both",
+    .summary = "IEEE half precision weights and activations, sums in f32",
+    .executes = EXECUTES_PACKED,
+    .bits = 16,
+    .size_bytes = f16_both_size_bytes,
+    .pack = f16_both_pack,
+    .unpack = f16_both_unpack,
+    .check = f16_both_check,
+    .execution = &f16_both_execution,
+};
+
 const struct weight_format format_bf16 = {
     .name = "bf16",
     .summary = "bfloat16 weights and activations, sums in f32",
@@ -236,4 +264,16 @@ const struct weight_format format_bf16 = {
     .unpack = bf16_unpack,
     .check = bf16_check,
     .execution = &bf16_execution,
+};
+
+const struct weight_format format_bf16_weights = {
+    .name = "bf16_weights",
+    .summary = "bfloat16, widened to f32 as it is multiplied",
+    .executes = EXECUTES_PACKED,
+    .bits = 16,
+    .size_bytes = bf16_weights_size_bytes,
+    .pack = bf16_weights_pack,
+    .unpack = bf16_weights_unpack,
+    .check = bf16_weights_check,
+    .execution = &bf16_weights_execution,
 };

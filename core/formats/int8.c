@@ -155,6 +155,9 @@ static void multiply(const struct weight *weight, const struct weight_input *inp
                       (const int8_t *)weight->packed + r_begin * n_padded, prepared->scale + r_begin,
                       prepared->row_negative + r_begin, zeros.x || zeros.w ? &zeros : NULL,
                       bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R, r_end - r_begin);
+    if (input->outliers)
+        outliers_multiply(input->outliers, input->x, &weight->shape, weight->packed, prepared->scale, t_begin, t_end,
+                          p_begin, p_end, y);
 }
 
 static int int8_size_bytes(const struct weight_shape *shape, size_t *bytes) {

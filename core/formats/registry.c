@@ -5,7 +5,8 @@
 #include <string.h>
 
 const struct weight_format *const weight_formats[] = {
-    &format_f32, &format_f16, &format_bf16, &format_int8, &format_int8_affine, &format_int8_groups, &format_int4, NULL};
+    &format_f32,  &format_f16,         &format_f16_both,    &format_bf16, &format_bf16_weights,
+    &format_int8, &format_int8_affine, &format_int8_groups, &format_int4, NULL};
 
 const struct weight_format *weight_format_find(const char *name) {
     for (size_t i = 0; weight_formats[i]; i++)

@@ -127,6 +127,8 @@ int weight_set_activation(struct weight *weight, const struct activation_quantiz
     if (!weight->format->quantizes_input)
         FAIL(E_UNSUPPORTED, "%s does not choose how activations are quantized: int8 formats do", weight->format->name);
     TRY(activation_check(activation));
+    if (activation->outlier > 0 && weight->format != &format_int8)
+        FAIL(E_UNSUPPORTED, "%s does not leave outliers out: int8 does", weight->format->name);
     weight->activation = *activation;
 out:
     return status;

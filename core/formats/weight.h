@@ -8,6 +8,8 @@
  *   f32   row-major (R,N); executed from panels made once when the matrix is prepared
  *   f16   panels u16 [Rp/16][N][16]; f32 activations
  *   bf16  panels u16 [Rp/16][Np/2][16][2], Np: N to 2; activations are rounded to bf16 as they enter
+ *   f16_both      as f16; activations are rounded to f16 as they enter
+ *   bf16_weights  panels u16 [Rp/16][N][16]; f32 activations
  *   int8  panels s8 [Rp/16][Np/4][16][4], then f32 scale[Rp]; symmetric per row; Rp, Np: R to 16, N to 64
  *   int8_affine  int8, then s8 zero[Rp]: asymmetric per row
  *   int8_groups  panels of groups as KERNEL_MATMUL_S8_GROUPS describes; G = 32, 64, 128; symmetric or asymmetric
@@ -60,7 +62,7 @@ struct weight_format {
     bool quantizes_input; /* layers choose how their input is quantized (weight_set_activation) */
     /* Bytes of a packed matrix; 0 and E_SHAPE/E_LIMIT through *bytes. */
     int (*size_bytes)(const struct weight_shape *shape, size_t *bytes);
-    /* Pack w (R,N) f32 by rounding each value to the grid (nearest even, clamped). f32, f16 and bf16 ignore grid. */
+    /* Pack w (R,N) f32 by rounding each value to the grid (nearest even, clamped). Floating formats ignore grid. */
     int (*pack)(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed);
     /* Back to f32 (R,N). */
     int (*unpack)(const struct weight_shape *shape, const void *packed, float *w);
@@ -73,10 +75,10 @@ struct weight_format {
 extern const struct weight_format *const weight_formats[];
 const struct weight_format *weight_format_find(const char *name);
 
-/* Write rows first..first+count-1, given as w (count,N) f32, into packed bytes of f32, f16 or bf16 that were zeroed and
- * are size_bytes long. For loaders that decode a matrix piece by piece: calls for different rows may run on several
- * threads, and no f32 copy of the whole is needed. The bytes then belong to weight_view, or to a weight as its owned
- * `packed`. E_ARGUMENT; E_UNSUPPORTED for formats with a grid. */
+/* Write rows first..first+count-1, given as w (count,N) f32, into packed bytes of f32 or a 16-bit format that were
+ * zeroed and are size_bytes long. For loaders that decode a matrix piece by piece: calls for different rows may run on
+ * several threads, and no f32 copy of the whole is needed. The bytes then belong to weight_view, or to a weight as its
+ * owned `packed`. E_ARGUMENT; E_UNSUPPORTED for formats with a grid. */
 int weight_fill_rows(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
                      const float *w, void *packed);
 
@@ -154,7 +156,7 @@ struct weight_scratch {
     void *block;
     size_t bytes;
     /* Whose the rows of the products to come are: sequence i has rows offset[i]..offset[i+1]-1, which together are all
-     * T. NULL: every row is a sequence of its own. Only ACTIVATION_PER_TENSOR asks. The caller's. */
+     * T. NULL: every row is a sequence of its own. Asked where activation_joins. The caller's. */
     const uint32_t *offset;
     size_t sequences;
 };

@@ -6,14 +6,15 @@
 
 /* What a matrix asks of its input. Matrices that ask the same share one conversion. */
 struct input_plan {
-    size_t n_padded, group; /* n_padded 0: f32 as it is; group 0: bf16 */
+    size_t n_padded, group; /* n_padded 0: f32 as it is; group 0: bf16, or f32 values of f16 */
+    bool f16;
     struct activation_quantizer activation;
 };
 
 bool input_plan_same(const struct input_plan *a, const struct input_plan *b);
 
-/* Bytes that converting T tokens takes, a multiple of 64. */
-size_t input_bytes(const struct input_plan *plan, size_t T);
+/* Bytes that converting T tokens of N values takes, a multiple of 64. */
+size_t input_bytes(const struct input_plan *plan, size_t T, size_t N);
 
 /* Convert x (T,N) into `place`, input_bytes large, and point `input` at the results. offset [sequences+1]: whose rows
  * they are; NULL: each is a sequence of its own. serial: in the calling thread. */

@@ -153,7 +153,7 @@ static int convert_inputs(struct product *product, struct weight_scratch *scratc
     size_t T = product->T, used = 0, bytes = 0;
     bool rows = product->epilogue && product->epilogue->rows, serial = T * product->N < SERIAL_MULTIPLY_ADDS;
     if (rows) used = bytes = size_round_up(product->blocks * sizeof(int32_t), 64);
-    for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i].plan, T);
+    for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i].plan, T, product->N);
     if (bytes > scratch->bytes) {
         TRY(memory_resize(&scratch->block, bytes, 1));
         scratch->bytes = bytes;
@@ -170,7 +170,7 @@ static int convert_inputs(struct product *product, struct weight_scratch *scratc
         }
         input_convert(&part->plan, T, product->N, product->x, scratch->offset, scratch->sequences, serial,
                       (uint8_t *)scratch->block + used, &part->input);
-        used += input_bytes(&part->plan, T);
+        used += input_bytes(&part->plan, T, product->N);
     }
 out:
     return status;
@@ -230,6 +230,7 @@ int weight_matmul_then(const struct weight *const *weights, const float *const *
         part.panels = panels_of(weight->shape.rows);
         if (weight->format->execution->input)
             weight->format->execution->input(&weight->shape, &part.plan.n_padded, &part.plan.group);
+        if (weight->format->execution->rounds_to_f16) part.plan.f16 = true, part.plan.n_padded = tiled.N;
         part.plan.activation = weight->activation;
         multiply_adds += T * weight->shape.rows * tiled.N;
         weight_bytes += weight->packed_bytes;

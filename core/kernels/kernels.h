@@ -34,6 +34,11 @@
     void id(size_t T, size_t N, const float *x, size_t x_stride, const uint16_t *weights, const float *bias, float *y, \
             size_t y_stride, size_t rows)
 
+/* As matmul_f16 with panels in bf16: f32 activations times widened weights. */
+#define KERNEL_MATMUL_BF16_F32(id)                                                                                     \
+    void id(size_t T, size_t N, const float *x, size_t x_stride, const uint16_t *weights, const float *bias, float *y, \
+            size_t y_stride, size_t rows)
+
 /* As matmul_f32 with bf16 times bf16, sums in f32.
  *   x       bf16 bits, row stride x_stride; n_padded even, columns N..n_padded-1 zero
  *   weights bf16 panels [n_padded/2][16][2]: two columns of each row side by side, as vdpbf16ps takes them
@@ -230,6 +235,7 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     X(matmul_f32, KERNEL_MATMUL_F32)                                                                                   \
     X(matmul_f16, KERNEL_MATMUL_F16)                                                                                   \
     X(matmul_bf16, KERNEL_MATMUL_BF16)                                                                                 \
+    X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32)                                                                         \
     X(narrow_f16, KERNEL_NARROW_F16)                                                                                   \
     X(widen_f16, KERNEL_WIDEN_F16)                                                                                     \
     X(narrow_bf16, KERNEL_NARROW_BF16)                                                                                 \

@@ -40,6 +40,19 @@ KERNEL_MATMUL_F16(matmul_f16_c) {
         }
 }
 
+KERNEL_MATMUL_BF16_F32(matmul_bf16_f32_c) {
+    for (size_t first = 0; first < rows; first += PANEL_ROWS)
+        for (size_t t = 0; t < T; t++) {
+            const uint16_t *panel = weights + first * N;
+            float sum[PANEL_ROWS] = {0}, *out = y + t * y_stride + first;
+            for (size_t n = 0; n < N; n++) {
+                float value = x[t * x_stride + n];
+                for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * bf16_to_float(panel[n * PANEL_ROWS + r]);
+            }
+            for (size_t r = 0; r < rows_of_panel(rows, first); r++) out[r] = bias ? sum[r] + bias[first + r] : sum[r];
+        }
+}
+
 /* The odd column before the even one, as vdpbf16ps adds them. */
 KERNEL_MATMUL_BF16(matmul_bf16_c) {
     for (size_t first = 0; first < rows; first += PANEL_ROWS)

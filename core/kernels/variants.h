@@ -20,6 +20,8 @@
     X(matmul_f32, KERNEL_MATMUL_F32, avx512, NEEDS_AVX512)                                                             \
     X(matmul_f16, KERNEL_MATMUL_F16, avx2, NEEDS_AVX2)                                                                 \
     X(matmul_f16, KERNEL_MATMUL_F16, avx512, NEEDS_AVX512)                                                             \
+    X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32, avx2, NEEDS_AVX2)                                                       \
+    X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32, avx512, NEEDS_AVX512)                                                   \
     X(matmul_bf16, KERNEL_MATMUL_BF16, avx2, NEEDS_AVX2)                                                               \
     X(matmul_bf16, KERNEL_MATMUL_BF16, avx512bf16, NEEDS_AVX512BF16)                                                   \
     X(matmul_bf16, KERNEL_MATMUL_BF16, amx, NEEDS_AMX_BF16)                                                            \
@@ -77,6 +79,7 @@
 #define ARM_VARIANTS(X)                                                                                                \
     X(matmul_f32, KERNEL_MATMUL_F32, neon, CPU_NEON)                                                                   \
     X(matmul_f16, KERNEL_MATMUL_F16, neon, CPU_NEON)                                                                   \
+    X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32, neon, CPU_NEON)                                                         \
     X(widen_f16, KERNEL_WIDEN_F16, neon, CPU_NEON)                                                                     \
     X(quantize_s8, KERNEL_QUANTIZE_S8, neon, CPU_NEON)                                                                 \
     X(range_f32, KERNEL_RANGE_F32, neon, CPU_NEON)                                                                     \

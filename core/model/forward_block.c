@@ -18,7 +18,7 @@
 bool forward_reads_late(const struct model *model) {
     for (size_t i = 0; i < model->linear_count; i++)
         if (model->linears[i].block + 1 == (int)model->config.layers &&
-            model->linears[i].weight.activation.range == ACTIVATION_PER_TENSOR)
+            activation_joins(&model->linears[i].weight.activation))
             return true;
     return false;
 }

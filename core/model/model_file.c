@@ -43,18 +43,19 @@ out:
     return status;
 }
 
-/* {"range": "static", "asymmetric": bool, "reduced": bool, "scale": S, "zero": Z} */
+/* {"range": "static", "asymmetric": bool, "reduced": bool, "scale": S, "zero": Z, "outlier": X} */
 static int parse_activation(const struct json *object, struct activation_quantizer *activation) {
     int status = 0;
     const char *range = NULL;
     char words[160];
-    double scale = 0, zero = 0;
+    double scale = 0, zero = 0, outlier = 0;
     if (object->type != JSON_OBJECT) FAIL(E_FORMAT, "expected an object");
     for (const struct json *field = object->child; field; field = field->next) {
         bool truth = field->type == JSON_TRUE, boolean = truth || field->type == JSON_FALSE;
         if (strcmp(field->key, "range") == 0) TRY(json_text(field, "range", &range));
         else if (strcmp(field->key, "scale") == 0) TRY(json_number(field, "scale", &scale));
         else if (strcmp(field->key, "zero") == 0) TRY(json_number(field, "zero", &zero));
+        else if (strcmp(field->key, "outlier") == 0) TRY(json_number(field, "outlier", &outlier));
         else if (strcmp(field->key, "asymmetric") == 0 && boolean) activation->asymmetric = truth;
         else if (strcmp(field->key, "reduced") == 0 && boolean) activation->reduced = truth;
         else FAIL(E_FORMAT, "field \"%.40s\" is not understood", field->key);
@@ -63,6 +64,8 @@ static int parse_activation(const struct json *object, struct activation_quantiz
     if (activation_range_find(range, &activation->range) < 0) FAIL(E_FORMAT, "range \"%.40s\" is not known", range);
     if (!(zero >= -128 && zero <= 127) || zero != (int32_t)zero) FAIL(E_FORMAT, "zero point %g is no code", zero);
     if (!(scale <= (double)FLT_MAX)) FAIL(E_FORMAT, "scale %g is too large", scale);
+    if (!(outlier <= (double)FLT_MAX)) FAIL(E_FORMAT, "threshold of outliers %g is too large", outlier);
+    activation->outlier = (float)outlier;
     activation->scale = (float)scale;
     activation->zero = (int32_t)zero;
     if (activation_check(activation) < 0) {
@@ -109,6 +112,8 @@ static int parse_weights(const struct json *root, struct packed_entry **entries,
         entry->format = weight_format_find(format);
         if (!entry->format)
             FAIL(E_UNSUPPORTED, "layer '%.100s': format '%.40s' is not known to this build", layer->key, format);
+        if (entry->activation.outlier > 0 && strcmp(format, "int8") != 0)
+            FAIL(E_FORMAT, "layer '%.100s': %.40s does not leave outliers out", layer->key, format);
         if (json_member(layer, "activation") && !entry->format->quantizes_input)
             FAIL(E_FORMAT, "layer '%.100s': %.40s has no activation of its own", layer->key, format);
         entry->shape.rows = (size_t)rows;
@@ -224,6 +229,7 @@ static void activation_text(const struct activation_quantizer *activation, struc
                 activation->reduced ? "true" : "false");
     if (activation->range == ACTIVATION_STATIC)
         json_format(writer, ", \"scale\": %.9g, \"zero\": %d", (double)activation->scale, activation->zero);
+    if (activation->outlier > 0) json_format(writer, ", \"outlier\": %.9g", (double)activation->outlier);
     json_raw(writer, "}");
 }
 

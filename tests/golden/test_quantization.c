@@ -16,7 +16,7 @@
 #include "golden_files.h"
 #include "kernels/kernels.h"
 
-static struct safetensors inputs, onnx, torch;
+static struct safetensors inputs, onnx, torch, bitsandbytes;
 static bool there;
 
 static int open_goldens(void **state) {
@@ -27,6 +27,7 @@ static int open_goldens(void **state) {
     golden_open(&inputs, "quant/inputs.safetensors");
     golden_open(&onnx, "quant/onnxruntime.safetensors");
     golden_open(&torch, "quant/torch.safetensors");
+    golden_open(&bitsandbytes, "quant/bitsandbytes.safetensors");
     return 0;
 }
 
@@ -35,6 +36,7 @@ static int close_goldens(void **state) {
     safetensors_close(&inputs);
     safetensors_close(&onnx);
     safetensors_close(&torch);
+    safetensors_close(&bitsandbytes);
     return 0;
 }
 
@@ -172,12 +174,84 @@ static void test_dynamic_layers(void **state) {
     check_dynamic(&torch, "dynamic.channel", true, false);
 }
 
+/* LLM.int8(): x in halves, rows of codes on both sides, with and without the columns of outliers. */
+static void check_outliers(const struct weight *weight, const float *x, size_t T, const char *kind) {
+    size_t R = weight->shape.rows, N = weight->shape.columns, differ = 0;
+    const uint32_t offset[] = {0, (uint32_t)T};
+    struct weight_scratch scratch = {.offset = offset, .sequences = 1};
+    float *y = malloc(T * R * sizeof *y);
+    char key[64];
+    assert_non_null(y);
+    assert_int_equal(weight_matmul(weight, T, x, NULL, y, &scratch), 0);
+    golden_close(kind, golden_difference(y, golden_tensor(&bitsandbytes, kind)->data, T * R, NULL, R), 2e-3);
+    weight_scratch_close(&scratch);
+    free(y);
+    /* The codes themselves: what quantize_s8 makes of x without what reaches the threshold. */
+    bool threshold = weight->activation.outlier > 0;
+    snprintf(key, sizeof key, "int8.%s.x", threshold ? "threshold6" : "plain");
+    const int8_t *codes = golden_tensor(&bitsandbytes, key)->data;
+    snprintf(key, sizeof key, "int8.%s.x_absmax", threshold ? "threshold6" : "plain");
+    const float *absmax = golden_tensor(&bitsandbytes, key)->data;
+    const struct tensor *columns = golden_tensor(&bitsandbytes, "int8.threshold6.outlier_columns");
+    float *row = malloc(N * sizeof *row), scale;
+    int8_t *q = malloc(N);
+    int32_t sum;
+    assert_true(row && q);
+    for (size_t t = 0; t < T; t++) {
+        for (size_t n = 0; n < N; n++) row[n] = threshold && fabsf(x[t * N + n]) >= 6 ? 0 : x[t * N + n];
+        kernels.quantize_s8(1, N, row, N, N, N, q, &scale, &sum);
+        assert_true(scale == absmax[t] / 127.0f);
+        for (size_t i = 0; threshold && i < (size_t)columns->shape[0]; i++) q[((const int32_t *)columns->data)[i]] = 0;
+        for (size_t n = 0; n < N; n++) {
+            differ += q[n] != codes[t * N + n];
+            assert_in_range(q[n] - codes[t * N + n] + 1, 0, 2);
+        }
+    }
+    assert_true(1000 * differ <= T * N);
+    free(row);
+    free(q);
+}
+
+static void test_llm_int8(void **state) {
+    (void)state;
+    if (!there) skip();
+    const struct tensor *w = golden_tensor(&inputs, "w"), *halves = golden_tensor(&bitsandbytes, "int8.x_half");
+    const int8_t *codes = golden_tensor(&bitsandbytes, "int8.w")->data;
+    const float *absmax = golden_tensor(&bitsandbytes, "int8.w_absmax")->data;
+    size_t R = (size_t)w->shape[0], N = (size_t)w->shape[1], T = (size_t)halves->shape[0], differ = 0;
+    struct weight_shape shape = {.rows = R, .columns = N, .symmetric = true};
+    float *scale = malloc(R * sizeof *scale), *x = malloc(T * N * sizeof *x), *back = malloc(R * N * sizeof *back);
+    struct weight_grid grid = {.scale = scale};
+    struct weight weight;
+    assert_true(scale && x && back);
+    kernels.widen_f16(T * N, halves->data, x);
+    assert_int_equal(weight_grid_minmax(weight_format_find("int8"), &shape, w->data, &grid), 0);
+    assert_int_equal(weight_pack(&weight, weight_format_find("int8"), &shape, w->data, &grid), 0);
+    assert_int_equal(weight_prepare(&weight, GEMM_BUILTIN), 0);
+    assert_int_equal(weight.format->unpack(&shape, weight.packed, back), 0);
+    for (size_t i = 0; i < R * N; i++) {
+        int code = (int)rintf(back[i] / scale[i / N]) - codes[i];
+        assert_true(scale[i / N] == absmax[i / N] / 127.0f);
+        assert_in_range(code + 1, 0, 2);
+        differ += code != 0;
+    }
+    assert_true(1000 * differ <= R * N);
+    check_outliers(&weight, x, T, "int8.plain.y");
+    assert_int_equal(weight_set_activation(&weight, &(struct activation_quantizer){.outlier = 6}), 0);
+    check_outliers(&weight, x, T, "int8.threshold6.y_with_outliers");
+    weight_close(&weight);
+    free(scale);
+    free(x);
+    free(back);
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dynamic_quantize_linear),
         cmocka_unit_test(test_matmul_integer),
         cmocka_unit_test(test_dynamic_layers),
+        cmocka_unit_test(test_llm_int8),
     };
     return cmocka_run_group_tests(tests, open_goldens, close_goldens);
 }

@@ -138,6 +138,15 @@ static KERNEL_NARROW_BF16(rounds_ties_up) {
         y[i] = x[i] != x[i] ? bf16_from_float(x[i]) : (uint16_t)((bits + 0x8000u) >> 16);
     }
 }
+static KERNEL_MATMUL_BF16_F32(rounds_the_input_to_bf16) {
+    float rounded[400];
+    for (size_t t = 0; t < T; t++) {
+        for (size_t n = 0; n < N && n < 400; n++) rounded[n] = bf16_to_float(bf16_from_float(x[t * x_stride + n]));
+        matmul_bf16_f32_c(1, N, N > 400 ? x + t * x_stride : rounded, x_stride, weights, bias, y + t * y_stride,
+                          y_stride, rows);
+    }
+}
+static KERNEL_MATMUL_BF16_F32(takes_bf16_for_f16) { matmul_f16_c(T, N, x, x_stride, weights, bias, y, y_stride, rows); }
 static KERNEL_WIDEN_F16(flushes_denormals) {
     for (size_t i = 0; i < count; i++) y[i] = (x[i] & 0x7c00) ? half_to_float(x[i]) : 0;
 }
@@ -480,6 +489,8 @@ static void planted_bugs_in_16_bits_are_caught(void **state) {
     PLANT(matmul_f16, takes_f16_for_bf16);
     PLANT(matmul_f16, rounds_the_input);
     PLANT(matmul_f16, forgets_f16_bias);
+    PLANT(matmul_bf16_f32, rounds_the_input_to_bf16);
+    PLANT(matmul_bf16_f32, takes_bf16_for_f16);
     PLANT(matmul_bf16, swaps_the_pair);
     PLANT(matmul_bf16, forgets_the_last_pair);
     PLANT(matmul_bf16, rounds_its_sums);

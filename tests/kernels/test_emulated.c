@@ -35,6 +35,10 @@ static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
     simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtepu8_epi32(a));
     return simde_mm512_inserti64x4(low, simde_mm256_cvtepu8_epi32(simde_mm_srli_si128(a, 8)), 1);
 }
+static inline simde__m512i emulated_cvtepu16_epi32(simde__m256i a) {
+    simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtepu16_epi32(simde_mm256_castsi256_si128(a)));
+    return simde_mm512_inserti64x4(low, simde_mm256_cvtepu16_epi32(simde_mm256_extracti128_si256(a, 1)), 1);
+}
 static inline simde__m512i emulated_cvtepi8_epi32(simde__m128i a) {
     simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtepi8_epi32(a));
     return simde_mm512_inserti64x4(low, simde_mm256_cvtepi8_epi32(simde_mm_srli_si128(a, 8)), 1);
@@ -54,6 +58,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtepi8_epi32
+#undef _mm512_cvtepu16_epi32
 #undef _mm512_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
 #define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
@@ -62,6 +67,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
+#define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #ifndef _MM_FROUND_NO_EXC
 #define _MM_FROUND_NO_EXC SIMDE_MM_FROUND_NO_EXC
 #endif
@@ -72,6 +78,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #define EMULATE_AVX512
 #define matmul_f32_avx512 emulated_matmul_f32
 #define matmul_f16_avx512 emulated_matmul_f16
+#define matmul_bf16_f32_avx512 emulated_matmul_bf16_f32
 #define matmul_s8_avx512vnni emulated_matmul_s8
 #define matmul_u4_avx512vnni emulated_matmul_u4
 #define matmul_s8_groups_avx512vnni emulated_matmul_s8_groups
@@ -105,6 +112,7 @@ static void emulated_versions_keep_the_contract(void **state) {
     kernels_fill(&table, 0);
     table.matmul_f32 = emulated_matmul_f32;
     table.matmul_f16 = emulated_matmul_f16;
+    table.matmul_bf16_f32 = emulated_matmul_bf16_f32;
     table.matmul_s8 = emulated_matmul_s8;
     table.matmul_u4 = emulated_matmul_u4;
     table.matmul_s8_groups = emulated_matmul_s8_groups;

@@ -277,7 +277,9 @@ void check_matmul_f32(struct check *check) {
     }
 }
 
-void check_matmul_f16(struct check *check) {
+static float widened(uint16_t bits, bool bf16) { return bf16 ? bf16_to_float(bits) : half_to_float(bits); }
+
+static void check_widened(struct check *check, bool bf16, KERNEL_MATMUL_F16((*matmul))) {
     size_t T = check_tokens(check), rows = odd_rows(check), N = length_for(check, rows), panels = (rows + 15) / 16;
     size_t x_stride = N + check_below(check, 5), y_stride = rows + check_below(check, 20), kind = check_below(check, 3);
     snprintf(check->shape, sizeof check->shape, "T %zu N %zu rows %zu strides %zu %zu", T, N, rows, x_stride, y_stride);
@@ -286,16 +288,19 @@ void check_matmul_f16(struct check *check) {
     if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, rows, sizeof *bias), rows, FILL_NORMAL);
     float *y = check_take(check, (T - 1) * y_stride + rows, sizeof *y), *alone = check_take(check, rows, sizeof *y);
     float *w = check_take(check, panels * N * 16, sizeof *w), *dense = check_take(check, T * N, sizeof *w);
-    for (size_t i = 0; i < panels * N * 16; i++) w[i] = half_to_float(panel[i] = take_bits(check, false, kind));
+    for (size_t i = 0; i < panels * N * 16; i++) w[i] = widened(panel[i] = take_bits(check, bf16, kind), bf16);
     for (size_t t = 0; t < T; t++) memcpy(dense + t * N, x + t * x_stride, N * sizeof *x);
     struct product c = {T, N, rows, x_stride, y_stride, dense, w, bias, 0};
-    check->table->matmul_f16(T, N, x, x_stride, panel, bias, y, y_stride, rows);
+    matmul(T, N, x, x_stride, panel, bias, y, y_stride, rows);
     check_gaps(check, y, T, y_stride, rows);
     for (size_t t = 0; t < T; t++) {
-        check->table->matmul_f16(1, N, x + t * x_stride, x_stride, panel, bias, alone, y_stride, rows);
+        matmul(1, N, x + t * x_stride, x_stride, panel, bias, alone, y_stride, rows);
         if (!check_token(check, &c, y, alone, t)) return;
     }
 }
+
+void check_matmul_f16(struct check *check) { check_widened(check, false, check->table->matmul_f16); }
+void check_matmul_bf16_f32(struct check *check) { check_widened(check, true, check->table->matmul_bf16_f32); }
 
 /* Denormal operands and sums may count as zeros (vdpbf16ps): 2^-126 times the other operand per product. */
 void check_matmul_bf16(struct check *check) {

@@ -76,11 +76,21 @@ static void test_checks(void **state) {
         {{.range = ACTIVATION_STATIC, .scale = NAN}, E_ARGUMENT},
         {{.range = ACTIVATION_PER_TENSOR, .scale = 1}, E_ARGUMENT},
         {{.zero = 1}, E_ARGUMENT},
+        {{.outlier = 6}, 0},
+        {{.outlier = -1}, E_ARGUMENT},
+        {{.outlier = NAN}, E_ARGUMENT},
+        {{.outlier = 6, .asymmetric = true}, E_ARGUMENT},
+        {{.outlier = 6, .reduced = true}, E_ARGUMENT},
+        {{.outlier = 6, .range = ACTIVATION_PER_TENSOR}, E_ARGUMENT},
         {{.range = (enum activation_range)3}, E_ARGUMENT},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(activation_check(&cases[i].quantizer), cases[i].code);
+    struct weight weight = {.format = weight_format_find("int8_groups")};
+    assert_int_equal(weight_set_activation(&weight, &(struct activation_quantizer){.outlier = 6}), E_UNSUPPORTED);
+    weight.format = weight_format_find("int4");
+    assert_int_equal(weight_set_activation(&weight, &(struct activation_quantizer){0}), E_UNSUPPORTED);
 }
 
 /* Random weights, shifted so that zero points matter, on the grid of round-to-nearest. */
@@ -114,7 +124,31 @@ static const struct activation_quantizer ways[] = {
     {.range = ACTIVATION_STATIC, .scale = 0.03f},
     {.range = ACTIVATION_STATIC, .asymmetric = true, .scale = 0.02f, .zero = -40},
     {.range = ACTIVATION_STATIC, .asymmetric = true, .reduced = true, .scale = 0.04f, .zero = 63},
+    {.outlier = 1.75f}, /* int8 only: the last */
 };
+#define WAYS (sizeof ways / sizeof *ways)
+
+/* The ways that a layer can have. */
+static size_t ways_of(const struct layer *layer) { return strcmp(layer->format, "int8") == 0 ? WAYS : WAYS - 1; }
+
+/* The same with outliers: their columns as they are, the others on the grid of what is below the threshold. */
+static void expected_outliers(const struct activation_quantizer *way, size_t begin, size_t end, const float *x,
+                              double *seen) {
+    bool left_out[N] = {false};
+    size_t count = 0;
+    for (size_t i = begin * N; i < end * N; i++) left_out[i % N] |= fabsf(x[i]) >= way->outlier;
+    for (size_t n = 0; n < N; n++) count += left_out[n];
+    assert_true(count > 0 && count < N);
+    for (size_t t = begin; t < end; t++) {
+        float top = 0;
+        for (size_t n = 0; n < N; n++)
+            if (fabsf(x[t * N + n]) < way->outlier) top = fmaxf(top, fabsf(x[t * N + n]));
+        for (size_t n = 0; n < N; n++) {
+            float value = x[t * N + n], step = top / 127;
+            seen[t * N + n] = left_out[n] ? (double)value : (double)rintf(value / step) * (double)step;
+        }
+    }
+}
 
 /* Tokens begin..end-1 of x as the layer sees them: what their codes stand for. */
 static void expected_input(const struct activation_quantizer *way, size_t begin, size_t end, const float *x,
@@ -140,9 +174,13 @@ static void check_product(const struct layer *layer, const struct activation_qua
     weight_new(&weight, layer, w);
     fill(x, T * N, 2);
     fill(bias, R, 3);
+    x[8 * N + 3] = 1.749f; /* token 8's scale, in a column that its neighbour takes out */
+    x[9 * N + 3] = -5;
     must(weight_set_activation(&weight, way));
     must(weight_matmul(&weight, T, x, bias, y, &scratch));
-    if (way->range == ACTIVATION_PER_TENSOR)
+    if (way->outlier > 0)
+        for (size_t i = 0; i < 3; i++) expected_outliers(way, offset[i], offset[i + 1], x, seen);
+    else if (way->range == ACTIVATION_PER_TENSOR)
         for (size_t i = 0; i < 3; i++) expected_input(way, offset[i], offset[i + 1], x, seen);
     else
         for (size_t t = 0; t < T; t++) expected_input(way, t, t + 1, x, seen);
@@ -166,20 +204,19 @@ static void check_product(const struct layer *layer, const struct activation_qua
 static void test_products(void **state) {
     (void)state;
     for (size_t l = 0; l < LAYERS; l++)
-        for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) check_product(&layers[l], &ways[k]);
+        for (size_t k = 0; k < ways_of(&layers[l]); k++) check_product(&layers[l], &ways[k]);
 }
 
 /* Whatever the way, a sequence gets the same bits alone, and rows without sequences are each their own. */
-static void test_neighbours(void **state) {
+static void check_neighbours(const struct layer *layer) {
     static float w[R * N], x[T * N], all[T * R], alone[T * R];
     static const uint32_t offset[] = {0, 4, T}, first[] = {0, 4}, second[] = {0, T - 4};
     struct weight weight;
     struct weight_scratch scratch = {0};
-    (void)state;
-    weight_new(&weight, &layers[3], w);
+    weight_new(&weight, layer, w);
     fill(x, T * N, 4);
     x[2 * N + 5] = 40; /* a wide sequence beside a narrow one */
-    for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
+    for (size_t k = 0; k < ways_of(layer); k++) {
         must(weight_set_activation(&weight, &ways[k]));
         scratch.offset = offset, scratch.sequences = 2;
         must(weight_matmul(&weight, T, x, NULL, all, &scratch));
@@ -197,17 +234,22 @@ static void test_neighbours(void **state) {
     weight_close(&weight);
 }
 
+static void test_neighbours(void **state) {
+    (void)state;
+    check_neighbours(&layers[0]);
+    check_neighbours(&layers[3]);
+}
+
 /* A NaN shows in every output of its token, or of its sequence where that has one scale. */
-static void test_nan(void **state) {
+static void check_nan(const struct layer *layer) {
     static float w[R * N], x[T * N], y[T * R];
     static const uint32_t offset[] = {0, 4, T};
     struct weight weight;
     struct weight_scratch scratch = {.offset = offset, .sequences = 2};
-    (void)state;
-    weight_new(&weight, &layers[1], w);
+    weight_new(&weight, layer, w);
     fill(x, T * N, 4);
     x[6 * N + 128] = NAN;
-    for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
+    for (size_t k = 0; k < ways_of(layer); k++) {
         must(weight_set_activation(&weight, &ways[k]));
         must(weight_matmul(&weight, T, x, NULL, y, &scratch));
         for (size_t i = 0; i < T * R; i++) {
@@ -217,6 +259,12 @@ static void test_nan(void **state) {
     }
     weight_scratch_close(&scratch);
     weight_close(&weight);
+}
+
+static void test_nan(void **state) {
+    (void)state;
+    check_nan(&layers[0]);
+    check_nan(&layers[1]);
 }
 
 /* Matrices that share an input but not its grid. */
@@ -254,12 +302,12 @@ static void pack(struct model *model, struct linear *linear, const struct activa
     must(linear_set_activation(model, linear, way));
 }
 
-/* Layers in all ways, from ways[first] on. */
-static void packed_model(struct model *model, size_t first) {
+/* Layers in ways[first], ways[first + step] and so on. */
+static void packed_model(struct model *model, size_t first, size_t step) {
     small_model(model, HEAD_CLASSIFICATION, 3);
     assert_int_equal(linear_set_activation(model, &model->linears[0], &ways[1]), E_STATE);
-    for (size_t i = 0, k = first; i < model->linear_count; i++)
-        if (model->linears[i].block >= 0) pack(model, &model->linears[i], &ways[k++ % (sizeof ways / sizeof *ways)]);
+    for (size_t i = 0, k = first; i < model->linear_count; i++, k += step)
+        if (model->linears[i].block >= 0) pack(model, &model->linears[i], &ways[k % WAYS]);
 }
 
 static void run(struct model *model, enum batch_read read, float *hidden, float logits[9]) {
@@ -286,8 +334,8 @@ static void test_reads(void **state) {
     struct model model;
     float all[3 * 32], last[3 * 32], logits[9], first[9];
     (void)state;
-    for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
-        packed_model(&model, k);
+    for (size_t k = 0; k < 2 * WAYS; k++) {
+        packed_model(&model, k, k < WAYS);
         run(&model, READ_ALL, all, logits);
         run(&model, READ_LAST, last, first);
         assert_memory_equal(all, last, sizeof all);
@@ -303,7 +351,7 @@ static void test_round_trip(void **state) {
     struct model model, back, copy, view;
     float hidden[3 * 32], want[9], got[9];
     (void)state;
-    packed_model(&model, 0);
+    packed_model(&model, 0, 1);
     run(&model, READ_ALL, hidden, want);
     must(model_save(&model, path, HEAD_CLASSIFICATION));
     must(model_open(&back, path, false));
@@ -361,6 +409,9 @@ static void test_lies(void **state) {
         {"\"zero\": 63", "\"zero\": 64", "-64..63"},
         {"\"scale\": 0.0", "\"scale\": -0.0", "positive"},
         {"\"scale\": 0.0299999993", "\"scale\": 1e60", "scale 1e+60 is too large"},
+        {"\"outlier\": 1.75", "\"outlier\": -1.75", "threshold of outliers"},
+        {"\"outlier\": 1.75", "\"outlier\": 1e60", "threshold of outliers 1e+60"},
+        {"\"range\": \"tensor\"", "\"outlier\": 6, \"range\": \"tensor\"", "per token only"},
         {"\"reduced\": true", "\"reduced\": 7", "\"reduced\" is not understood"},
         {"\"reduced\": true", "\"colour\": true", "\"colour\" is not understood"},
         {"\"activation\": {", "\"activation\": 5, \"x\": {", "expected an object"},
@@ -371,7 +422,7 @@ static void test_lies(void **state) {
     };
     struct model model;
     (void)state;
-    packed_model(&model, 0);
+    packed_model(&model, 0, 1);
     must(model_save(&model, path, HEAD_CLASSIFICATION));
     model_close(&model);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -68,15 +68,24 @@ static void values_lie_where_the_layouts_say(void **state) {
     assert_int_equal(weight.format->unpack(&weight.shape, weight.packed, back), 0);
     for (size_t i = 0; i < R * N; i++) assert_true(back[i] == bf16_to_float(bf16_from_float(w[i])));
     weight_close(&weight);
+
+    weight_new(&weight, "bf16_weights", R, N, w, GEMM_BUILTIN);
+    assert_int_equal(weight.packed_bytes, 2 * 16 * N * 2);
+    bits = weight.packed;
+    assert_int_equal(bits[3 * 16 + 7], bf16_from_float(w[7 * N + 3]));
+    assert_int_equal(bits[N * 16 + 4 * 16 + 1], bf16_from_float(w[17 * N + 4]));
+    assert_int_equal(weight.format->unpack(&weight.shape, weight.packed, back), 0);
+    for (size_t i = 0; i < R * N; i++) assert_true(back[i] == bf16_to_float(bf16_from_float(w[i])));
+    weight_close(&weight);
     memory_release(w);
 }
 
 static void pieces_fill_what_pack_packs(void **state) {
     (void)state;
     enum { R = 50, N = 301 };
-    static const char *const formats[] = {"f32", "f16", "bf16"};
+    static const char *const formats[] = {"f32", "f16", "bf16", "f16_both", "bf16_weights"};
     float *w = normal_new(R * N, 2);
-    for (size_t f = 0; f < 3; f++) {
+    for (size_t f = 0; f < 5; f++) {
         struct weight weight;
         void *packed;
         weight_new(&weight, formats[f], R, N, w, GEMM_BUILTIN);
@@ -95,10 +104,10 @@ static void pieces_fill_what_pack_packs(void **state) {
 
 static void lying_halves_are_refused(void **state) {
     (void)state;
-    static const char *const formats[] = {"f16", "bf16"};
-    static const uint16_t infinities[] = {0x7c00, 0xff80};
+    static const char *const formats[] = {"f16", "bf16", "f16_both", "bf16_weights"};
+    static const uint16_t infinities[] = {0x7c00, 0xff80, 0x7c00, 0xff80};
     float *w = normal_new(18 * 5, 3);
-    for (size_t f = 0; f < 2; f++) {
+    for (size_t f = 0; f < 4; f++) {
         struct weight weight, view;
         weight_new(&weight, formats[f], 18, 5, w, GEMM_BUILTIN);
         uint16_t *bits = (uint16_t *)(uintptr_t)weight.packed;
@@ -125,9 +134,9 @@ static void lying_halves_are_refused(void **state) {
 /* Products of 16-bit weights against double arithmetic; rows alone, on one thread and on two, have the same bits. */
 static void products_of_halves_match_double_arithmetic(void **state) {
     (void)state;
-    static const char *const formats[] = {"f16", "bf16"};
+    static const char *const formats[] = {"f16", "bf16", "f16_both", "bf16_weights"};
     static const size_t shapes[][3] = {{1, 150, 264}, {37, 150, 264}, {130, 37, 129}, {2, 1, 1}};
-    for (size_t f = 0; f < 2; f++)
+    for (size_t f = 0; f < 4; f++)
         for (size_t s = 0; s < 4; s++) {
             size_t T = shapes[s][0], R = shapes[s][1], N = shapes[s][2];
             float *w = normal_new(R * N, 4), *x = normal_new(T * N, 5), *bias = normal_new(R, 6);
@@ -150,6 +159,7 @@ static void products_of_halves_match_double_arithmetic(void **state) {
                 for (size_t n = 0; n < N; n++) {
                     float value = x[i / R * N + n];
                     if (f == 1) value = bf16_to_float(bf16_from_float(value));
+                    if (f == 2) value = half_to_float(half_from_float(value));
                     double product = (double)value * (double)w[i % R * N + n];
                     exact += product, magnitude += fabs(product);
                 }

@@ -1,5 +1,5 @@
-/* f32 and f16 matrix multiplication with NEON, and f16 widened. x is broadcast from its row-major place, so only
- * weights are ever packed. */
+/* f32, f16 and bf16 matrix multiplication with NEON, activations in f32, and f16 widened. x is broadcast from its
+ * row-major place, so only weights are ever packed. */
 #if defined(__aarch64__)
 #include "kernels/half.h"
 #include "kernels/kernels.h"
@@ -19,6 +19,15 @@ INLINE float32x4_t load_half_4(const uint16_t *bits) { return vcvt_f32_f16(vrein
 #define MATMUL_CONTRACT KERNEL_MATMUL_F16(matmul_f16_neon)
 #define WEIGHT uint16_t
 #define load_weight(place) load_half_4(place)
+#include "matmul_panels.inc"
+
+/* A bf16 is the upper half of an f32. */
+INLINE float32x4_t load_bf16_4(const uint16_t *bits) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(bits), 16)); }
+
+#define MATMUL(name) name##_bf16_f32
+#define MATMUL_CONTRACT KERNEL_MATMUL_BF16_F32(matmul_bf16_f32_neon)
+#define WEIGHT uint16_t
+#define load_weight(place) load_bf16_4(place)
 #include "matmul_panels.inc"
 
 KERNEL_WIDEN_F16(widen_f16_neon) {

@@ -47,6 +47,13 @@ INLINE void store_row(float *y, size_t valid, const float *bias, __m256 low, __m
 #define load_weight(place) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(place)))
 #include "matmul_panels_avx2.inc"
 
+#define MATMUL(name) name##_bf16_f32
+#define MATMUL_CONTRACT KERNEL_MATMUL_BF16_F32(matmul_bf16_f32_avx2)
+#define WEIGHT uint16_t
+#define load_weight(place)                                                                                             \
+    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(place))), 16))
+#include "matmul_panels_avx2.inc"
+
 /* The two columns of a pair as f32: a bf16 is the upper half of one. */
 INLINE __m256 upper_halves(__m256i pair) {
     return _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000u)));
