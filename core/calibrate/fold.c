@@ -78,10 +78,12 @@ void fold_consumer_absmax(const struct model *model, const struct fold_site *sit
     for (size_t i = 0; i < site->channels; i++) most[i] = 0;
     for (size_t k = 0; k < site->consumers; k++) {
         const struct linear *linear = &model->linears[site->consumer[k]];
-        for (size_t i = 0; i < linear->rows * linear->columns; i++) {
-            float *at = &most[fold_channel(model, site, i % linear->columns)], size = fabsf(linear->value[i]);
-            *at = size > *at ? size : *at;
-        }
+        for (size_t r = 0; r < linear->rows; r++)
+            for (size_t n = 0; n < linear->columns; n++) {
+                float *at = &most[site->kind == FOLD_VALUE ? fold_channel(model, site, n) : n];
+                float size = fabsf(linear->value[r * linear->columns + n]);
+                *at = size > *at ? size : *at;
+            }
     }
 }
 

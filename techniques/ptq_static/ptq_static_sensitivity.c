@@ -25,6 +25,7 @@ struct outputs {
     double difference, scale; /* sums */
     size_t rows;
     float *room; /* logits of one example's rows */
+    bool full;   /* no more are kept */
     bool compare;
 };
 
@@ -97,8 +98,8 @@ static int take_words(struct outputs *outputs, const struct model *view, const s
         size_t length = batch->offset[i + 1] - batch->offset[i], count = length < ROWS_EACH ? length : ROWS_EACH;
         uint32_t rows[ROWS_EACH];
         for (size_t k = 0; k < count; k++) rows[k] = batch->offset[i] + (uint32_t)((k + 1) * length / count) - 1;
-        if (!outputs->compare && outputs->count + count * outputs->row > VALUES_MOST) break;
-        if (outputs->compare && outputs->at == outputs->count) break;
+        if (!outputs->compare) outputs->full |= outputs->count + count * outputs->row > VALUES_MOST;
+        if (outputs->compare ? outputs->at == outputs->count : outputs->full) break;
         TRY(model_logits(view, hidden, rows, count, workspace, outputs->room));
         TRY(take(outputs, outputs->room, count * outputs->row));
     }

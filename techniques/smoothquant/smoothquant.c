@@ -174,32 +174,37 @@ static int smooth(struct state *state, const struct options *options, struct smo
     void *block = NULL;
     struct model *model = state->context->model;
     double before, least, size;
-    TRY(memory_take(&block, site->fold.channels, sizeof(float)));
+    TRY(memory_take(&block, 3 * site->fold.channels, sizeof(float)));
     float *factor = block;
+    site->inputs = factor + site->fold.channels;
+    site->weights = site->inputs + site->fold.channels;
+    fold_channel_absmax(model, &site->fold, site->columns, site->inputs);
+    fold_consumer_absmax(model, &site->fold, site->weights);
     site->alpha = -1;
-    TRY(smoothquant_factors(model, site, -1, factor));
+    smoothquant_factors(site, -1, factor);
     TRY(smoothquant_error(model, site, factor, &before, &size));
     least = before;
     for (int k = 1; k < AUTO_STEPS && options->automatic; k++) {
         double alpha = (double)k / AUTO_STEPS, error;
-        TRY(smoothquant_factors(model, site, alpha, factor));
+        smoothquant_factors(site, alpha, factor);
         TRY(smoothquant_error(model, site, factor, &error, &size));
         if (error < least) least = error, site->alpha = alpha;
     }
     if (!options->automatic) {
         site->alpha = options->alpha;
-        TRY(smoothquant_factors(model, site, site->alpha, factor));
+        smoothquant_factors(site, site->alpha, factor);
         TRY(smoothquant_error(model, site, factor, &least, &size));
     }
     state->error_before += before;
     state->error_after += least;
     state->size += size;
     if (site->alpha < 0) goto out;
-    TRY(smoothquant_factors(model, site, site->alpha, factor));
+    smoothquant_factors(site, site->alpha, factor);
     fold_apply(model, &site->fold, factor);
     state->alpha_sum += site->alpha;
     state->smoothed++;
 out:
+    site->inputs = site->weights = NULL;
     memory_release(block);
     return status;
 }

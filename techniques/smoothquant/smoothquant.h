@@ -13,6 +13,8 @@ enum { SMOOTHQUANT_ROWS = 128 }; /* of an input that are kept to measure errors 
 struct smoothquant_site {
     struct fold_site fold;
     float *columns;       /* [N] largest magnitudes */
+    float *inputs;        /* [channels] of these, and */
+    float *weights;       /* [channels] of the columns that read them: when it is smoothed */
     float *rows;          /* (ROWS,N) a sample of its rows, each as likely as any */
     uint64_t seen;        /* rows */
     struct random random; /* that chooses them */
@@ -21,7 +23,7 @@ struct smoothquant_site {
 
 /* factor[channels] of equation 4: max|x|^alpha / max|w|^(1-alpha); 1 for a channel that was never above zero. alpha -1:
  * all 1. */
-int smoothquant_factors(const struct model *model, const struct smoothquant_site *site, double alpha, float *factor);
+void smoothquant_factors(const struct smoothquant_site *site, double alpha, float *factor);
 
 /* Squared error of the products of the site's layers on its sample when inputs x/factor and weights w·factor are
  * rounded to int8, inputs by one scale for all (the largest magnitude seen), weights by one a row; *size: squares of

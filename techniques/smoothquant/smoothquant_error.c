@@ -11,26 +11,19 @@
 #include "kernels/gemm.h"
 
 #define TILE 64
-#define FLOOR 1e-5f /* of weights' maxima and of factors, as in the reference code */
+#define SHIFT 12582912.0f /* 1.5·2²³, where floats are 1 apart */
+#define FLOOR 1e-5f       /* of weights' maxima and of factors, as in the reference code */
 
-int smoothquant_factors(const struct model *model, const struct smoothquant_site *site, double alpha, float *factor) {
-    int status = 0;
-    size_t count = site->fold.channels;
-    void *block = NULL;
-    TRY(memory_take(&block, 2 * count, sizeof(float)));
-    float *inputs = block, *weights = inputs + count;
-    fold_channel_absmax(model, &site->fold, site->columns, inputs);
-    if (alpha >= 0) fold_consumer_absmax(model, &site->fold, weights);
-    for (size_t i = 0; i < count; i++) {
+void smoothquant_factors(const struct smoothquant_site *site, double alpha, float *factor) {
+    for (size_t i = 0; i < site->fold.channels; i++) {
+        double input = (double)site->inputs[i], weight = (double)fmaxf(site->weights[i], FLOOR);
         factor[i] = 1;
-        if (alpha < 0 || !(inputs[i] > 0)) continue;
-        double weight = (double)fmaxf(weights[i], FLOOR);
-        factor[i] = fmaxf((float)(pow((double)inputs[i], alpha) / pow(weight, 1 - alpha)), FLOOR);
+        if (alpha >= 0 && input > 0) factor[i] = fmaxf((float)(pow(input, alpha) / pow(weight, 1 - alpha)), FLOOR);
     }
-out:
-    memory_release(block);
-    return status;
 }
+
+/* Of int8 for magnitudes up to `most`. */
+static float scale_of(float most) { return most > 0 ? most / 127 : 1; }
 
 struct product {
     const struct linear *linear;
@@ -41,7 +34,9 @@ struct product {
     double *error, *size; /* per tile */
 };
 
-static float round_to(float value, float scale) { return scale > 0 ? nearbyintf(value / scale) * scale : 0; }
+/* The nearest multiple of scale (halves to even), |value| being at most 127 of them; a sum that compiles to vector code
+ * where a call of nearbyintf would not. */
+static inline float round_to(float value, float scale) { return ((value / scale + SHIFT) - SHIFT) * scale; }
 
 static void multiply_tile(void *context, size_t begin, size_t end, int worker) {
     const struct product *product = context;
@@ -50,9 +45,13 @@ static void multiply_tile(void *context, size_t begin, size_t end, int worker) {
     float *weights = product->room + (size_t)worker * (TILE * N + T * TILE), *y = weights + TILE * N;
     double error = 0, size = 0;
     for (size_t r = 0; r < R; r++) {
-        float most = 0;
-        for (size_t n = 0; n < N; n++) most = fmaxf(most, fabsf(w[r * N + n] * product->columns[n]));
-        for (size_t n = 0; n < N; n++) weights[r * N + n] = round_to(w[r * N + n] * product->columns[n], most / 127);
+        float *row = weights + r * N, most = 0, scale;
+        for (size_t n = 0; n < N; n++) {
+            row[n] = w[r * N + n] * product->columns[n];
+            most = fabsf(row[n]) > most ? fabsf(row[n]) : most;
+        }
+        scale = scale_of(most);
+        for (size_t n = 0; n < N; n++) row[n] = round_to(row[n], scale);
     }
     gemm_f32(false, true, T, R, N, 1, product->x, N, w, N, 0, y, R);
     for (size_t i = 0; i < T * R; i++) size += (double)y[i] * (double)y[i];
@@ -82,7 +81,9 @@ int smoothquant_error(const struct model *model, const struct smoothquant_site *
         columns[n] = factor[fold_channel(model, &site->fold, n)];
         reach = fmaxf(reach, site->columns[n] / columns[n]);
     }
-    for (size_t i = 0; i < T * N; i++) rounded[i] = round_to(site->rows[i] / columns[i % N], reach / 127);
+    for (size_t t = 0; t < T; t++)
+        for (size_t n = 0; n < N; n++)
+            rounded[t * N + n] = round_to(site->rows[t * N + n] / columns[n], scale_of(reach));
     *error = *size = 0;
     for (size_t k = 0; k < site->fold.consumers; k++) {
         struct product product = {.linear = &model->linears[site->fold.consumer[k]],
