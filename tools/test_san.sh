@@ -1,7 +1,7 @@
 #!/bin/bash
 # The quick tests under ASan+UBSan and under TSan (SANITIZERS: "asan", "tsan" or both), in four parts:
 #   asan, all cpu features   every test
-#   asan, cpu mask 0         compiled tests, which then run other kernels; without the real models and the techniques, which
+#   asan, cpu mask 0         compiled tests, which then run other kernels; without the real models, training loops and techniques, which
 #                            take minutes and run no line that the small goldens and the tests of core do not
 #   tsan, all cpu features   what runs on several threads: not the kernels (a kernel knows one thread) nor most scripts
 #   tsan, cpu mask 0         with SLOW=1 alone: the same threads over other kernels
@@ -12,7 +12,7 @@ jobs=$(nproc)
 export OMP_WAIT_POLICY=passive KILLS=1
 real='%/test_minilm %/test_smollm2 %/test_real_models'
 scripts='tests/cli/%.sh tests/faults/%.sh tests/techniques/%.sh'
-techniques='build/asan/tests/techniques/%'
+techniques='build/asan/tests/techniques/% %/test_pass %/test_train_loop'
 threadless='%/test_kernels %/test_checker_catches %/test_checker_catches_training %/test_amx_emulated %/test_dequantize'
 threadless+=' %/test_stories %/test_bad_input tests/cli/test_end_to_end.sh tests/cli/test_pretrained.sh tests/cli/test_resume.sh'
 threadless+=' tests/cli/test_bad_input_cli.sh tests/faults/%.sh tests/techniques/%.sh'
