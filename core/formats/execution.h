@@ -53,6 +53,11 @@ struct weight_execution {
 extern const struct weight_format format_f32, format_f16, format_f16_both, format_bf16, format_bf16_weights,
     format_int8, format_int8_affine, format_int8_groups, format_int4;
 
+/* A panel of f16 from `valid` dense f16 rows as weight_rows has them: the same bytes as from their f32 values. False: a
+ * value is not finite. */
+bool float16_fill_halves(const struct weight_shape *shape, size_t panel, size_t valid, const uint16_t *rows,
+                         uint16_t *packed);
+
 /* `bytes` of undefined contents: from the room while it lasts, else a block of its own (*owned: to be released). */
 int weight_room_take(struct arena *room, size_t bytes, void **block, bool *owned);
 

@@ -86,6 +86,31 @@ static void fill_panel(const struct weight_format *format, const struct weight_s
     }
 }
 
+/* Two columns at a time are transposed as if they were one f32, then parted. */
+bool float16_fill_halves(const struct weight_shape *shape, size_t panel, size_t valid, const uint16_t *rows,
+                         uint16_t *packed) {
+    enum { PAIRS = 64 };
+    size_t N = shape->columns;
+    float turned[PAIRS * 16];
+    uint32_t infinite = 0;
+    for (size_t pair = 0, some; pair < N / 2; pair += some) {
+        some = N / 2 - pair < PAIRS ? N / 2 - pair : PAIRS;
+        uint16_t *to = packed + panel * 16 * N + pair * 32;
+        kernels.pack_f32(some, (const float *)(const void *)rows + pair, N / 2, valid, turned);
+        for (size_t i = 0; i < some; i++) {
+            uint32_t both[16];
+            memcpy(both, turned + i * 16, sizeof both);
+            for (size_t r = 0; r < 16; r++) {
+                /* An exponent of ones carries into the bit above once its least bit is added. */
+                infinite |= ((both[r] & 0x7c007c00u) + 0x04000400u) & 0x80008000u;
+                to[i * 32 + r] = (uint16_t)both[r];
+                to[i * 32 + 16 + r] = (uint16_t)(both[r] >> 16);
+            }
+        }
+    }
+    return !infinite;
+}
+
 /* Rows first..first+count-1 from w: whole panels where they begin one and reach its end or the matrix's. */
 static void fill_some(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
                       const float *w, uint16_t *packed) {

@@ -145,6 +145,9 @@ int weight_set_activation(struct weight *weight, const struct activation_quantiz
 struct weight_rows {
     void (*read)(const void *context, size_t begin, size_t end, float *out);
     const void *context;
+    /* NULL, or all the rows as dense f16, N even, at an address that is a multiple of 4: f16 panels are made of these
+     * without a detour through f32. */
+    const uint16_t *halves;
 };
 /* Make `weight`, which is replaced, a prepared matrix in f32, f16 or bf16 from such rows, on all threads. f32 for the
  * builtin backend has panels alone: its `packed` is NULL. E_NUMERIC: a value is not finite; E_UNSUPPORTED; E_MEMORY. */

@@ -14,9 +14,10 @@ struct loading {
     const struct weight_format *format;
     struct weight_shape shape;
     const struct weight_rows *rows;
-    float *panels; /* f32, or NULL */
-    void *packed;  /* 16 bits, or NULL */
-    float *strips; /* 16 rows for each thread */
+    const uint16_t *halves; /* the rows as f16 where that is what they become, or NULL */
+    float *panels;          /* f32, or NULL */
+    void *packed;           /* 16 bits, or NULL */
+    float *strips;          /* 16 rows for each thread */
     int bad, failed;
 };
 
@@ -36,6 +37,11 @@ static void load_panels(void *context, size_t begin, size_t end, int worker) {
     float *strip = loading->strips + (size_t)worker * 16 * N;
     for (size_t panel = begin; panel < end; panel++) {
         size_t first = panel * 16, count = R - first < 16 ? R - first : 16;
+        if (loading->halves) {
+            if (!float16_fill_halves(&loading->shape, panel, count, loading->halves + first * N, loading->packed))
+                __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
+            continue;
+        }
         loading->rows->read(loading->rows->context, first, first + count, strip);
         if (!finite(strip, count * N)) __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
         if (loading->panels) kernels.pack_f32(N, strip, N, count, loading->panels + panel * 16 * N);
@@ -57,6 +63,7 @@ int weight_load(struct weight *weight, const struct weight_format *format, const
     TRY(format->size_bytes(shape, &fresh.packed_bytes));
     TRY(memory_take(&block, (size_t)threads_get() * 16 * shape->columns, sizeof(float)));
     loading.strips = block;
+    if (format == &format_f16) loading.halves = rows->halves;
     if (direct) {
         TRY(memory_take(&fresh.prepared, 1, sizeof *prepared));
         prepared = fresh.prepared;

@@ -60,13 +60,22 @@ static void read_place(const void *context, size_t begin, size_t end, float *out
     place_rows(context, begin, end, out);
 }
 
+/* The matrix where it lies in its file, if that is as weight_rows wants halves; else NULL. */
+static const uint16_t *place_halves(const struct parameter *parameter) {
+    const struct value_place *place = parameter->place;
+    size_t N = parameter->columns;
+    if (place->tensor->dtype != DTYPE_F16 || place->transposed || place->interleaved || N % 2) return NULL;
+    const uint8_t *data = (const uint8_t *)place->tensor->data + place->first * N * sizeof(uint16_t);
+    return (uintptr_t)data % 4 == 0 ? (const uint16_t *)(const void *)data : NULL;
+}
+
 /* Make `weight` what multiplies a matrix that was left in its file. */
 static int weight_take(struct weight *weight, const struct parameter *parameter, bool simulated,
                        enum weight_storage storage, enum gemm_backend backend) {
     int status = 0;
     const struct weight_format *format = weight_format_find(weight_storage_name(storage));
     struct weight_shape shape = {.rows = parameter->rows, .columns = parameter->columns, .symmetric = true};
-    struct weight_rows rows = {read_place, parameter->place};
+    struct weight_rows rows = {read_place, parameter->place, place_halves(parameter)};
 
     if (!format) FAIL(E_UNSUPPORTED, "weights in %s are not in this build", weight_storage_name(storage));
     if (weight->format == format && weight->prepared) goto out;
