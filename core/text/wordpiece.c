@@ -95,7 +95,12 @@ struct word_bytes {
 
 static int add_piece(const struct word_bytes *word, int32_t id, size_t from, size_t to, struct encoding *encoding) {
     if (!word->begin) return encoding_add(encoding, id, word->origin + from, word->origin + to);
-    return encoding_add(encoding, id, word->begin[from], word->end[to - 1]);
+    size_t begin = word->begin[from], end = word->end[from]; /* marks in canonical order may have changed places */
+    for (size_t i = from + 1; i < to; i++) {
+        if (word->begin[i] < begin) begin = word->begin[i];
+        if (word->end[i] > end) end = word->end[i];
+    }
+    return encoding_add(encoding, id, begin, end);
 }
 
 /* Longest match first; the whole word is unknown when at some place nothing matches. */
