@@ -38,8 +38,8 @@ static void texts_become_ids_with_offsets(void **state) {
     } row[] = {
         {"Unable", 2, {5, 6}, {0, 2}, {2, 6}},
         {" caf\xC3\xA9. ", 2, {9, 10}, {1, 6}, {6, 7}},
-        {"cafe\xCC\x81s", 1, {1}, {0}, {7}}, /* no ##s: the whole word is unknown */
-        {"u\xCC\x88n", 1, {5}, {0}, {4}},    /* the mark inside belongs to what is around it */
+        {"cafe\xCC\x81s", 1, {1}, {0}, {7}},             /* no ##s: the whole word is unknown */
+        {"u\xCC\x88n", 1, {5}, {0}, {4}},                /* the mark inside belongs to what is around it */
         {"x\xE1\xAB\x84\xE1\xAD\x84", 1, {1}, {0}, {7}}, /* two marks that change places */
         {"x\xE4\xB8\xADx", 3, {14, 13, 14}, {0, 1, 4}, {1, 4, 5}},
         {"x\x01x\xEF\xBF\xBDX", 3, {14, 15, 15}, {0, 2, 6}, {1, 3, 7}}, /* dropped, not cut at */
