@@ -33,10 +33,14 @@ for i in $(seq "$kills"); do
 done
 check "killed $kills times at random, every cell once and the same bytes" test $bad -eq 0
 
-# Interrupted politely: exit 130, and the same session is continued.
+# Interrupted politely, once the first of many runs is stored: exit 130, and the same session is continued.
 "$runexp" small.yaml --db int/runexp.db --no-report "${options[@]}" 2>/dev/null &
 pid=$!
-sleep "$(printf '%d.%03d' $((whole_ms / 2000)) $((whole_ms / 2 % 1000)))"
+while kill -0 $pid 2>/dev/null; do
+    stored=$(sqlite3 -readonly int/runexp.db 'SELECT count(*) FROM run' 2>/dev/null)
+    if [ "${stored:-0}" -ge 1 ]; then break; fi
+    sleep 0.01
+done
 kill -INT $pid
 wait $pid
 check "an interrupt exits 130" test $? -eq 130
