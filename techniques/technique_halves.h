@@ -7,6 +7,7 @@
 #include "model/linear_round.h"
 #include "model/linear_select.h"
 #include "technique.h"
+#include "technique_rounding.h"
 
 #include <math.h>
 #include <string.h>
@@ -94,16 +95,6 @@ static inline int halves_apply(struct technique_context *context, struct roundin
     }
 out:
     return status;
-}
-
-static inline int halves_report(struct technique_context *context, void *state, const void *options) {
-    const struct rounding_error *error = state;
-    (void)options;
-    if (context->metric == NULL || error->weights == 0) return 0;
-    context->metric(context->host, "weight_mean_squared_error", "", rounding_mean_squared(error));
-    context->metric(context->host, "weight_relative_error_frac", "frac", rounding_relative(error));
-    context->metric(context->host, "layers_rounded", "layers", (double)error->layers);
-    return 0;
 }
 
 #endif

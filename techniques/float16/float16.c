@@ -31,5 +31,5 @@ const struct technique technique_float16 = {
     .state_bytes = sizeof(struct rounding_error),
     .probe = probe,
     .apply = apply,
-    .report = halves_report,
+    .report = technique_report_rounding,
 };

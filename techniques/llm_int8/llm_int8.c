@@ -10,6 +10,7 @@
  * Activations are f32 here, where the paper's are f16. The naive method to beat: rtn in 8 bits, which is threshold 0.
  * Source: Dettmers et al. 2022, sections 2 and 3; TECHNIQUES 2.9. */
 #include "technique.h"
+#include "technique_rounding.h"
 
 #include "model/linear_round.h"
 #include "model/linear_select.h"
@@ -92,16 +93,6 @@ out:
     return status;
 }
 
-static int report(struct technique_context *context, void *state, const void *options) {
-    const struct rounding_error *error = state;
-    (void)options;
-    if (context->metric == NULL || error->weights == 0) return 0;
-    context->metric(context->host, "weight_mean_squared_error", "", rounding_mean_squared(error));
-    context->metric(context->host, "weight_relative_error_frac", "frac", rounding_relative(error));
-    context->metric(context->host, "layers_rounded", "layers", (double)error->layers);
-    return 0;
-}
-
 extern const struct technique technique_llm_int8;
 const struct technique technique_llm_int8 = {
     .abi = TECHNIQUE_ABI,
@@ -114,5 +105,5 @@ const struct technique technique_llm_int8 = {
     .state_bytes = sizeof(struct rounding_error),
     .probe = probe,
     .apply = apply,
-    .report = report,
+    .report = technique_report_rounding,
 };

@@ -14,6 +14,7 @@
  *
  * Sources: TECHNIQUES 2.3; the onnxruntime quantization manual; torch.ao.quantization. */
 #include "technique.h"
+#include "technique_rounding.h"
 
 #include <float.h>
 #include <math.h>
@@ -196,16 +197,6 @@ out:
     return status;
 }
 
-static int report(struct technique_context *context, void *state, const void *options) {
-    const struct rounding_error *error = state;
-    (void)options;
-    if (context->metric == NULL || error->weights == 0) return 0;
-    context->metric(context->host, "weight_mean_squared_error", "", rounding_mean_squared(error));
-    context->metric(context->host, "weight_relative_error_frac", "frac", rounding_relative(error));
-    context->metric(context->host, "layers_rounded", "layers", (double)error->layers);
-    return 0;
-}
-
 extern const struct technique technique_ptq_dynamic;
 const struct technique technique_ptq_dynamic = {
     .abi = TECHNIQUE_ABI,
@@ -220,5 +211,5 @@ const struct technique technique_ptq_dynamic = {
     .state_bytes = sizeof(struct rounding_error),
     .probe = probe,
     .apply = apply,
-    .report = report,
+    .report = technique_report_rounding,
 };

@@ -6,6 +6,7 @@
  * beat. Grid: Frantar et al. 2023 (GPTQ), Quantizer of the reference code; TECHNIQUES 2.6.
  */
 #include "technique.h"
+#include "technique_rounding.h"
 
 #include "model/linear_round.h"
 #include "model/linear_select.h"
@@ -97,16 +98,6 @@ out:
     return status;
 }
 
-static int report(struct technique_context *context, void *opaque, const void *options) {
-    const struct rounding_error *error = opaque;
-    (void)options;
-    if (context->metric == NULL || error->weights == 0) return 0;
-    context->metric(context->host, "weight_mean_squared_error", "", rounding_mean_squared(error));
-    context->metric(context->host, "weight_relative_error_frac", "frac", rounding_relative(error));
-    context->metric(context->host, "layers_rounded", "layers", (double)error->layers);
-    return 0;
-}
-
 extern const struct technique technique_rtn;
 const struct technique technique_rtn = {
     .abi = TECHNIQUE_ABI,
@@ -119,5 +110,5 @@ const struct technique technique_rtn = {
     .state_bytes = sizeof(struct rounding_error),
     .probe = probe,
     .apply = apply,
-    .report = report,
+    .report = technique_report_rounding,
 };
