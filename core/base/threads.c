@@ -1,7 +1,8 @@
 /* parallel_for over OpenMP, or over a POSIX pool in builds for ThreadSanitizer (libgomp's barriers are
  * invisible to it and every data race report would be a false one).
  *
- * Chunks are handed out dynamically, their bounds are fixed. While a body runs, a library that asks
+ * Every worker begins with an equal range of the chunks and goes through it upwards, so that what follows in memory is
+ * most likely its own next chunk; one that is done takes chunks from the end of another's range. While a body runs, a library that asks
  * OpenMP how many threads it may use is told one: inside a team by omp_in_parallel, and where a single
  * chunk is run by the caller itself by setting the caller's OpenMP thread count to one for that time.
  */
@@ -11,6 +12,8 @@
 
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #define THREADS_MAX 1024
@@ -21,11 +24,19 @@ extern void openblas_set_num_threads(int threads) __attribute__((weak));
 static atomic_int thread_count;              /* 0 until first asked for */
 static _Thread_local int inside_worker = -1; /* the worker this thread is, while in a body */
 
+/* Chunks that a worker still has: the first one in the high half, the one after the last in the low half. */
+struct range {
+    _Alignas(64) _Atomic uint64_t span; /* a cache line each */
+};
+
 /* What a loop's threads share. */
 struct loop {
     size_t count, grain, chunks;
     parallel_body *body;
     void *context;
+    size_t together; /* chunks that are taken at once: 1 unless there are billions */
+    int workers;
+    struct range *ranges; /* [workers] */
 };
 
 static void run_chunk(const struct loop *loop, size_t chunk, int worker) {
@@ -39,6 +50,34 @@ static void run_serial(const struct loop *loop, int worker) {
     inside_worker = worker;
     for (size_t chunk = 0; chunk < loop->chunks; chunk++) run_chunk(loop, chunk, worker);
     inside_worker = outer;
+}
+
+/* Take the first or the last of a range's places; false when it is empty. */
+static bool range_take(struct range *range, bool last, size_t *place) {
+    uint64_t span = atomic_load_explicit(&range->span, memory_order_relaxed), fewer;
+    do {
+        uint64_t first = span >> 32, end = span & UINT32_MAX;
+        if (first >= end) return false;
+        *place = last ? end - 1 : first;
+        fewer = last ? span - 1 : span + (UINT64_C(1) << 32);
+    } while (!atomic_compare_exchange_weak(&range->span, &span, fewer));
+    return true;
+}
+
+static void run_place(const struct loop *loop, size_t place, int worker) {
+    size_t end = (place + 1) * loop->together;
+    if (end > loop->chunks) end = loop->chunks;
+    for (size_t chunk = place * loop->together; chunk < end; chunk++) run_chunk(loop, chunk, worker);
+}
+
+static void run_share(const struct loop *loop, int worker) {
+    size_t place;
+    inside_worker = worker;
+    while (range_take(&loop->ranges[worker], false, &place)) run_place(loop, place, worker);
+    for (int other = 1; other < loop->workers; other++)
+        while (range_take(&loop->ranges[(worker + other) % loop->workers], true, &place))
+            run_place(loop, place, worker);
+    inside_worker = -1;
 }
 
 int threads_available(void) {
@@ -77,16 +116,9 @@ void threads_set(int threads) {
 }
 
 /* The end of the region is barrier enough. */
-static void run_parallel(struct loop *loop, int threads) {
-    (void)threads; /* read by the pragma alone, which a build without OpenMP ignores */
-#pragma omp parallel num_threads(threads)
-    {
-        int worker = omp_get_thread_num();
-        inside_worker = worker;
-#pragma omp for schedule(dynamic, 1) nowait
-        for (size_t chunk = 0; chunk < loop->chunks; chunk++) run_chunk(loop, chunk, worker);
-        inside_worker = -1;
-    }
+static void run_workers(struct loop *loop) {
+#pragma omp parallel num_threads(loop->workers)
+    run_share(loop, omp_get_thread_num());
 }
 
 static void run_alone(const struct loop *loop) {
@@ -100,14 +132,13 @@ static void run_alone(const struct loop *loop) {
 #include <pthread.h>
 
 /* One loop at a time: `entry` is held by its caller, who works as worker 0. A helper sleeps until `turn`
- * changes, takes chunks while its number is below `wanted`, and reports by `finished`. */
+ * changes, works while its number is below `wanted`, and reports by `finished`. */
 static struct {
     pthread_mutex_t entry, lock;
     pthread_cond_t start, done;
     struct loop *loop;
     unsigned long turn;
     int helpers, wanted, finished;
-    atomic_size_t next;
 } pool = {.entry = PTHREAD_MUTEX_INITIALIZER,
           .lock = PTHREAD_MUTEX_INITIALIZER,
           .start = PTHREAD_COND_INITIALIZER,
@@ -118,13 +149,6 @@ void threads_set(int threads) {
     atomic_store(&thread_count, threads);
     /* Without OpenMP a library cannot be told from inside a loop, so it never gets more than one. */
     if (openblas_set_num_threads) openblas_set_num_threads(1);
-}
-
-static void take_chunks(struct loop *loop, int worker) {
-    inside_worker = worker;
-    size_t chunk;
-    while ((chunk = atomic_fetch_add(&pool.next, 1)) < loop->chunks) run_chunk(loop, chunk, worker);
-    inside_worker = -1;
 }
 
 static void *helper_main(void *argument) {
@@ -139,7 +163,7 @@ static void *helper_main(void *argument) {
         seen = pool.turn;
         struct loop *loop = pool.loop;
         pthread_mutex_unlock(&pool.lock);
-        take_chunks(loop, worker);
+        run_share(loop, worker);
         pthread_mutex_lock(&pool.lock);
         pool.finished++;
         pthread_cond_signal(&pool.done);
@@ -147,8 +171,8 @@ static void *helper_main(void *argument) {
     return NULL;
 }
 
-static void run_parallel(struct loop *loop, int threads) {
-    (void)threads; /* read by the pragma alone, which a build without OpenMP ignores */
+static void run_workers(struct loop *loop) {
+    int threads = loop->workers;
     pthread_mutex_lock(&pool.entry);
     pthread_mutex_lock(&pool.lock);
     while (pool.helpers < threads - 1) {
@@ -161,11 +185,10 @@ static void run_parallel(struct loop *loop, int threads) {
     pool.loop = loop;
     pool.wanted = helpers + 1;
     pool.finished = 0;
-    atomic_store(&pool.next, 0);
     pool.turn++;
     pthread_cond_broadcast(&pool.start);
     pthread_mutex_unlock(&pool.lock);
-    take_chunks(loop, 0);
+    run_share(loop, 0);
     pthread_mutex_lock(&pool.lock);
     while (pool.finished < helpers) pthread_cond_wait(&pool.done, &pool.lock);
     pool.wanted = 0;
@@ -175,6 +198,21 @@ static void run_parallel(struct loop *loop, int threads) {
 
 static void run_alone(const struct loop *loop) { run_serial(loop, 0); }
 #endif
+
+/* As many threads as there are ranges, or fewer: what a missing one would have done, the others take. */
+static void run_parallel(struct loop *loop, int workers) {
+    struct range ranges[THREADS_MAX];
+    size_t places;
+    loop->together = loop->chunks / INT32_MAX + 1;
+    loop->workers = workers;
+    loop->ranges = ranges;
+    places = loop->chunks / loop->together + (loop->chunks % loop->together != 0);
+    for (size_t w = 0, each = (size_t)workers; w < each; w++) {
+        uint64_t first = places * w / each, end = places * (w + 1) / each;
+        atomic_init(&ranges[w].span, first << 32 | end);
+    }
+    run_workers(loop);
+}
 
 void parallel_for(size_t count, size_t grain, parallel_body *body, void *context) {
     if (!count) return;

@@ -2,7 +2,9 @@
  * lane exactly, 16 rows at once.
  *
  * s8: w + 128 (one xor per column block, shared by all tokens of a tile) is the unsigned side and x, signed,
- * the broadcast memory operand; 128 * Σx is subtracted, the same for every row.
+ * the broadcast memory operand; 128 * Σx is subtracted, the same for every row. From MANY_TOKENS on it is the other way
+ * round, since each xor takes the place of a multiplication: x + 128, prepared once per tile, is the unsigned side, and
+ * 128 * Σw, summed once for all tokens, is subtracted.
  * s8 in groups: the same, group by group, whose Σx are given. u4: codes are unsigned already. Float arithmetic as in
  * kernels_c.c, one rounding per operation.
  *
@@ -18,6 +20,8 @@
 
 #define TILE_TOKENS_GROUPS 3
 #define SHIFT_TOKENS 96 /* tokens whose Σx are taken at a time: a block of weight_matmul */
+#define MANY_TOKENS 24  /* four tiles share the Σw of their rows, and fetch the next panels a line per step */
+#define MANY_COLUMNS 4096 /* that many codes of a tile fit beside its panels in the first-level cache, and the stack */
 
 /* The operands of a tile, which begin with its first token and row. */
 struct tile_vnni {
@@ -86,6 +90,40 @@ INLINE sums_vnni start_vnni(const struct tile_vnni *c, size_t t, size_t p, sums_
     return (sums_vnni)left;
 }
 
+/* What the 64 sums of columns `from` on are to begin with, for all tokens: -128 Σw of each row. */
+INLINE void row_shifts_vnni(const struct tile_vnni *c, sums_vnni shift[4]) {
+    const __m512i ones = _mm512_set1_epi8(1);
+#pragma GCC unroll 4
+    for (size_t p = 0; p < 4; p++) shift[p] = all_sums_vnni(0);
+    for (size_t n = 0; n < c->n_padded; n += 4)
+#pragma GCC unroll 4
+        for (size_t p = 0; p < 4; p++) {
+            __m512i w = _mm512_loadu_si512(c->panel + p * c->panel_bytes + n * PANEL_ROWS);
+            shift[p] = (sums_vnni)_mm512_dpbusd_epi32((__m512i)shift[p], ones, w);
+        }
+#pragma GCC unroll 4
+    for (size_t p = 0; p < 4; p++) shift[p] = -128 * shift[p];
+}
+
+/* x + 128 as unsigned bytes. */
+INLINE void raise_vnni(const int8_t *q, size_t count, uint8_t *raised) {
+    size_t n = 0;
+    for (; n + 64 <= count; n += 64)
+        _mm512_storeu_si512(raised + n, _mm512_xor_si512(_mm512_loadu_si512(q + n), _mm512_set1_epi8(-128)));
+    for (; n < count; n++) raised[n] = (uint8_t)(q[n] + 128);
+}
+
+/* Scale, add the bias and store. */
+INLINE void finish_s8_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c, const sums_vnni *sum) {
+#pragma GCC unroll 24
+    for (size_t i = 0; i < tokens * panels; i++) {
+        size_t t = i / panels, p = i % panels;
+        __m512 scale_w = _mm512_loadu_ps(c->scale_w + p * PANEL_ROWS);
+        __m512 factor = _mm512_mul_ps(_mm512_set1_ps(c->scale_x[t]), scale_w);
+        store_vnni(c, t, p, _mm512_mul_ps(factor, sums_f32_vnni(sum[i])));
+    }
+}
+
 INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c) {
     const __m512i offset = _mm512_set1_epi8(-128);
     const size_t n_padded = c->n_padded, panel_bytes = c->panel_bytes;
@@ -106,12 +144,68 @@ INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct 
         for (size_t i = 0; i < tokens * panels; i++)
             sum[i] = dot_vnni(sum[i], w[i % panels], q + i / panels * n_padded + n);
     }
+    finish_s8_vnni(tokens, panels, c, sum);
+}
+
+/* The same by 4 panels with x + 128 as the unsigned side, while lines are fetched every `stride` bytes from `ahead` on. */
+INLINE void tile_raised_vnni(const size_t tokens, const struct tile_vnni *c, const sums_vnni *shift, const char *ahead,
+                             size_t stride) {
+    const size_t n_padded = c->n_padded, panel_bytes = c->panel_bytes;
+    uint8_t raised[TILE_TOKENS * MANY_COLUMNS];
+    const uint8_t *low = raised, *high = raised + (tokens > 3 ? 3 * n_padded : 0);
+    const uint8_t *w_place = c->panel, *const w_end = c->panel + n_padded * PANEL_ROWS;
+    size_t fourth = 3 * panel_bytes;
+    sums_vnni sum[24];
+    HIDE(high);
+    HIDE(fourth);
+    raise_vnni(c->q, tokens * n_padded, raised);
 #pragma GCC unroll 24
-    for (size_t i = 0; i < tokens * panels; i++) {
-        size_t t = i / panels, p = i % panels;
-        __m512 scale_w = _mm512_loadu_ps(c->scale_w + p * PANEL_ROWS);
-        __m512 factor = _mm512_mul_ps(_mm512_set1_ps(c->scale_x[t]), scale_w);
-        store_vnni(c, t, p, _mm512_mul_ps(factor, sums_f32_vnni(sum[i])));
+    for (size_t i = 0; i < tokens * 4; i++) sum[i] = shift[i % 4];
+    if (c->zeros)
+#pragma GCC unroll 24
+        for (size_t i = 0; i < tokens * 4; i++) sum[i] = start_vnni(c, i / 4, i % 4, sum[i]);
+    while (w_place != w_end) {
+        __m512i w[4];
+#pragma GCC unroll 4
+        for (size_t p = 0; p < 4; p++) w[p] = _mm512_loadu_si512(w_place + (p == 3 ? fourth : p * panel_bytes));
+        __builtin_prefetch(ahead, 0, 2);
+#pragma GCC unroll 6
+        for (size_t t = 0; t < tokens; t++) {
+            int32_t word;
+            memcpy(&word, (t < 3 ? low : high) + t % 3 * n_padded, sizeof word);
+            __m512i x = _mm512_set1_epi32(word);
+#pragma GCC unroll 4
+            for (size_t p = 0; p < 4; p++)
+                sum[t * 4 + p] = (sums_vnni)_mm512_dpbusd_epi32((__m512i)sum[t * 4 + p], x, w[p]);
+        }
+        low += 4, high += 4;
+        w_place += 4 * PANEL_ROWS;
+        ahead = address_after(ahead, stride);
+    }
+    finish_s8_vnni(tokens, 4, c, sum);
+}
+
+/* Many tokens by 4 panels, while the 4 that follow in memory are fetched (matmul_panels.inc says why). */
+static void many_tokens_vnni(size_t T, struct tile_vnni c) {
+    sums_vnni shift[4];
+    size_t share = 0, stride = share_stride(T, 4 * c.panel_bytes, c.n_padded / 4, &share);
+    const char *ahead = address_after(c.panel, 4 * c.panel_bytes);
+    row_shifts_vnni(&c, shift);
+    for (size_t t = 0, tokens; t < T; t += tokens) {
+        tokens = even_share(T - t, TILE_TOKENS);
+        switch (tokens) {
+        case 1: tile_raised_vnni(1, &c, shift, ahead, stride); break;
+        case 2: tile_raised_vnni(2, &c, shift, ahead, stride); break;
+        case 3: tile_raised_vnni(3, &c, shift, ahead, stride); break;
+        case 4: tile_raised_vnni(4, &c, shift, ahead, stride); break;
+        case 5: tile_raised_vnni(5, &c, shift, ahead, stride); break;
+        default: tile_raised_vnni(6, &c, shift, ahead, stride); break;
+        }
+        c.q += tokens * c.n_padded;
+        c.scale_x += tokens;
+        c.t_first += tokens;
+        c.y += tokens * c.y_stride;
+        ahead = address_after(ahead, share);
     }
 }
 
@@ -255,7 +349,10 @@ INLINE void panels_vnni(const enum kind kind, size_t T, size_t rows, struct tile
         switch (panels) {
         case 1: tokens_vnni(kind, 1, T, c); break;
         case 2: tokens_vnni(kind, 2, T, c); break;
-        case 4: tokens_vnni(kind, 4, T, c); break;
+        case 4:
+            if (kind == KIND_S8 && T >= MANY_TOKENS && c.n_padded <= MANY_COLUMNS) many_tokens_vnni(T, c);
+            else tokens_vnni(kind, 4, T, c);
+            break;
         default:
             if (kind == KIND_U4) tile_u4_vnni(1, 8, &c);
             else if (kind == KIND_GROUPS) tile_groups_vnni(1, 8, &c);
