@@ -4,6 +4,7 @@
 #include "kernels/variants.h"
 
 #include <stdbool.h>
+#include <string.h>
 #if !defined(EMULATE_AVX512)
 #include <immintrin.h>
 #endif
