@@ -53,6 +53,7 @@ static inline int technique_training_open(struct technique_training *training, s
         FAIL(E_STATE, "%s needs %s", train_objective_name(objective),
              train_options_read_text(options) ? "unlabelled text" : "training data");
     TRY(train_options_plan(options, objective, training->examples->classes, &training->plan, &training->weights));
+    training->plan.dropout = train_options_dropout(options, &context->model->config);
     training->plan.mask_id = context->mask_id;
     training->plan.special_ids = context->special_ids;
     training->plan.seed = context->seed;

@@ -2,9 +2,9 @@
  * invisible to it and every data race report would be a false one).
  *
  * Every worker begins with an equal range of the chunks and goes through it upwards, so that what follows in memory is
- * most likely its own next chunk; one that is done takes chunks from the end of another's range. While a body runs, a library that asks
- * OpenMP how many threads it may use is told one: inside a team by omp_in_parallel, and where a single
- * chunk is run by the caller itself by setting the caller's OpenMP thread count to one for that time.
+ * most likely its own next chunk; one that is done takes chunks from the end of another's range. While a body runs, a
+ * library that asks OpenMP how many threads it may use is told one: inside a team by omp_in_parallel, and where a
+ * single chunk is run by the caller itself by setting the caller's OpenMP thread count to one for that time.
  */
 #include "base/threads.h"
 

@@ -176,6 +176,10 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
 /* y[i] = the half x[i], exactly. */
 #define KERNEL_WIDEN_F16(id) void id(size_t count, const uint16_t *x, float *y)
 
+/* y[i] = x[i] * scale[i % 16]: codes of 16 keys side by side, or with equal scales of one value. count a multiple of
+ * 16, scale f32 [16]. Same bits in all variants. */
+#define KERNEL_WIDEN_S8(id) void id(size_t count, const int8_t *x, const float *scale, float *y)
+
 /* y[i] = x[i] as bf16, nearest even: bit for bit bf16_from_float. */
 #define KERNEL_NARROW_BF16(id) void id(size_t count, const float *x, uint16_t *y)
 
@@ -245,6 +249,7 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32)                                                                         \
     X(narrow_f16, KERNEL_NARROW_F16)                                                                                   \
     X(widen_f16, KERNEL_WIDEN_F16)                                                                                     \
+    X(widen_s8, KERNEL_WIDEN_S8)                                                                                       \
     X(narrow_bf16, KERNEL_NARROW_BF16)                                                                                 \
     X(quantize_s8, KERNEL_QUANTIZE_S8)                                                                                 \
     X(range_f32, KERNEL_RANGE_F32)                                                                                     \

@@ -79,6 +79,10 @@ KERNEL_WIDEN_F16(widen_f16_c) {
     for (size_t i = 0; i < count; i++) y[i] = half_to_float(x[i]);
 }
 
+KERNEL_WIDEN_S8(widen_s8_c) {
+    for (size_t i = 0; i < count; i++) y[i] = (float)x[i] * scale[i % 16];
+}
+
 KERNEL_NARROW_BF16(narrow_bf16_c) {
     for (size_t i = 0; i < count; i++) y[i] = bf16_from_float(x[i]);
 }

@@ -27,6 +27,7 @@
     X(matmul_bf16, KERNEL_MATMUL_BF16, amx, NEEDS_AMX_BF16)                                                            \
     X(narrow_f16, KERNEL_NARROW_F16, avx2, NEEDS_AVX2)                                                                 \
     X(widen_f16, KERNEL_WIDEN_F16, avx2, NEEDS_AVX2)                                                                   \
+    X(widen_s8, KERNEL_WIDEN_S8, avx2, NEEDS_AVX2)                                                                     \
     X(narrow_bf16, KERNEL_NARROW_BF16, avx2, NEEDS_AVX2)                                                               \
     X(quantize_s8, KERNEL_QUANTIZE_S8, avx2, NEEDS_AVX2)                                                               \
     X(quantize_s8, KERNEL_QUANTIZE_S8, avx512, NEEDS_AVX512)                                                           \

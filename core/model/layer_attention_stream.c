@@ -2,7 +2,8 @@
  *
  * A tile of queries times the heads that share its keys is a block of rows; stretch by stretch of ATTEND_KEYS keys the
  * attend kernel adds to their running softmax. Keys go in panels of 16: a cache holds them so, rows of a batch are
- * transposed here, once per tile of queries, which costs a few percent of the tile's products. Stretches begin at
+ * transposed here, once per tile of queries, which costs a few percent of the tile's products. int8 keys and values are
+ * widened here as well: a decoded token does so about as long as it multiplies. Stretches begin at
  * multiples of ATTEND_KEYS from key 0, whatever the query, so that a query's sums are ordered alike in a full pass, in
  * a pass over a cache, and in any tile.
  */
@@ -65,8 +66,25 @@ static uint32_t within(size_t key, size_t begin, size_t n) {
     return key <= begin ? 0 : key - begin < n ? (uint32_t)(key - begin) : (uint32_t)n;
 }
 
+/* A stretch of codes in f32: panels of keys with a scale per lane, values with one per row. */
+static void attend_codes(struct tile *tile, const struct attention_keys *keys, size_t begin, size_t n) {
+    const int8_t *k = (const int8_t *)keys->k + begin * tile->D, *v = (const int8_t *)keys->v + begin * keys->stride;
+    size_t D = tile->D, W = tile->W;
+    for (size_t j = 0; j < n; j += PANEL_ROWS)
+        kernels.widen_s8(D * PANEL_ROWS, k + j * D, keys->k_scale + begin + j, tile->panels + j * D);
+    for (size_t j = 0; j < n; j++) {
+        float scale[PANEL_ROWS];
+        for (size_t i = 0; i < PANEL_ROWS; i++) scale[i] = keys->v_scale[begin + j];
+        kernels.widen_s8(W, v + j * keys->stride, scale, tile->values + j * W);
+    }
+    kernels.attend_f32(tile->rows, D, W, n, tile->q, tile->panels, tile->values, W, tile->low, tile->high, tile->top,
+                       tile->sum, tile->y);
+}
+
 static void attend_cached(struct tile *tile, const struct attention_keys *keys, size_t begin, size_t n) {
-    if (keys->half) {
+    if (keys->k_scale) {
+        attend_codes(tile, keys, begin, n);
+    } else if (keys->half) {
         const uint16_t *k = keys->k, *v = keys->v;
         kernels.attend_f16(tile->rows, tile->D, tile->W, n, tile->q, k + begin * tile->D, v + begin * keys->stride,
                            keys->stride, tile->low, tile->high, tile->top, tile->sum, tile->y);
@@ -110,7 +128,7 @@ void attention_stream(size_t t, size_t group, size_t D, const float *q, size_t q
     struct tile tile;
     size_t most = attention_tile(group);
     CHECK(!causal || start + t <= keys->count, "query %zu of %zu keys", start + t, keys->count);
-    CHECK(!keys->half || keys->cached, "f16 keys are a cache's");
+    CHECK((!keys->half && !keys->k_scale) || keys->cached, "f16 and int8 keys are a cache's");
     tile_cut(&tile, D, group, scratch);
     for (size_t i = 0, count; i < t; i += count) {
         count = t - i < most ? t - i : most;

@@ -48,6 +48,7 @@ struct attention_keys {
     size_t stride, count;
     bool cached; /* k in panels of 16 keys, v in rows whose columns beyond D (to a multiple of 16) are 0 */
     bool half;   /* f16; cached only */
+    const float *k_scale, *v_scale; /* int8 unless NULL: a scale per key and per value; cached only */
 };
 /* Queries that one item of work takes, so that a long sequence gives all threads something to do. */
 size_t attention_tile(size_t group);

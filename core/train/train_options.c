@@ -65,6 +65,11 @@ out:
     return status;
 }
 
+double train_options_dropout(const struct train_options *options, const struct model_config *config) {
+    if (options->dropout >= 0) return options->dropout;
+    return config->norm == NORM_RMS ? 0 : 0.1;
+}
+
 int train_options_plan(const struct train_options *options, enum train_objective objective, size_t classes,
                        struct train_plan *plan, double **weights) {
     const struct train_options *o = options;

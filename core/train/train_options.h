@@ -77,9 +77,9 @@ struct train_options {
                      "Limit on the gradient's global norm; 0: none.")
 
 #define TRAIN_OPTIONS_LOSS(S, M)                                                                                       \
-    TRAIN_OPTION(                                                                                                      \
-        S, M, dropout, OPTION_REAL, "0.1", 0, 0.9, NULL, "frac",                                                       \
-        "Share of activations zeroed at the embeddings, the two outputs of each block and the pooled vector."),        \
+    TRAIN_OPTION(S, M, dropout, OPTION_REAL, "-1", -1, 0.9, NULL, "frac",                                              \
+                 "Share of activations zeroed at the embeddings, the two outputs of each block and the pooled "        \
+                 "vector; -1: 0.1, but none in families that were trained without (Llama, Mistral, Qwen2)."),          \
         TRAIN_OPTION(S, M, word_dropout, OPTION_REAL, "0", 0, 0.9, NULL, "frac",                                       \
                      "Share of words hidden behind [MASK], drawn anew each step; not of language models."),            \
         TRAIN_OPTION(S, M, label_smoothing, OPTION_REAL, "0", 0, 0.9, NULL, "frac",                                    \
@@ -114,9 +114,12 @@ int train_options_check(const struct train_options *options, enum train_objectiv
 /* Whether its text is trained on, and not what the task's data teaches. */
 bool train_options_read_text(const struct train_options *options);
 
-/* A plan from the options, but for ids of the tokenizer, seed and folder. weights: the class weights that it refers to,
- * to be released with memory_release after the plan; NULL where there are none. E_ARGUMENT: class_weights are no
- * numbers, or not as many as `classes`; E_MEMORY. */
+/* The share that the option asks for, of a model with this configuration. */
+double train_options_dropout(const struct train_options *options, const struct model_config *config);
+
+/* A plan from the options, but for the dropout that a family has, ids of the tokenizer, seed and folder. weights: the
+ * class weights that it refers to, to be released with memory_release after the plan; NULL where there are none.
+ * E_ARGUMENT: class_weights are no numbers, or not as many as `classes`; E_MEMORY. */
 int train_options_plan(const struct train_options *options, enum train_objective objective, size_t classes,
                        struct train_plan *plan, double **weights);
 

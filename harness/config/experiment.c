@@ -171,6 +171,7 @@ static void experiment_hash(struct experiment *experiment) {
     hash_number(&hash, (uint64_t)measure->warmup);
     hash_number(&hash, (uint64_t)measure->prompt_tokens);
     hash_number(&hash, (uint64_t)measure->new_tokens);
+    if (measure->cache != CACHE_F32) hash_number(&hash, (uint64_t)measure->cache);
     snprintf(confidence, sizeof confidence, "%.17g", measure->confidence);
     hash_text(&hash, confidence);
     hash_number(&hash, measure->batch_count);

@@ -34,6 +34,7 @@
 #include "base/hash.h"
 #include "base/option.h"
 #include "config/position.h"
+#include "model/kv_cache.h"
 #include "model/model.h"
 #include "task/task.h"
 #include "technique.h"
@@ -78,6 +79,7 @@ struct tokenizer_plan {
 struct measure_plan {
     int64_t rounds, samples, warmup;
     int64_t prompt_tokens, new_tokens; /* of each timed sequence; 0: as the items are; no generation */
+    enum cache_type cache;             /* of generated texts */
     size_t *batch;                     /* timed batch sizes; the first is the primary one */
     size_t batch_count;
     const char **meters; /* names, checked against the registry */

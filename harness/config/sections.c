@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "config/settings.h"
 #include "meters/meter.h"
+#include "model/kv_cache.h"
 
 /* ---- tables ------------------------------------------------------------------------------------------- */
 
@@ -56,6 +57,7 @@ const struct option tokenizer_options[] = {
 
 struct measure_settings {
     int64_t rounds, samples, warmup, prompt_tokens, new_tokens;
+    const char *cache;
     double confidence;
     struct option_names batch, meters;
 };
@@ -74,6 +76,8 @@ const struct option measure_options[] = {
     {"new_tokens", OPTION_INTEGER, "0", 0, 1048576, NULL, "tokens",
      "generate so many tokens after each sequence, prefill and decode timed apart (causal models, batch 1); 0: none",
      AT(new_tokens)},
+    {"cache", OPTION_CHOICE, "f32", 0, 0, CACHE_TYPES, NULL, "keys and values of generated texts are kept so",
+     AT(cache)},
     {"confidence", OPTION_REAL, "0.95", 0.5, 0.9999, NULL, NULL, "of the intervals", AT(confidence)},
     OPTION_END,
 };
@@ -294,6 +298,7 @@ int section_measure(struct experiment *experiment, const struct node *node, cons
     experiment->measure.confidence = settings.confidence;
     experiment->measure.prompt_tokens = settings.prompt_tokens;
     experiment->measure.new_tokens = settings.new_tokens;
+    experiment->measure.cache = cache_type_find(settings.cache);
     TRY(measure_batches(experiment, &settings.batch, node, here));
     TRY(measure_meters(experiment, &settings.meters, node, here));
     if (settings.new_tokens > 0 && (experiment->measure.batch_count != 1 || experiment->measure.batch[0] != 1))

@@ -173,6 +173,7 @@ static int time_cell(struct session *session, struct timing_inputs *inputs, size
                              .warmup = (size_t)e->measure.warmup,
                              .samples = (size_t)e->measure.samples,
                              .new_tokens = (size_t)e->measure.new_tokens,
+                             .cache = e->measure.cache,
                              .meters = e->measure.meters,
                              .meter_count = e->measure.meter_count,
                              .inputs = inputs->inputs,

@@ -53,6 +53,7 @@ struct timing_job {
     enum weight_storage storage;
     size_t warmup, samples;
     size_t new_tokens; /* generated after each input, each in a batch of one; 0: forward passes */
+    enum cache_type cache;
     const char *const *meters;
     size_t meter_count;
     const struct timing_input *inputs; /* batch sizes one after another, `samples` inputs each */

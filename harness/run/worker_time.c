@@ -33,6 +33,7 @@ void timing_job_encode(const struct timing_job *job, struct wire_writer *writer)
     wire_put_u64(writer, job->warmup);
     wire_put_u64(writer, job->samples);
     wire_put_u64(writer, job->new_tokens);
+    wire_put_u64(writer, job->cache);
     wire_put_u64(writer, job->meter_count);
     for (size_t i = 0; i < job->meter_count; i++) wire_put_text(writer, job->meters[i]);
     wire_put_u64(writer, job->input_count);
@@ -58,6 +59,7 @@ struct timer {
     struct workspace workspace;
     struct timed_batch *batches;
     size_t batch_count, warmup, samples, new_tokens;
+    enum cache_type cache;
     size_t timed_items, differing_items;
 };
 
@@ -168,6 +170,7 @@ static int generation_pass(struct timer *timer) {
     struct generate_options options;
     generate_defaults(&options);
     options.new_tokens = timer->new_tokens;
+    options.cache = timer->cache;
     options.token = on_token;
     options.context = &first;
     for (int p = 0; p < 3; p++) TRY(memory_take((void **)&times[p], runs, sizeof(double)));
@@ -279,6 +282,7 @@ static int time_artifact(struct timer *timer) {
     timer->warmup = (size_t)wire_get_u64(&reader);
     timer->samples = (size_t)wire_get_u64(&reader);
     timer->new_tokens = (size_t)wire_get_u64(&reader);
+    timer->cache = (enum cache_type)wire_get_u64(&reader);
     uint64_t meter_count = wire_get_u64(&reader);
     if (meter_count > sizeof meter_names / sizeof *meter_names) FAIL(E_FORMAT, "malformed timing job");
     for (uint64_t i = 0; i < meter_count; i++) meter_names[i] = wire_get_text(&reader);

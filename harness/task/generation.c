@@ -23,7 +23,7 @@
 #include "text/unicode.h"
 
 struct generation_options {
-    const char *data, *train, *validation, *test, *prompt, *stop;
+    const char *data, *train, *validation, *test, *prompt, *stop, *cache;
     struct option_names references;
     int64_t max_items, max_train, new_tokens, beams, top_k, seed, agreement_items;
     double length_penalty, temperature, top_p;
@@ -52,6 +52,7 @@ static const struct option generation_options[] = {
     {"top_p", OPTION_REAL, "1", 1e-6, 1, NULL, "frac", "sample among the most probable of this mass", AT(top_p)},
     {"seed", OPTION_INTEGER, "1", 0, 1e9, NULL, NULL, "of sampling; an item's draws do not depend on the others",
      AT(seed)},
+    {"cache", OPTION_CHOICE, "f32", 0, 0, CACHE_TYPES, NULL, "keys and values of past tokens are kept so", AT(cache)},
     {"stem", OPTION_BOOLEAN, "false", 0, 0, NULL, NULL, "ROUGE over word stems (Porter)", AT(stem)},
     {"agreement_items", OPTION_INTEGER, "64", 0, 1e9, NULL, "items",
      "see on the first items how many texts are the baseline's own", AT(agreement_items)},
@@ -62,7 +63,8 @@ enum { REFERENCE_COLUMNS_MAX = 16 };
 
 struct generation {
     struct generation_options options; /* its texts are the caller's: read while opening only */
-    bool stops, one_line;              /* texts end early; a line break ends them, too */
+    enum cache_type cache;
+    bool stops, one_line; /* texts end early; a line break ends them, too */
     struct split_data {
         struct data_table table;
         const char **prompts; /* [items] */
@@ -124,6 +126,7 @@ static int generation_open(struct task *task, const void *context) {
     struct generation *owned = task->owned;
     owned->options = *options;
     owned->stops = strcmp(options->stop, "none") != 0;
+    owned->cache = cache_type_find(options->cache);
     owned->one_line = strcmp(options->stop, "newline") == 0;
     if (!options->references.count || options->references.count > REFERENCE_COLUMNS_MAX)
         FAIL(E_ARGUMENT, "references: 1 to %d columns (got %zu)", REFERENCE_COLUMNS_MAX, options->references.count);
@@ -235,6 +238,7 @@ static struct generate_options decoding(const struct author *author, size_t item
     options.seed = random_stream("generation", (uint64_t)o->seed, item);
     options.beams = (size_t)o->beams;
     options.length_penalty = o->length_penalty;
+    options.cache = author->task->cache;
     return options;
 }
 

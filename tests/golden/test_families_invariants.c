@@ -175,6 +175,7 @@ static void cache_of(struct golden_family *family) {
     check_steps(family, &batch, full, 1, CACHE_F32, 1e-5);
     check_steps(family, &batch, full, 256 / batch.B < 5 ? 1 : 5, CACHE_F32, 1e-5);
     check_steps(family, &batch, full, 1, CACHE_F16, 1e-2);
+    check_steps(family, &batch, full, 5, CACHE_INT8, 0.1);
     free(full);
     golden_batch_close(&batch);
 }

@@ -151,6 +151,10 @@ static KERNEL_WIDEN_F16(flushes_denormals) {
     for (size_t i = 0; i < count; i++) y[i] = (x[i] & 0x7c00) ? half_to_float(x[i]) : 0;
 }
 
+static KERNEL_WIDEN_S8(takes_one_scale) {
+    for (size_t i = 0; i < count; i++) y[i] = (float)x[i] * scale[0];
+}
+
 static KERNEL_QUANTIZE_S8(rounds_half_away) {
     quantize_s8_c(QUANTIZE_PASS);
     for (size_t i = 0; i < T * N; i++) {
@@ -497,6 +501,7 @@ static void planted_bugs_in_16_bits_are_caught(void **state) {
     PLANT(narrow_f16, truncates_to_f16);
     PLANT(narrow_bf16, rounds_ties_up);
     PLANT(widen_f16, flushes_denormals);
+    PLANT(widen_s8, takes_one_scale);
 }
 
 static void planted_bugs_in_integer_kernels_are_caught(void **state) {

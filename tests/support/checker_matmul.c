@@ -373,6 +373,21 @@ void check_widen_f16(struct check *check) {
         }
 }
 
+void check_widen_s8(struct check *check) {
+    size_t count = check_below(check, 40) ? check_length(check) / 16 * 16 : 0;
+    snprintf(check->shape, sizeof check->shape, "count %zu", count);
+    int8_t *x = check_take(check, count, sizeof *x);
+    float *scale = check_take(check, 16, sizeof *scale), *y = check_take(check, count, sizeof *y);
+    for (size_t i = 0; i < count; i++) x[i] = (int8_t)random_u32(&check->random);
+    for (size_t i = 0; i < 16; i++) scale[i] = (float)random_normal(&check->random);
+    check->table->widen_s8(count, x, scale, y);
+    for (size_t i = 0; i < count; i++)
+        if (!check_same(y[i], (float)x[i] * scale[i % 16])) {
+            check_fail(check, "%d at %zu became %.9g", x[i], i, (double)y[i]);
+            return;
+        }
+}
+
 /* y[m][n] of multiply_f32 and the sum of magnitudes, in double. */
 static double exact_multiply(size_t K, const float *a, size_t a_step, const float *b, size_t b_stride, double start,
                              double *magnitude) {

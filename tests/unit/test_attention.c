@@ -69,14 +69,16 @@ static void naive(const struct shape *s, const struct tokens *x, size_t i, size_
     free(p);
 }
 
-static void check_context(const struct shape *s, const struct tokens *x, const float *y, double tolerance) {
+/* slack: what a value may be off by itself. */
+static void check_context(const struct shape *s, const struct tokens *x, const float *y, double tolerance,
+                          double slack) {
     double expected[256], magnitude[256];
     for (size_t i = 0; i < s->t; i++)
         for (size_t h = 0; h < s->group; h++) {
             naive(s, x, i, h, expected, magnitude);
             for (size_t d = 0; d < s->D; d++) {
                 double got = (double)y[i * x->y_stride + h * s->D + d];
-                if (!(fabs(got - expected[d]) <= tolerance * magnitude[d]))
+                if (!(fabs(got - expected[d]) <= tolerance * magnitude[d] + slack))
                     fail_msg("t %zu past %zu group %zu D %zu window %zu: query %zu head %zu [%zu] is %g, expected %g",
                              s->t, s->past, s->group, s->D, s->window, i, h, d, got, expected[d]);
             }
@@ -111,7 +113,7 @@ static void rows_match_the_formula(void **state) {
         struct tokens x = tokens_new(&shapes[i]);
         struct attention_keys keys = rows_of(&x);
         float *y = stream(&shapes[i], &x, &keys);
-        check_context(&shapes[i], &x, y, 1e-5);
+        check_context(&shapes[i], &x, y, 1e-5, 0);
         for (size_t t = 0; t < shapes[i].t; t++) /* the column behind a row */
             assert_true(y[t * x.y_stride + shapes[i].group * shapes[i].D] == 0);
         free(y), tokens_free(&x);
@@ -128,12 +130,15 @@ static void cache_of(struct kv_cache *cache, const struct shape *s, size_t capac
                                      .causal = true}};
     assert_int_equal(kv_cache_open(cache, &model, 3, capacity, type), 0);
     /* what was never written must not matter */
-    for (size_t i = 0; i < cache->bytes / cache_element_bytes(type) / 2; i++)
-        if (type == CACHE_F32) ((float *)(void *)cache->keys)[i] = POISON;
+    size_t scales = type == CACHE_INT8 ? 2 * 3 * 2 * cache->head_tokens : 0;
+    for (size_t i = 0; i < scales; i++) cache->key_scale[i] = cache->value_scale[i] = INFINITY;
+    for (size_t i = 0; i < (cache->bytes - 2 * scales * sizeof(float)) / cache_element_bytes(type) / 2; i++)
+        if (type == CACHE_INT8) cache->keys[i] = 100;
+        else if (type == CACHE_F32) ((float *)(void *)cache->keys)[i] = POISON;
         else ((uint16_t *)(void *)cache->keys)[i] = 0x7c00; /* infinity */
 }
 
-/* The same bits as from rows, written at once or in two parts, f32; and f16 within its rounding. */
+/* The same bits as from rows, written at once or in two parts, f32; and f16 and int8 within their rounding. */
 static void caches_match_rows(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
@@ -141,16 +146,18 @@ static void caches_match_rows(void **state) {
         struct tokens x = tokens_new(s);
         struct attention_keys keys = rows_of(&x);
         float *expected = stream(s, &x, &keys);
-        for (int half = 0; half < 2; half++) {
+        for (int type = CACHE_F32; type <= CACHE_INT8; type++) {
             struct kv_cache cache;
-            cache_of(&cache, s, x.keys + 7, half ? CACHE_F16 : CACHE_F32);
+            cache_of(&cache, s, x.keys + 7, (enum cache_type)type);
             size_t first = x.keys / 3;
             kv_cache_write(&cache, 1, 2, 1, 0, first, x.k, x.v, x.k_stride);
             kv_cache_write(&cache, 1, 2, 1, first, x.keys - first, x.k + first * x.k_stride, x.v + first * x.k_stride,
                            x.k_stride);
             keys = kv_cache_keys(&cache, 1, 2, 1, x.keys);
             float *y = stream(s, &x, &keys);
-            if (half) check_context(s, &x, y, 1e-2); /* a score of some units times 2^-11 */
+            if (type == CACHE_INT8)
+                check_context(s, &x, y, 6e-2, 0.02); /* a score of some units times 2^-8; half a step of 5 */
+            else if (type == CACHE_F16) check_context(s, &x, y, 1e-2, 0); /* likewise 2^-11 */
             else assert_memory_equal(y, expected, s->t * x.y_stride * sizeof *y);
             free(y), kv_cache_close(&cache);
         }
@@ -286,7 +293,7 @@ static void batches_match_the_formula(void **state) {
             rotary_table(s.t, WIDTH, position, 10000.0f, table);
             rotary_forward(s.t, s.group, WIDTH, A, table, x.q);
             rotary_forward(s.t, 1, WIDTH, B, table, x.k);
-            check_context(&s, &x, context + first * A + head * s.group * WIDTH, 1e-5);
+            check_context(&s, &x, context + first * A + head * s.group * WIDTH, 1e-5, 0);
         }
     free(q), free(k), free(v), free(context);
 }

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "cpu_mask.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,9 +39,9 @@ static void refusals_say_why(void **state) {
     model.config.causal = true;
     model.config.positions = SIZE_MAX;
     assert_int_equal(kv_cache_open(&cache, &model, 1, SIZE_MAX / 16, CACHE_F32), E_LIMIT);
-    for (long fail = 1; fail <= 2; fail++) {
+    for (long fail = 1; fail <= 3; fail++) {
         memory_fail_after(fail);
-        assert_int_equal(kv_cache_open(&cache, &model, 2, 8, CACHE_F32), E_MEMORY);
+        assert_int_equal(kv_cache_open(&cache, &model, 2, 8, CACHE_INT8), E_MEMORY);
         memory_fail_after(0);
         assert_null(cache.keys);
     }
@@ -64,8 +65,14 @@ static void write_slot(struct kv_cache *cache, size_t slot, size_t writer, size_
     kv_cache_grow(cache, slot, end - begin);
 }
 
-static float element(const struct kv_cache *cache, const void *array, size_t i) {
+static float element(const struct kv_cache *cache, const void *array, size_t i, const float *scale) {
+    if (scale) return (float)((const int8_t *)array)[i] * *scale;
     return cache->type == CACHE_F16 ? half_to_float(((const uint16_t *)array)[i]) : ((const float *)array)[i];
+}
+
+/* int8 is off by half a step at most, and the largest magnitude of a key or value has code 127. */
+static bool holds(float value, float marked, const float *scale) {
+    return scale ? fabsf(value - marked) <= 0.501f * *scale : value == marked;
 }
 
 static void expect_slot(const struct kv_cache *cache, size_t slot, size_t writer, size_t length) {
@@ -75,10 +82,12 @@ static void expect_slot(const struct kv_cache *cache, size_t slot, size_t writer
             struct attention_keys keys = kv_cache_keys(cache, layer, slot, head, length);
             for (size_t token = 0; token < length; token++)
                 for (size_t d = 0; d < D; d++) {
-                    float k = element(cache, keys.k, (token / 16 * D + d) * 16 + token % 16),
-                          v = element(cache, keys.v, token * keys.stride + d);
-                    if (k != mark(writer, layer, head, token, d, true) ||
-                        v != mark(writer, layer, head, token, d, false))
+                    const float *k_scale = keys.k_scale ? keys.k_scale + token : NULL,
+                                *v_scale = keys.v_scale ? keys.v_scale + token : NULL;
+                    float k = element(cache, keys.k, (token / 16 * D + d) * 16 + token % 16, k_scale),
+                          v = element(cache, keys.v, token * keys.stride + d, v_scale);
+                    if (!holds(k, mark(writer, layer, head, token, d, true), k_scale) ||
+                        !holds(v, mark(writer, layer, head, token, d, false), v_scale))
                         fail_msg("slot %zu layer %zu head %zu token %zu holds %g %g", slot, layer, head, token,
                                  (double)k, (double)v);
                 }
@@ -87,11 +96,12 @@ static void expect_slot(const struct kv_cache *cache, size_t slot, size_t writer
 
 static void tokens_stay_where_they_are(void **state) {
     (void)state;
-    for (int type = CACHE_F32; type <= CACHE_F16; type++) {
+    for (int type = CACHE_F32; type <= CACHE_INT8; type++) {
         struct kv_cache cache;
         struct model model = {.config = config};
         assert_int_equal(kv_cache_open(&cache, &model, SLOTS, CAPACITY, (enum cache_type)type), 0);
-        assert_true(cache.bytes == 2 * LAYERS * SLOTS * HEADS * 48 * 16 * cache_element_bytes(cache.type));
+        size_t head = 48 * 16 * cache_element_bytes(cache.type) + (type == CACHE_INT8 ? 48 * sizeof(float) : 0);
+        assert_true(cache.bytes == 2 * LAYERS * SLOTS * HEADS * head);
         for (size_t slot = 0; slot < SLOTS; slot++) {
             size_t first = slot * 4; /* parts that begin and end inside panels */
             write_slot(&cache, slot, slot, 0, first);
@@ -133,7 +143,7 @@ static void slots_become_others(void **state) {
         uint32_t from[SLOTS];
         size_t count = 1 + (size_t)random_below(&random, SLOTS);
         for (size_t j = 0; j < count; j++) from[j] = (uint32_t)random_below(&random, SLOTS);
-        check_reorder(from, count, i % 2 ? CACHE_F16 : CACHE_F32);
+        check_reorder(from, count, (enum cache_type)(i % 3));
     }
 }
 

@@ -1,4 +1,4 @@
-/* Conversions between f32 and 16 bits with AVX2 and F16C, 8 values at once. */
+/* Conversions between f32 and 16 or 8 bits with AVX2 and F16C, 8 values at once. */
 #if defined(__x86_64__)
 #include "kernels/half.h"
 #include "kernels/kernels.h"
@@ -26,6 +26,19 @@ KERNEL_WIDEN_F16(widen_f16_avx2) {
     size_t i = 0;
     for (; i + 8 <= count; i += 8) _mm256_storeu_ps(y + i, load_half_8(x + i));
     for (; i < count; i++) y[i] = half_to_float(x[i]);
+}
+
+INLINE void widen_codes_8(const int8_t *x, __m256 scale, float *y) {
+    __m256i codes = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)x));
+    _mm256_storeu_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(codes), scale));
+}
+
+KERNEL_WIDEN_S8(widen_s8_avx2) {
+    __m256 low = _mm256_loadu_ps(scale), high = _mm256_loadu_ps(scale + 8);
+    for (size_t i = 0; i < count; i += 16) {
+        widen_codes_8(x + i, low, y + i);
+        widen_codes_8(x + i + 8, high, y + i + 8);
+    }
 }
 
 /* bf16_from_float in integer arithmetic: add half a step less one, and one more where the result would be odd. */

@@ -19,9 +19,10 @@
 #include <stdbool.h>
 
 #define TILE_TOKENS_GROUPS 3
-#define SHIFT_TOKENS 96 /* tokens whose Σx are taken at a time: a block of weight_matmul */
-#define MANY_TOKENS 24  /* four tiles share the Σw of their rows, and fetch the next panels a line per step */
-#define MANY_COLUMNS 4096 /* that many codes of a tile fit beside its panels in the first-level cache, and the stack */
+#define SHIFT_TOKENS 96   /* tokens whose Σx are taken at a time: a block of weight_matmul */
+#define MANY_TOKENS 24    /* four tiles share the Σw of their rows, and fetch the next panels a line per step */
+#define MANY_COLUMNS 4096 /* that many codes of a tile fit beside its panels in the first-level cache, and the stack   \
+                           */
 
 /* The operands of a tile, which begin with its first token and row. */
 struct tile_vnni {
@@ -147,7 +148,8 @@ INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct 
     finish_s8_vnni(tokens, panels, c, sum);
 }
 
-/* The same by 4 panels with x + 128 as the unsigned side, while lines are fetched every `stride` bytes from `ahead` on. */
+/* The same by 4 panels with x + 128 as the unsigned side, while lines are fetched every `stride` bytes from `ahead` on.
+ */
 INLINE void tile_raised_vnni(const size_t tokens, const struct tile_vnni *c, const sums_vnni *shift, const char *ahead,
                              size_t stride) {
     const size_t n_padded = c->n_padded, panel_bytes = c->panel_bytes;

@@ -1,9 +1,9 @@
 /* Quantization of activations with AVX-512.
  *
- * The contract's code is nearest-even(x / step) of the correctly rounded quotient. A division of 16 values takes as long
- * as ten other instructions, so x is multiplied by 1 / step: two more roundings, 2^-23 of a quotient of at most 127.5.
- * Only where the product lies that close to halfway between two codes could the code differ; there, in a vector of
- * several thousand, the division is done after all. */
+ * The contract's code is nearest-even(x / step) of the correctly rounded quotient. A division of 16 values takes as
+ * long as ten other instructions, so x is multiplied by 1 / step: two more roundings, 2^-23 of a quotient of at most
+ * 127.5. Only where the product lies that close to halfway between two codes could the code differ; there, in a vector
+ * of several thousand, the division is done after all. */
 #if defined(__x86_64__)
 #include "kernels/kernels.h"
 #include "kernels/variants.h"
@@ -47,13 +47,15 @@ INLINE __m512i divide(__m512 value, const struct steps *c) {
 INLINE __m512i quantize_16(__m512 value, const struct steps *c) {
     __m512 code = _mm512_mul_ps(value, c->inverse);
     __m512 whole = _mm512_roundscale_ps(code, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __mmask16 near = _mm512_cmp_ps_mask(_mm512_abs_ps(_mm512_sub_ps(code, whole)), _mm512_set1_ps(NEAR_HALF), _CMP_GE_OQ);
+    __mmask16 near =
+        _mm512_cmp_ps_mask(_mm512_abs_ps(_mm512_sub_ps(code, whole)), _mm512_set1_ps(NEAR_HALF), _CMP_GE_OQ);
     if (__builtin_expect(near != 0 || !c->exact, 0)) return divide(value, c);
     return _mm512_cvtps_epi32(whole);
 }
 
 /* Codes of columns begin..end-1 and their sum; columns from N on are 0. */
-INLINE int32_t quantize_group(const float *x, size_t begin, size_t end, size_t N, const struct steps *c, int8_t *codes) {
+INLINE int32_t quantize_group(const float *x, size_t begin, size_t end, size_t N, const struct steps *c,
+                              int8_t *codes) {
     __m512i sum = _mm512_setzero_si512();
     size_t n = begin, whole = end < N ? end : N;
     for (; n + 16 <= whole; n += 16) {
