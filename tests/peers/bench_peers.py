@@ -284,10 +284,12 @@ def measured_peaks(programs, before):
 
 
 def limit_ms(result, peaks):
-    """What the machine needs at least: products at the best measured rate, or weights at the read bandwidth."""
-    work = result["weight_bytes"] if result["limited_by"] == "memory" else 2 * result["multiply_adds"]
-    peak = peaks.get(result["limited_by"], 0)
-    return work / peak * 1e3 if peak and work else math.nan
+    """What the machine needs at least: products at the best measured rate, weights at the read bandwidth, the later one."""
+    works = {result["limited_by"]: 2 * result["multiply_adds"], "memory": result["weight_bytes"]}
+    if result["limited_by"] not in peaks:
+        return math.nan
+    least = max((work / peaks[kind] * 1e3 for kind, work in works.items() if peaks[kind]), default=0)
+    return least if least else math.nan
 
 
 def run_times(programs, arguments):
