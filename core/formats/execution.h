@@ -16,7 +16,7 @@ struct weight_prepared {
     int32_t *row_sum;      /* int8: [Rp] Σ over the columns of code - zero point */
     int32_t *row_zero;     /* int8_affine: [Rp] zero points */
     float *row_value;      /* int8_groups: [Rp], as matmul_s8_groups takes it */
-    struct onednn *onednn; /* f32 with GEMM_ONEDNN */
+    struct onednn *onednn; /* f32 and int8 with GEMM_ONEDNN */
 };
 
 /* Columns of x that are not in its codes, sequence by sequence. */
@@ -48,6 +48,10 @@ struct weight_execution {
     /* Tokens t_begin..t_end-1 by panels p_begin..p_end-1 of y (T,R). */
     void (*multiply)(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
                      size_t p_begin, size_t p_end, const float *bias, float *y);
+    /* Tokens t_begin..t_end-1 of y (T,R), which holds the bits of integer sums that a library made: what multiply makes
+     * of them. NULL where no library does. */
+    void (*finish)(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
+                   const float *bias, float *y);
 };
 
 extern const struct weight_format format_f32, format_f16, format_f16_both, format_bf16, format_bf16_weights,

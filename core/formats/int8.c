@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "formats/execution.h"
+#include "formats/onednn.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -122,25 +123,53 @@ static int prepare(const struct weight *weight, struct weight_prepared *prepared
     size_t rows = panels_of(weight->shape.rows) * 16, n_padded = padded_columns(&weight->shape);
     bool affine = weight->format == &format_int8_affine;
     const int8_t *codes = weight->packed;
+    size_t library = 0;
     TRY(memory_take((void **)&prepared->scale, rows, sizeof(float)));
     TRY(memory_take((void **)&prepared->row_negative, rows, sizeof(int32_t)));
     TRY(memory_take((void **)&prepared->row_sum, rows, sizeof(int32_t)));
     if (affine) TRY(memory_take((void **)&prepared->row_zero, rows, sizeof(int32_t)));
     memcpy(prepared->scale, codes + rows * n_padded, rows * sizeof(float));
-    for (size_t p = 0; p < rows / 16; p++)
+    for (size_t p = 0; p < rows / 16; p++) {
+        /* Here, and not where they go, the compiler has vectors of them. */
+        int32_t sum[16] = {0}, negative[16] = {0};
         for (size_t n = 0; n < n_padded; n += 4)
-            for (size_t i = 0; i < 64; i++) {
-                int8_t code = codes[p * 16 * n_padded + n * 16 + i];
-                prepared->row_sum[p * 16 + i / 4] += code;
-                if (code < 0) prepared->row_negative[p * 16 + i / 4] -= code;
-            }
+            for (size_t r = 0; r < 16; r++)
+                for (size_t i = 0; i < 4; i++) {
+                    int32_t code = codes[(p * n_padded + n) * 16 + r * 4 + i];
+                    sum[r] += code;
+                    negative[r] -= code < 0 ? code : 0;
+                }
+        memcpy(prepared->row_sum + p * 16, sum, sizeof sum);
+        memcpy(prepared->row_negative + p * 16, negative, sizeof negative);
+    }
     for (size_t r = 0; affine && r < rows; r++) {
         prepared->row_zero[r] = codes[zero_place(&weight->shape, r)];
         prepared->row_sum[r] -= prepared->row_zero[r] * (int32_t)weight->shape.columns;
     }
-    *bytes = rows * (sizeof(float) + (affine ? 3 : 2) * sizeof(int32_t));
+    if (prepared->backend == GEMM_ONEDNN)
+        TRY(onednn_open_s8(&prepared->onednn, weight->shape.rows, n_padded, codes, &library));
+    *bytes = rows * (sizeof(float) + (affine ? 3 : 2) * sizeof(int32_t)) + library;
 out:
     return status;
+}
+
+/* As the kernels do, operation by operation, so that the bits are the same. */
+static void finish(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
+                   const float *bias, float *y) {
+    size_t R = weight->shape.rows;
+    const struct weight_prepared *prepared = weight->prepared;
+    for (size_t t = t_begin; t < t_end; t++)
+        for (size_t r = 0; r < R; r++) {
+            int32_t sum;
+            memcpy(&sum, y + t * R + r, sizeof sum);
+            if (input->zero) sum -= input->zero[t] * prepared->row_sum[r];
+            if (prepared->row_zero) sum -= prepared->row_zero[r] * input->sums[t];
+            float value = input->scale[t] * prepared->scale[r] * (float)sum;
+            y[t * R + r] = bias ? value + bias[r] : value;
+        }
+    if (input->outliers)
+        outliers_multiply(input->outliers, input->x, &weight->shape, weight->packed, prepared->scale, t_begin, t_end, 0,
+                          panels_of(R), y);
 }
 
 static void multiply(const struct weight *weight, const struct weight_input *input, size_t t_begin, size_t t_end,
@@ -186,9 +215,9 @@ static int affine_check(const struct weight_shape *shape, const void *packed, si
     return check(&format_int8_affine, shape, packed, bytes);
 }
 
-static const struct weight_execution int8_execution = {.input = int8_input, .prepare = prepare, .multiply = multiply},
-                                     affine_execution = {
-                                         .input = affine_input, .prepare = prepare, .multiply = multiply};
+static const struct weight_execution
+    int8_execution = {.input = int8_input, .prepare = prepare, .multiply = multiply, .finish = finish},
+    affine_execution = {.input = affine_input, .prepare = prepare, .multiply = multiply, .finish = finish};
 
 const struct weight_format format_int8 = {
     .name = "int8",

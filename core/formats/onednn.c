@@ -2,8 +2,9 @@
  *
  * The weights' layout is left to the library (format any) and repacked once for the first number of tokens;
  * a later number of tokens that would like another layout is asked to take the one that exists, or gets a
- * repacked copy when the library cannot. Primitives are cached by (tokens, bias) in a small ring. One
- * mutex per object covers cache and execution: the library's scratch memory is not for two threads at once. */
+ * repacked copy when the library cannot. 8-bit weights are read from our panels for that. Primitives are cached by
+ * (tokens, bias) in a small ring. One mutex per object covers cache and execution: the library's scratch memory is not
+ * for two threads at once. */
 #include "formats/onednn.h"
 
 #include "base/error.h"
@@ -16,7 +17,15 @@ int onednn_open(struct onednn **onednn, size_t R, size_t N, const float *w, size
     *onednn = NULL, *bytes = 0;
     return error_record(E_UNSUPPORTED, __FILE__, __LINE__, "oneDNN is not in this build");
 }
+int onednn_open_s8(struct onednn **onednn, size_t R, size_t n_padded, const int8_t *panels, size_t *bytes) {
+    (void)panels;
+    return onednn_open(onednn, R, n_padded, NULL, bytes);
+}
 void onednn_close(struct onednn *onednn) { (void)onednn; }
+int onednn_matmul_s8(struct onednn *onednn, size_t T, const int8_t *q, int32_t *sums) {
+    (void)sums, (void)q;
+    return onednn_matmul(onednn, T, NULL, NULL, NULL);
+}
 int onednn_matmul(struct onednn *onednn, size_t T, const float *x, const float *bias, float *y) {
     (void)onednn, (void)T, (void)x, (void)bias, (void)y;
     return error_record(E_UNSUPPORTED, __FILE__, __LINE__, "oneDNN is not in this build");
@@ -29,6 +38,7 @@ const char *onednn_library(void) { return ""; }
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 #define CACHE_ROWS 32
 
@@ -45,8 +55,9 @@ const char *onednn_library(void) { return ""; }
 #if DNNL_VERSION_MAJOR >= 3
 typedef dnnl_memory_desc_t description;
 typedef const_dnnl_memory_desc_t description_view;
-static dnnl_status_t describe(description *d, const dnnl_dims_t dims, int count, dnnl_format_tag_t tag) {
-    return dnnl_memory_desc_create_with_tag(d, count, dims, dnnl_f32, tag);
+static dnnl_status_t describe(description *d, const dnnl_dims_t dims, int count, dnnl_data_type_t type,
+                              dnnl_format_tag_t tag) {
+    return dnnl_memory_desc_create_with_tag(d, count, dims, type, tag);
 }
 static void describe_close(description *d) {
     if (*d) dnnl_memory_desc_destroy(*d);
@@ -66,8 +77,9 @@ static dnnl_status_t reorder_describe(dnnl_primitive_desc_t *pd, dnnl_engine_t e
 #else
 typedef dnnl_memory_desc_t description;
 typedef const dnnl_memory_desc_t *description_view;
-static dnnl_status_t describe(description *d, const dnnl_dims_t dims, int count, dnnl_format_tag_t tag) {
-    return dnnl_memory_desc_init_by_tag(d, count, dims, dnnl_f32, tag);
+static dnnl_status_t describe(description *d, const dnnl_dims_t dims, int count, dnnl_data_type_t type,
+                              dnnl_format_tag_t tag) {
+    return dnnl_memory_desc_init_by_tag(d, count, dims, type, tag);
 }
 static void describe_close(description *d) { (void)d; }
 static description_view view(const description *d) { return d; }
@@ -95,6 +107,8 @@ struct cached {
 
 struct onednn {
     size_t R, N;
+    dnnl_data_type_t inputs, outputs; /* f32 and f32, or s8 and s32 */
+    const int8_t *panels;             /* s8: the caller's, from which rows are made when they are needed */
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     description weights_plain, weights_layout;
@@ -113,11 +127,24 @@ static void cached_close(struct cached *cached) {
     *cached = (struct cached){0};
 }
 
+/* Rows (R,N) of 8-bit panels, [Rp/16][N/4][16][4]. */
+static void rows_of_panels(const struct onednn *onednn, int8_t *rows) {
+    for (size_t r = 0; r < onednn->R; r++)
+        for (size_t n = 0; n < onednn->N; n += 4)
+            memcpy(rows + r * onednn->N + n, onednn->panels + (r / 16 * onednn->N + n) * 16 + r % 16 * 4, 4);
+}
+
 /* A new memory object in `layout` that holds the weights. */
 static int weights_repack(struct onednn *onednn, description_view layout, dnnl_memory_t *packed) {
     int status = 0;
+    void *rows = NULL;
     dnnl_primitive_desc_t pd = NULL;
     dnnl_primitive_t reorder = NULL;
+    if (onednn->panels) {
+        TRY(memory_take_raw(&rows, onednn->R, onednn->N));
+        rows_of_panels(onednn, rows);
+        DNNL(dnnl_memory_set_data_handle(onednn->plain, rows));
+    }
     DNNL(dnnl_memory_create(packed, layout, onednn->engine, DNNL_MEMORY_ALLOCATE));
     DNNL(reorder_describe(&pd, onednn->engine, view(&onednn->weights_plain), layout));
     DNNL(dnnl_primitive_create(&reorder, pd));
@@ -131,6 +158,7 @@ out:
         dnnl_memory_destroy(*packed);
         *packed = NULL;
     }
+    memory_release(rows);
     return status;
 }
 
@@ -139,10 +167,10 @@ static int cached_open(struct onednn *onednn, struct cached *cached, size_t T, b
     dnnl_dim_t t = (dnnl_dim_t)T, r = (dnnl_dim_t)onednn->R, n = (dnnl_dim_t)onednn->N;
     description x = {0}, any = {0}, bias = {0}, y = {0};
     dnnl_primitive_desc_t pd = NULL;
-    DNNL(describe(&x, (dnnl_dims_t){t, n}, 2, dnnl_ab));
-    DNNL(describe(&any, (dnnl_dims_t){n, r}, 2, dnnl_format_tag_any));
-    DNNL(describe(&bias, (dnnl_dims_t){1, r}, 2, dnnl_ab));
-    DNNL(describe(&y, (dnnl_dims_t){t, r}, 2, dnnl_ab));
+    DNNL(describe(&x, (dnnl_dims_t){t, n}, 2, onednn->inputs, dnnl_ab));
+    DNNL(describe(&any, (dnnl_dims_t){n, r}, 2, onednn->inputs, dnnl_format_tag_any));
+    DNNL(describe(&bias, (dnnl_dims_t){1, r}, 2, dnnl_f32, dnnl_ab));
+    DNNL(describe(&y, (dnnl_dims_t){t, r}, 2, onednn->outputs, dnnl_ab));
     description_view bias_view = has_bias ? view(&bias) : NULL;
     DNNL(matmul_describe(&pd, onednn->engine, view(&x), view(&any), bias_view, view(&y)));
     description_view layout = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
@@ -183,7 +211,8 @@ void onednn_close(struct onednn *onednn) {
     memory_release(onednn);
 }
 
-int onednn_open(struct onednn **opened, size_t R, size_t N, const float *w, size_t *bytes) {
+/* w: f32 rows, which are borrowed for further layouts; or NULL, and panels. */
+static int open_as(struct onednn **opened, size_t R, size_t N, const float *w, const int8_t *panels, size_t *bytes) {
     int status = 0;
     struct onednn *onednn = NULL;
     *opened = NULL;
@@ -191,14 +220,18 @@ int onednn_open(struct onednn **opened, size_t R, size_t N, const float *w, size
     pthread_mutex_init(&onednn->lock, NULL);
     onednn->R = R;
     onednn->N = N;
+    onednn->panels = panels;
+    onednn->inputs = panels ? dnnl_s8 : dnnl_f32;
+    onednn->outputs = panels ? dnnl_s32 : dnnl_f32;
     DNNL(dnnl_engine_create(&onednn->engine, dnnl_cpu, 0));
     DNNL(dnnl_stream_create(&onednn->stream, onednn->engine, dnnl_stream_default_flags));
     /* (N,R) as the library sees it: our (R,N) rows are its columns. */
-    DNNL(describe(&onednn->weights_plain, (dnnl_dims_t){(dnnl_dim_t)N, (dnnl_dim_t)R}, 2, dnnl_ba));
+    DNNL(describe(&onednn->weights_plain, (dnnl_dims_t){(dnnl_dim_t)N, (dnnl_dim_t)R}, 2, onednn->inputs, dnnl_ba));
     onednn->has_plain = true;
-    DNNL(dnnl_memory_create(&onednn->plain, view(&onednn->weights_plain), onednn->engine, (void *)(size_t)w));
+    DNNL(dnnl_memory_create(&onednn->plain, view(&onednn->weights_plain), onednn->engine,
+                            panels ? DNNL_MEMORY_NONE : (void *)(size_t)w));
     /* Packed for a middling number of tokens; most layouts depend on R and N alone. */
-    TRY(cached_open(onednn, &onednn->cache[0], 64, true));
+    TRY(cached_open(onednn, &onednn->cache[0], 64, !panels));
     onednn->next = 1;
     *bytes = description_bytes(view(&onednn->weights_layout));
     *opened = onednn;
@@ -207,7 +240,15 @@ out:
     return status;
 }
 
-int onednn_matmul(struct onednn *onednn, size_t T, const float *x, const float *bias, float *y) {
+int onednn_open(struct onednn **onednn, size_t R, size_t N, const float *w, size_t *bytes) {
+    return open_as(onednn, R, N, w, NULL, bytes);
+}
+
+int onednn_open_s8(struct onednn **onednn, size_t R, size_t n_padded, const int8_t *panels, size_t *bytes) {
+    return open_as(onednn, R, n_padded, NULL, panels, bytes);
+}
+
+static int multiply(struct onednn *onednn, size_t T, const void *x, const float *bias, void *y) {
     int status = 0;
     struct cached *cached = NULL;
     pthread_mutex_lock(&onednn->lock);
@@ -231,6 +272,14 @@ int onednn_matmul(struct onednn *onednn, size_t T, const float *x, const float *
 out:
     pthread_mutex_unlock(&onednn->lock);
     return status;
+}
+
+int onednn_matmul(struct onednn *onednn, size_t T, const float *x, const float *bias, float *y) {
+    return multiply(onednn, T, x, bias, y);
+}
+
+int onednn_matmul_s8(struct onednn *onednn, size_t T, const int8_t *q, int32_t *sums) {
+    return multiply(onednn, T, q, NULL, sums);
 }
 
 static char library[64];

@@ -24,6 +24,7 @@
 #define TILE_MOST (5u << 18)     /* some 25 microseconds: what a thread may wait for the last one */
 #define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
 #define SHARED_MOST 8                     /* matrices per product */
+#define LIBRARY_TOKENS 8                  /* fewer are ours, also where a library multiplies codes */
 
 /* One matrix's part of a product: its input, and how its panels are cut. */
 struct part {
@@ -214,15 +215,35 @@ out:
     return status;
 }
 
+static void finish_codes(void *context, size_t begin, size_t end, int worker) {
+    const struct part *part = context;
+    (void)worker;
+    part->weight->format->execution->finish(part->weight, &part->input, begin, end, part->bias, part->y);
+}
+
+/* Parts whose codes a library multiplies: its sums lie in y until they are scaled. */
+static int run_library(struct product *product, struct weight_scratch *scratch) {
+    int status = 0;
+    TRY(convert_inputs(product, scratch));
+    for (size_t i = 0; i < product->count; i++) {
+        struct part *part = &product->parts[i];
+        const struct weight_prepared *prepared = part->weight->prepared;
+        TRY(onednn_matmul_s8(prepared->onednn, product->T, part->input.q, (int32_t *)(void *)part->y));
+        parallel_for(product->T, 16, finish_codes, part);
+    }
+out:
+    return status;
+}
+
 int weight_matmul_then(const struct weight *const *weights, const float *const *biases, float *const *y, size_t count,
                        size_t T, const float *x, const struct weight_epilogue *epilogue,
                        struct weight_scratch *scratch) {
     int status = 0;
-    struct product tiled = {.T = T, .x = x, .epilogue = epilogue}, all = tiled;
+    struct product tiled = {.T = T, .x = x, .epilogue = epilogue}, all = tiled, codes = {.T = T, .x = x};
     size_t multiply_adds = 0, weight_bytes = 0, library = 0;
     TRY(check_product(weights, count, epilogue));
     if (T == 0) goto out;
-    tiled.N = weights[0]->shape.columns;
+    tiled.N = codes.N = weights[0]->shape.columns;
     for (size_t i = 0; i < count; i++) {
         const struct weight *weight = weights[i];
         const struct weight_prepared *prepared = weight->prepared;
@@ -235,12 +256,15 @@ int weight_matmul_then(const struct weight *const *weights, const float *const *
         multiply_adds += T * weight->shape.rows * tiled.N;
         weight_bytes += weight->packed_bytes;
         all.parts[all.count++] = part;
-        if (!prepared->onednn) tiled.parts[tiled.count++] = part;
-        else {
-            TRY(onednn_matmul(prepared->onednn, T, x, part.bias, part.y));
-            library++;
+        if (!prepared->onednn || (part.plan.n_padded && T < LIBRARY_TOKENS)) {
+            tiled.parts[tiled.count++] = part;
+            continue;
         }
+        library++;
+        if (part.plan.n_padded) codes.parts[codes.count++] = part;
+        else TRY(onednn_matmul(prepared->onednn, T, x, part.bias, part.y));
     }
+    if (codes.count) TRY(run_library(&codes, scratch));
     all.gated = epilogue && epilogue->activation == WEIGHT_SILU_GATE;
     if (library) tiled.epilogue = NULL;
     else tiled.gated = all.gated;

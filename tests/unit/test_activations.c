@@ -207,6 +207,47 @@ static void test_products(void **state) {
         for (size_t k = 0; k < ways_of(&layers[l]); k++) check_product(&layers[l], &ways[k]);
 }
 
+/* oneDNN's products of codes: the same bits as ours, whatever the way; few tokens are ours. */
+static void check_library(const struct layer *layer) {
+    static float w[R * N], x[T * N], bias[R], ours[T * R], theirs[T * R];
+    static const uint32_t offset[] = {0, 1, 7, T};
+    struct weight weight;
+    struct weight_scratch scratch = {.offset = offset, .sequences = 3};
+    weight_new(&weight, layer, w);
+    fill(x, T * N, 2);
+    fill(bias, R, 3);
+    x[9 * N + 3] = -5;
+    for (size_t k = 0; k < ways_of(layer); k++) {
+        must(weight_set_activation(&weight, &ways[k]));
+        must(weight_prepare(&weight, GEMM_BUILTIN));
+        must(weight_matmul(&weight, T, x, k % 2 ? bias : NULL, ours, &scratch));
+        must(weight_prepare(&weight, GEMM_ONEDNN));
+        memset(theirs, 0, sizeof theirs);
+        must(weight_matmul(&weight, T, x, k % 2 ? bias : NULL, theirs, &scratch));
+        if (memcmp(ours, theirs, sizeof ours) != 0) fail_msg("%s: way %zu differs", layer->format, k);
+    }
+    assert_int_equal(weight.backend, GEMM_ONEDNN);
+    scratch.offset = NULL;
+    must(weight_set_activation(&weight, &ways[0]));
+    must(weight_matmul(&weight, 1, x, NULL, theirs, &scratch));
+    must(weight_prepare(&weight, GEMM_BUILTIN));
+    must(weight_matmul(&weight, 1, x, NULL, ours, &scratch));
+    assert_memory_equal(ours, theirs, R * sizeof *ours);
+    weight_scratch_close(&scratch);
+    weight_close(&weight);
+}
+
+static void test_library(void **state) {
+    (void)state;
+#if defined(THREADS_POSIX) || defined(BACKENDS_NONE)
+    printf("skipped: oneDNN is not in this build, or its OpenMP threads cannot be seen by ThreadSanitizer\n");
+    (void)check_library;
+    skip();
+#endif
+    for (size_t l = 0; l < LAYERS; l++)
+        if (!layers[l].group) check_library(&layers[l]);
+}
+
 /* Whatever the way, a sequence gets the same bits alone, and rows without sequences are each their own. */
 static void check_neighbours(const struct layer *layer) {
     static float w[R * N], x[T * N], all[T * R], alone[T * R];
@@ -451,9 +492,10 @@ static int remove_files(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_grids),      cmocka_unit_test(test_checks),     cmocka_unit_test(test_products),
-        cmocka_unit_test(test_neighbours), cmocka_unit_test(test_nan),        cmocka_unit_test(test_shared),
-        cmocka_unit_test(test_reads),      cmocka_unit_test(test_round_trip), cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_grids),   cmocka_unit_test(test_checks),     cmocka_unit_test(test_products),
+        cmocka_unit_test(test_library), cmocka_unit_test(test_neighbours), cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_shared),  cmocka_unit_test(test_reads),      cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_lies),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

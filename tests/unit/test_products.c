@@ -235,7 +235,8 @@ static void epilogues_equal_the_work_done_afterwards(void **state) {
         {"bf16", GEMM_BUILTIN},
         {"int8", GEMM_BUILTIN},
 #if !defined(THREADS_POSIX) && !defined(BACKENDS_NONE)
-        {"f32", GEMM_ONEDNN}
+        {"f32", GEMM_ONEDNN},
+        {"int8", GEMM_ONEDNN}
 #endif
     };
     static const size_t tokens[] = {1, 5, 37, 203};
