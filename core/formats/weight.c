@@ -136,5 +136,6 @@ out:
 
 void weight_scratch_close(struct weight_scratch *scratch) {
     memory_release(scratch->block);
+    for (size_t i = 0; i < 2; i++) memory_release(scratch->ahead[i].block);
     *scratch = (struct weight_scratch){0};
 }

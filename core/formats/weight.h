@@ -162,6 +162,13 @@ struct weight_scratch {
      * T. NULL: every row is a sequence of its own. Asked where activation_joins. The caller's. */
     const uint32_t *offset;
     size_t sequences;
+    /* The input of a product to come, converted ahead of it (struct weight_epilogue); two that take turns. Private. */
+    struct {
+        void *block;
+        size_t bytes;
+    } ahead[2];
+    size_t turn, ahead_T; /* whose turn it is to be written; rows of the other one */
+    const float *ahead_x; /* what the other one holds; NULL: nothing */
 };
 void weight_scratch_close(struct weight_scratch *scratch);
 
@@ -185,6 +192,11 @@ struct weight_epilogue {
      * where blocks begin. */
     void (*rows)(void *context, size_t begin, size_t end);
     void *context;
+    /* NULL, or the matrix that is multiplied next with this scratch, and its input, T rows which are complete, block by
+     * block, when `rows` has returned and stay as they are until then. Where that converts each row by itself (to
+     * codes, to bf16), a block's rows are converted while they are in a cache. */
+    const struct weight *next;
+    const float *next_x;
 };
 
 /* weight_matmul and weight_matmul_shared with an epilogue (NULL: none). Same results as the epilogue applied

@@ -27,6 +27,14 @@ struct conversion {
     float *rows;            /* (threads,N) a token without its outliers */
 };
 
+struct input_plan input_plan_of(const struct weight *weight) {
+    struct input_plan plan = {.activation = weight->activation};
+    const struct weight_execution *execution = weight->format->execution;
+    if (execution->input) execution->input(&weight->shape, &plan.n_padded, &plan.group);
+    if (execution->rounds_to_f16) plan.f16 = true, plan.n_padded = weight->shape.columns;
+    return plan;
+}
+
 bool input_plan_same(const struct input_plan *a, const struct input_plan *b) {
     return a->n_padded == b->n_padded && a->group == b->group && a->f16 == b->f16 &&
            activation_same(&a->activation, &b->activation);
@@ -230,4 +238,34 @@ void input_convert(const struct input_plan *plan, size_t T, size_t N, const floa
         if (plan->activation.asymmetric) input->zero = c.zero;
     }
     input->sums = c.sums;
+}
+
+bool input_by_rows(const struct input_plan *plan) {
+    return plan->n_padded && !plan->f16 && (!plan->group || is_plain(&plan->activation));
+}
+
+void input_place(const struct input_plan *plan, size_t T, void *place, struct weight_input *input) {
+    uint8_t *numbers = (uint8_t *)place + codes_bytes(plan, T);
+    if (!plan->group) {
+        input->bf16 = place;
+        return;
+    }
+    input->q = place;
+    input->scale = (const float *)(void *)numbers;
+    input->sums = (const int32_t *)(void *)(numbers + tokens_bytes(T));
+}
+
+/* The places are input_place's, whose owner asks. */
+void input_convert_rows(const struct input_plan *plan, size_t N, const float *x, size_t begin, size_t end,
+                        const struct weight_input *input) {
+    struct conversion c = {.plan = plan, .x = x, .N = N};
+    if (!plan->group) {
+        c.bf16 = (uint16_t *)(uintptr_t)input->bf16;
+        bf16_tokens(&c, begin, end, 0);
+        return;
+    }
+    c.q = (int8_t *)(uintptr_t)input->q;
+    c.scale = (float *)(uintptr_t)input->scale;
+    c.sums = (int32_t *)(uintptr_t)input->sums;
+    plain_tokens(&c, begin, end, 0);
 }

@@ -7,7 +7,8 @@
  * result. Integer formats quantize the input once, before the tiles; bf16 rounds it.
  *
  * An epilogue follows while data is hot: activations on each tile, whole rows by the thread that finishes a block's
- * last tile, so that a norm needs no parallel region of its own. */
+ * last tile, so that a norm needs no parallel region of its own. The next product's input is converted there as well,
+ * into one of two places that take turns: the other holds this product's. */
 #include "formats/weight.h"
 
 #include "base/error.h"
@@ -36,6 +37,12 @@ struct part {
     size_t panels, tile_panels, tiles, tile_end; /* tiles per block of tokens; where they end in the block */
 };
 
+/* An input converted ahead: what for, and where, in front of the converted rows. */
+struct ready {
+    struct input_plan plan;
+    struct weight_input input;
+};
+
 struct product {
     struct part parts[SHARED_MOST];
     size_t count, T, N;
@@ -44,6 +51,7 @@ struct product {
     const struct weight_epilogue *epilogue; /* NULL: none */
     bool gated;                             /* the tiles of part 0 cover part 1 as well */
     int32_t *left;                          /* [blocks] tiles not done yet; NULL: no whole-row work */
+    struct ready *next;                     /* to be converted block by block; NULL: nothing */
 };
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -119,6 +127,15 @@ static void multiply_tile(const struct product *product, size_t block, size_t ti
     if (product->epilogue) activate_tile(product, part, t_begin, t_end, p_begin * 16, smaller(p_end * 16, R));
 }
 
+/* All outputs of tokens begin..end-1 are there. */
+static void finish_block(const struct product *product, size_t begin, size_t end) {
+    const struct weight_epilogue *epilogue = product->epilogue;
+    if (epilogue->rows) epilogue->rows(epilogue->context, begin, end);
+    if (product->next)
+        input_convert_rows(&product->next->plan, epilogue->next->shape.columns, epilogue->next_x, begin, end,
+                           &product->next->input);
+}
+
 static void multiply_tiles(void *context, size_t begin, size_t end, int worker) {
     const struct product *product = context;
     (void)worker;
@@ -126,8 +143,7 @@ static void multiply_tiles(void *context, size_t begin, size_t end, int worker) 
         size_t block = i / product->block_tiles, t_begin = block * product->block_tokens;
         multiply_tile(product, block, i % product->block_tiles);
         if (product->left && __atomic_sub_fetch(&product->left[block], 1, __ATOMIC_ACQ_REL) == 0)
-            product->epilogue->rows(product->epilogue->context, t_begin,
-                                    smaller(t_begin + product->block_tokens, product->T));
+            finish_block(product, t_begin, smaller(t_begin + product->block_tokens, product->T));
     }
 }
 
@@ -147,12 +163,48 @@ static void run(size_t count, size_t grain, bool serial, parallel_body *body, vo
 
 /* ---- the input ---- */
 
+/* What was converted ahead of rows x; NULL: nothing. */
+static const struct ready *ready_input(const struct weight_scratch *scratch, const float *x, size_t T) {
+    return scratch->ahead_x == x && scratch->ahead_T == T ? scratch->ahead[1 - scratch->turn].block : NULL;
+}
+
+/* Room for what this product's epilogue is to convert, if that goes row by row. */
+static int take_next(struct product *product, struct weight_scratch *scratch) {
+    int status = 0;
+    const struct weight_epilogue *epilogue = product->epilogue;
+    size_t T = product->T, head = size_round_up(sizeof(struct ready), 64), bytes;
+    if (!epilogue || !epilogue->next) goto out;
+    struct input_plan plan = input_plan_of(epilogue->next);
+    if (!input_by_rows(&plan)) goto out;
+    bytes = head + input_bytes(&plan, T, epilogue->next->shape.columns);
+    if (bytes > scratch->ahead[scratch->turn].bytes) {
+        TRY(memory_resize(&scratch->ahead[scratch->turn].block, bytes, 1));
+        scratch->ahead[scratch->turn].bytes = bytes;
+    }
+    product->next = scratch->ahead[scratch->turn].block;
+    *product->next = (struct ready){.plan = plan};
+    input_place(&plan, T, (uint8_t *)product->next + head, &product->next->input);
+out:
+    return status;
+}
+
+/* The next product may take what this one converted, and nothing older. */
+static void pass_next(const struct product *product, struct weight_scratch *scratch) {
+    scratch->ahead_x = NULL;
+    if (!product->next) return;
+    scratch->ahead_x = product->epilogue->next_x;
+    scratch->ahead_T = product->T;
+    scratch->turn = 1 - scratch->turn;
+}
+
 /* Convert the input for every part that asks; parts that ask the same share one copy. Also takes the counters of
  * blocks, which lie first in the scratch. */
 static int convert_inputs(struct product *product, struct weight_scratch *scratch) {
     int status = 0;
     size_t T = product->T, used = 0, bytes = 0;
-    bool rows = product->epilogue && product->epilogue->rows, serial = T * product->N < SERIAL_MULTIPLY_ADDS;
+    bool rows = product->epilogue && (product->epilogue->rows || product->next);
+    bool serial = T * product->N < SERIAL_MULTIPLY_ADDS;
+    const struct ready *ready = ready_input(scratch, product->x, T);
     if (rows) used = bytes = size_round_up(product->blocks * sizeof(int32_t), 64);
     for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i].plan, T, product->N);
     if (bytes > scratch->bytes) {
@@ -164,6 +216,10 @@ static int convert_inputs(struct product *product, struct weight_scratch *scratc
         struct part *part = &product->parts[i];
         size_t same = 0;
         if (!part->plan.n_padded) continue;
+        if (ready && input_plan_same(&ready->plan, &part->plan)) {
+            part->input = ready->input;
+            continue;
+        }
         while (!input_plan_same(&product->parts[same].plan, &part->plan)) same++;
         if (same < i) {
             part->input = product->parts[same].input;
@@ -208,6 +264,7 @@ static int run_tiles(struct product *product, struct weight_scratch *scratch, si
         part->tile_end = end;
     }
     product->block_tiles = end;
+    TRY(take_next(product, scratch));
     TRY(convert_inputs(product, scratch));
     for (size_t b = 0; product->left && b < product->blocks; b++) product->left[b] = (int32_t)end;
     run(end * product->blocks, 1, multiply_adds < SERIAL_MULTIPLY_ADDS, multiply_tiles, product);
@@ -249,10 +306,7 @@ int weight_matmul_then(const struct weight *const *weights, const float *const *
         const struct weight_prepared *prepared = weight->prepared;
         struct part part = {.weight = weight, .bias = biases ? biases[i] : NULL, .y = y[i], .input.x = x};
         part.panels = panels_of(weight->shape.rows);
-        if (weight->format->execution->input)
-            weight->format->execution->input(&weight->shape, &part.plan.n_padded, &part.plan.group);
-        if (weight->format->execution->rounds_to_f16) part.plan.f16 = true, part.plan.n_padded = tiled.N;
-        part.plan.activation = weight->activation;
+        part.plan = input_plan_of(weight);
         multiply_adds += T * weight->shape.rows * tiled.N;
         weight_bytes += weight->packed_bytes;
         all.parts[all.count++] = part;
@@ -270,10 +324,12 @@ int weight_matmul_then(const struct weight *const *weights, const float *const *
     else tiled.gated = all.gated;
     if (tiled.count) TRY(run_tiles(&tiled, scratch, multiply_adds));
     if (library && epilogue) run(T, 16, multiply_adds < SERIAL_MULTIPLY_ADDS, finish_tokens, &all);
+    pass_next(&tiled, scratch);
     __atomic_fetch_add(&kernel_counters.multiply_adds, multiply_adds, __ATOMIC_RELAXED);
     __atomic_fetch_add(&kernel_counters.weight_bytes, weight_bytes, __ATOMIC_RELAXED);
     __atomic_fetch_add(&kernel_counters.tokens, T, __ATOMIC_RELAXED);
 out:
+    if (status < 0) scratch->ahead_x = NULL;
     return status;
 }
 

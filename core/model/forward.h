@@ -47,8 +47,9 @@ int forward_block(struct forward *forward);                              /* forw
 int forward_heads(struct forward *forward, struct model_output *output); /* forward_heads.c */
 /* Norm of T rows in the model's kind; y may be x. */
 void forward_norm(const struct model_config *config, const struct part_view *norm, size_t T, const float *x, float *y);
-/* y = linear(input), x += y, then `norm` (NULL: none): into y in a pre-norm model, into x in a post-norm one. */
+/* y = linear(input), x += y, then `norm` (NULL: none): into y in a pre-norm model, into x in a post-norm one. next: the
+ * layer that reads that, or NULL. */
 int forward_residual(struct forward *forward, const struct linear *linear, const float *input,
-                     const struct part_view *norm);
+                     const struct part_view *norm, const struct linear *next);
 
 #endif

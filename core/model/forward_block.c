@@ -100,6 +100,8 @@ static int forward_feed(struct forward *forward, const float *input) {
     }
     if (forward->tap) forward->tap->input(forward->tap->context, up, input, T);
     weights[count] = &up->weight, biases[count] = up->bias, outputs[count++] = forward->up;
+    epilogue.next = &block_part(forward->model, forward->block, PART_DOWN)->linear->weight;
+    epilogue.next_x = forward->up;
     TRY(weight_matmul_then(weights, biases, outputs, count, T, input, &epilogue, &forward->workspace->scratch));
 out:
     return status;
@@ -123,11 +125,16 @@ int forward_block(struct forward *forward) {
                         *down = block_part(model, forward->block, PART_DOWN)->linear;
     bool first = model->config.norm_first;
     const float *input = first ? forward->y : forward->x;
+    const struct linear *next = NULL;
+    if (forward->block + 1 < model->config.layers)
+        next =
+            block_part(model, forward->block + 1, PART_VALUE)->linear; /* the last block may not ask for all queries */
 
     TRY(forward_attention(forward, input));
-    TRY(forward_residual(forward, output, forward->context, first ? feed : attention));
+    TRY(forward_residual(forward, output, forward->context, first ? feed : attention,
+                         block_part(model, forward->block, PART_UP)->linear));
     TRY(forward_feed(forward, input));
-    TRY(forward_residual(forward, down, forward->up, first ? norm_after(forward) : feed));
+    TRY(forward_residual(forward, down, forward->up, first ? norm_after(forward) : feed, next));
     if (forward->read && forward->read_late && forward->block + 1 == model->config.layers) keep_read(forward);
 out:
     return status;

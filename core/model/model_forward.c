@@ -186,9 +186,12 @@ static void sum_rows(void *context, size_t begin, size_t end) {
     norm_rows(context, begin, end);
 }
 
-int forward_residual(struct forward *forward, const struct linear *linear, const float *x,
-                     const struct part_view *norm) {
-    struct weight_epilogue epilogue = {.rows = sum_rows, .context = forward};
+int forward_residual(struct forward *forward, const struct linear *linear, const float *x, const struct part_view *norm,
+                     const struct linear *next) {
+    struct weight_epilogue epilogue = {.rows = sum_rows,
+                                       .context = forward,
+                                       .next = next ? &next->weight : NULL,
+                                       .next_x = forward->model->config.norm_first ? forward->y : forward->x};
     const struct weight *weight = &linear->weight;
     const float *bias = linear->bias;
     float *y = forward->y;

@@ -247,6 +247,51 @@ static void epilogues_equal_the_work_done_afterwards(void **state) {
                 check_epilogue(kinds[k].format, kinds[k].backend, tokens[i], (enum weight_activation)activation);
 }
 
+/* Two products, the second of what the first one's rows became: its input converted ahead or not, the same bits; and
+ * what was converted for other rows, or for rows that were consumed already, is left alone. */
+static void check_ahead(const char *first, const char *second, size_t T) {
+    enum { R = 83, N = 70, LAST = 40 };
+    struct weight a, b;
+    struct weight_scratch scratch = {0}, plain = {0};
+    float *x = normal_new(T * N, 1), *w = normal_new(R * N, 2), *v = normal_new(LAST * R, 3);
+    float *y = normal_new(T * R, 4), *same = normal_new(T * R, 5), *out = normal_new(T * LAST, 6),
+          *expected = normal_new(T * LAST, 7);
+    struct rows rows = {.R = R, .y = y};
+    const struct weight *pointer = &a;
+    weight_new(&a, first, R, N, w, GEMM_BUILTIN);
+    weight_new(&b, second, LAST, R, v, GEMM_BUILTIN);
+    struct weight_epilogue epilogue = {.activation = WEIGHT_RELU, .rows = double_rows, .context = &rows, .next = &b};
+    epilogue.next_x = y;
+    for (int round = 0; round < 3; round++) {
+        memset(rows.seen, 0, sizeof rows.seen);
+        assert_int_equal(weight_matmul_then(&pointer, NULL, &y, 1, T, x, &epilogue, &scratch), 0);
+        assert_int_equal(weight_matmul(&b, T, y, NULL, expected, &plain), 0);
+        memcpy(same, y, T * R * sizeof *y);
+        if (round == 0) assert_int_equal(weight_matmul(&b, T, y, NULL, out, &scratch), 0);
+        if (round == 1) assert_int_equal(weight_matmul(&b, T, same, NULL, out, &scratch), 0); /* other rows */
+        if (round == 2) {
+            assert_int_equal(weight_matmul(&b, T, y, NULL, out, &scratch), 0);
+            for (size_t i = 0; i < T * R; i++) y[i] *= 3; /* the same rows later on */
+            assert_int_equal(weight_matmul(&b, T, y, NULL, expected, &plain), 0);
+            assert_int_equal(weight_matmul(&b, T, y, NULL, out, &scratch), 0);
+        }
+        assert_memory_equal(out, expected, T * LAST * sizeof *out);
+    }
+    weight_scratch_close(&scratch), weight_scratch_close(&plain);
+    weight_close(&a), weight_close(&b);
+    float *all[] = {x, w, v, y, same, out, expected};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) memory_release(all[i]);
+}
+
+static void inputs_converted_ahead_give_the_same_bits(void **state) {
+    static const char *const formats[] = {"f32", "int8", "bf16"};
+    static const size_t tokens[] = {1, 5, 37, 203};
+    (void)state;
+    threads_set(2);
+    for (size_t i = 0; i < 4; i++)
+        for (size_t k = 0; k < 9; k++) check_ahead(formats[k / 3], formats[k % 3], tokens[i]);
+}
+
 static void gates_need_two_matrices_of_one_shape(void **state) {
     (void)state;
     float *w = normal_new(48 * 8, 1), y[48];
@@ -272,6 +317,7 @@ int main(void) {
         cmocka_unit_test(lying_halves_are_refused),
         cmocka_unit_test(products_of_halves_match_double_arithmetic),
         cmocka_unit_test(epilogues_equal_the_work_done_afterwards),
+        cmocka_unit_test(inputs_converted_ahead_give_the_same_bits),
         cmocka_unit_test(gates_need_two_matrices_of_one_shape),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
