@@ -25,7 +25,7 @@ experiment: windows
 model: {path: small/decoder}
 task: {perplexity: {data: nowhere, test: story.txt, window: 32}}
 matrix: {pipeline: [[], [rtn: {bits: 4, group: 32}]], storage: [f32, f16]}
-measure: {rounds: 3, samples: 2, warmup: 1, batch: [1], prompt_tokens: 8, new_tokens: 6, meters: [time]}
+measure: {rounds: 3, samples: 2, warmup: 1, batch: [1], prompt_tokens: 8, new_tokens: 6, cache: int8, meters: [time]}
 ---
 experiment: rolling
 model: {path: small/decoder}
