@@ -22,6 +22,7 @@ static const struct {
     {CPU_AVXVNNI, "avxvnni"},
     {CPU_NEON, "neon"},
     {CPU_DOTPROD, "dotprod"},
+    {CPU_SLOW_BF16, "slow_bf16"},
 };
 
 static char model[64] = "unknown";
@@ -55,6 +56,15 @@ static int tiles_granted(void) { return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_P
 
 static int bits(uint64_t word, uint64_t mask) { return (word & mask) == mask; }
 
+/* Measured on an Emerald Rapids: 64 operations in 2.1 cycles, where an FMA does 32 in half a one. Sapphire Rapids has
+ * the same cores. (Where their AMX is granted, it multiplies.) signature: eax of leaf 1. */
+static int bf16_is_slow(uint32_t signature) {
+    struct leaf vendor = cpuid(0, 0);
+    uint32_t family = signature >> 8 & 0xf, model_number = (signature >> 4 & 0xf) | (signature >> 12 & 0xf0);
+    int intel = vendor.b == 0x756e6547 && vendor.d == 0x49656e69 && vendor.c == 0x6c65746e; /* "GenuineIntel" */
+    return intel && family == 6 && (model_number == 143 || model_number == 207);
+}
+
 uint32_t cpu_detect(void) {
     struct leaf one = cpuid(1, 0), seven = cpuid(7, 0), more = cpuid(7, 1);
     if (!bits(one.c, 1u << 27)) return 0; /* OSXSAVE: without it XGETBV faults */
@@ -69,6 +79,7 @@ uint32_t cpu_detect(void) {
         flags |= CPU_AVX512;
         if (bits(seven.c, 1u << 11)) flags |= CPU_AVX512VNNI;
         if (bits(more.a, 1u << 5)) flags |= CPU_AVX512BF16;
+        if (bits(more.a, 1u << 5) && bf16_is_slow(one.a)) flags |= CPU_SLOW_BF16;
     }
     if (tile && bits(seven.d, 1u << 24) && tiles_granted()) { /* AMX-TILE */
         if (bits(seven.d, 1u << 25)) flags |= CPU_AMX_INT8;

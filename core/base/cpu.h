@@ -12,8 +12,9 @@ enum cpu_flag {
     CPU_AMX_INT8 = 1u << 4,
     CPU_AMX_BF16 = 1u << 5,
     CPU_AVXVNNI = 1u << 6,
-    CPU_NEON = 1u << 7,    /* aarch64: Advanced SIMD, which every one has */
-    CPU_DOTPROD = 1u << 8, /* aarch64: FEAT_DotProd */
+    CPU_NEON = 1u << 7,      /* aarch64: Advanced SIMD, which every one has */
+    CPU_DOTPROD = 1u << 8,   /* aarch64: FEAT_DotProd */
+    CPU_SLOW_BF16 = 1u << 9, /* AVX512BF16 whose products take two cycles: slower than as many FMAs */
 };
 
 uint32_t cpu_detect(void);   /* what CPU and operating system offer; asks the latter for the use of AMX tiles */

@@ -23,7 +23,9 @@
     X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32, avx2, NEEDS_AVX2)                                                       \
     X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32, avx512, NEEDS_AVX512)                                                   \
     X(matmul_bf16, KERNEL_MATMUL_BF16, avx2, NEEDS_AVX2)                                                               \
+    X(matmul_bf16, KERNEL_MATMUL_BF16, avx512, NEEDS_AVX512)                                                           \
     X(matmul_bf16, KERNEL_MATMUL_BF16, avx512bf16, NEEDS_AVX512BF16)                                                   \
+    X(matmul_bf16, KERNEL_MATMUL_BF16, avx512, NEEDS_AVX512 | CPU_SLOW_BF16)                                           \
     X(matmul_bf16, KERNEL_MATMUL_BF16, amx, NEEDS_AMX_BF16)                                                            \
     X(narrow_f16, KERNEL_NARROW_F16, avx2, NEEDS_AVX2)                                                                 \
     X(widen_f16, KERNEL_WIDEN_F16, avx2, NEEDS_AVX2)                                                                   \
