@@ -3,11 +3,11 @@
  * parallel_for cuts [0,count) into chunks of `grain` items at fixed boundaries (chunk i is
  * [i*grain, min((i+1)*grain, count))), whatever the number of threads, so a body that computes each
  * chunk from its bounds alone gives bit-identical results at any thread count. Each thread begins with
- * an equal range of the chunks, goes through it upwards, and takes from the others' ends when it is done. Built over OpenMP, the same runtime that OpenBLAS and oneDNN use, so inside a body
- * those libraries run single-threaded and nothing oversubscribes; MODE=tsan builds it over POSIX
- * threads instead, which ThreadSanitizer can see through. Nested calls run serially, as the outer worker.
- * A process that will fork() workers must not have run parallel_for with several threads before: the
- * runtime's threads do not exist in the child.
+ * an equal range of the chunks, goes through it upwards, and takes from the others' ends when it is done. Built over
+ * OpenMP, the same runtime that OpenBLAS and oneDNN use, so inside a body those libraries run single-threaded and
+ * nothing oversubscribes; MODE=tsan builds it over POSIX threads instead, which ThreadSanitizer can see through. Nested
+ * calls run serially, as the outer worker. A process that will fork() workers must not have run parallel_for with
+ * several threads before: the runtime's threads do not exist in the child.
  */
 #ifndef THREADS_H
 #define THREADS_H

@@ -9,8 +9,8 @@
  *
  * The default threshold is the paper's, found on models from 2.7 billion weights on. A small model spreads its large
  * values over more columns of lesser size: of the perplexity that 8 bits cost SmolLM2-135M on WikiText-2 (8 windows of
- * 512: 30.07 in f32, 31.04 by rtn), 6 leaves half (30.57), 2 a fifth (30.26), and 1, with nearly all columns in floating
- * point, nothing (30.06).
+ * 512: 30.07 in f32, 31.04 by rtn), 6 leaves half (30.57), 2 a fifth (30.26), and 1, with nearly all columns in
+ * floating point, nothing (30.06).
  *
  * Activations are f32 here, where the paper's are f16. The naive method to beat: rtn in 8 bits, which is threshold 0.
  * Source: Dettmers et al. 2022, sections 2 and 3; TECHNIQUES 2.9. */
