@@ -21,9 +21,7 @@
 #define TILE_TOKENS_GROUPS 3
 #define SHIFT_TOKENS 96 /* tokens whose Σx are taken at a time: a block of weight_matmul */
 #define MANY_TOKENS 24  /* four tiles share the Σw of their rows, and fetch the next panels a line per step */
-#define MANY_COLUMNS                                                                                                   \
-    4096 /* that many codes of a tile fit beside its panels in the first-level cache, and the stack                    \
-          */
+#define MANY_COLUMNS 4096 /* more than this of a tile, raised, do not fit on the stack */
 
 /* The operands of a tile, which begin with its first token and row. */
 struct tile_vnni {
