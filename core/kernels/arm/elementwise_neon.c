@@ -18,6 +18,7 @@ INLINE vec vec_add(vec a, vec b) { return vaddq_f32(a, b); }
 INLINE vec vec_sub(vec a, vec b) { return vsubq_f32(a, b); }
 INLINE vec vec_mul(vec a, vec b) { return vmulq_f32(a, b); }
 INLINE vec vec_div(vec a, vec b) { return vdivq_f32(a, b); }
+INLINE vec vec_reciprocal(vec a) { return vdivq_f32(vdupq_n_f32(1.0f), a); }
 INLINE vec vec_sqrt(vec a) { return vsqrtq_f32(a); }
 INLINE vec vec_fmadd(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
 INLINE vec vec_fnmadd(vec a, vec b, vec c) { return vfmsq_f32(c, a, b); }

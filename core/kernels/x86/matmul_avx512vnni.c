@@ -19,8 +19,8 @@
 #include <stdbool.h>
 
 #define TILE_TOKENS_GROUPS 3
-#define SHIFT_TOKENS 96 /* tokens whose Σx are taken at a time: a block of weight_matmul */
-#define MANY_TOKENS 24  /* four tiles share the Σw of their rows, and fetch the next panels a line per step */
+#define SHIFT_TOKENS 96   /* tokens whose Σx are taken at a time: a block of weight_matmul */
+#define MANY_TOKENS 24    /* four tiles share the Σw of their rows, and fetch the next panels a line per step */
 #define MANY_COLUMNS 4096 /* more than this of a tile, raised, do not fit on the stack */
 
 /* The operands of a tile, which begin with its first token and row. */
