@@ -74,6 +74,9 @@ int train_options_plan(const struct train_options *options, enum train_objective
                        struct train_plan *plan, double **weights) {
     const struct train_options *o = options;
     *weights = NULL;
+    if (o->dropout < 0 && o->dropout != -1) {
+        return error_record(E_ARGUMENT, __FILE__, __LINE__, "dropout must be -1 or in 0..0.9 (got %g)", o->dropout);
+    }
     train_plan_defaults(plan);
     plan->objective = objective;
     plan->epochs = o->epochs;

@@ -223,6 +223,12 @@ static void test_every_option_arrives(void **state) {
     assert_true(plan.beta1 == plain.beta1 && plan.beta2 == plain.beta2 && plan.epsilon == plain.epsilon);
     assert_true(plan.weight_decay == plain.weight_decay && plan.clip_norm == plain.clip_norm && !plan.balance_classes);
     assert_true(plan.optimizer == OPTIMIZER_ADAMW && plan.schedule == SCHEDULE_LINEAR && plan.keep_best);
+    struct model_config with = {.norm = NORM_LAYER}, without = {.norm = NORM_RMS};
+    assert_true(train_options_dropout(o, &with) == 0.1 && train_options_dropout(o, &without) == 0);
+    o->dropout = 0.2;
+    assert_true(train_options_dropout(o, &with) == 0.2 && train_options_dropout(o, &without) == 0.2);
+    o->dropout = -0.5; /* neither a share nor -1 */
+    assert_int_equal(train_options_plan(o, TRAIN_CLASSIFICATION, 3, &plan, &weights), E_ARGUMENT);
     for (const char *const *pair = pairs; *pair; pair += 2)
         assert_int_equal(option_set(option_find(technique_finetune.options, pair[0]), o, pair[1], &store), 0);
     assert_int_equal(train_options_plan(o, TRAIN_CLASSIFICATION, 3, &plan, &weights), 0);
