@@ -9,6 +9,7 @@
  *
  * All sum in f32. Where activations stay f32, what is lost is the weights' rounding alone; where they are rounded, it
  * is once per input (weight_input.c). An activation beyond 65504 becomes infinite in f16_both, and shows. */
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -252,7 +253,9 @@ out:
 
 static const struct weight_execution f16_execution = {.multiply = f16_multiply},
                                      f16_both_execution = {.rounds_to_f16 = true, .multiply = f16_multiply},
-                                     bf16_execution = {.input = bf16_input, .multiply = bf16_multiply},
+                                     bf16_execution = {.input = bf16_input,
+                                                       .tiles_flag = CPU_AMX_BF16,
+                                                       .multiply = bf16_multiply},
                                      bf16_weights_execution = {.multiply = bf16_weights_multiply};
 
 const struct weight_format format_f16 = {

@@ -4,6 +4,7 @@
  * and what is beyond the columns counts nowhere: the input's codes there are 0, and row sums leave it out.
  *
  * int8 packs codes -127..127; on torch's grid also -128. int8_affine packs -128..127. */
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "formats/execution.h"
@@ -215,9 +216,16 @@ static int affine_check(const struct weight_shape *shape, const void *packed, si
     return check(&format_int8_affine, shape, packed, bytes);
 }
 
-static const struct weight_execution
-    int8_execution = {.input = int8_input, .prepare = prepare, .multiply = multiply, .finish = finish},
-    affine_execution = {.input = affine_input, .prepare = prepare, .multiply = multiply, .finish = finish};
+static const struct weight_execution int8_execution = {.input = int8_input,
+                                                       .tiles_flag = CPU_AMX_INT8,
+                                                       .prepare = prepare,
+                                                       .multiply = multiply,
+                                                       .finish = finish},
+                                     affine_execution = {.input = affine_input,
+                                                         .tiles_flag = CPU_AMX_INT8,
+                                                         .prepare = prepare,
+                                                         .multiply = multiply,
+                                                         .finish = finish};
 
 const struct weight_format format_int8 = {
     .name = "int8",

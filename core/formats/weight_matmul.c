@@ -23,6 +23,11 @@
 #define BLOCK_TOKENS 96          /* a block is no larger, so that threads share the whole-row work at its end */
 #define TILE_LEAST (64u << 10)   /* multiply-adds: about a microsecond, ten times the cost of handing out a tile */
 #define TILE_MOST (5u << 18)     /* some 25 microseconds: what a thread may wait for the last one */
+#define TOKENS_STEP 6            /* tokens of a register tile */
+#define TILES_STEP 32            /* the same in a CPU's tile unit, */
+#define TILES_BLOCK 128          /* whose blocks are larger: several share a weight on its way from memory, */
+#define TILES_FASTER 8           /* and how many times faster it is, roughly */
+#define APART_GRAIN 16           /* tokens of whole-row work that comes after all tiles */
 #define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
 #define SHARED_MOST 8                     /* matrices per product */
 #define LIBRARY_TOKENS 8                  /* fewer are ours, also where a library multiplies codes */
@@ -50,6 +55,8 @@ struct product {
     size_t block_tokens, blocks, block_tiles;
     const struct weight_epilogue *epilogue; /* NULL: none */
     bool gated;                             /* the tiles of part 0 cover part 1 as well */
+    bool apart;                             /* whole-row work comes after all tiles, on all threads: of the one
+                                               block there is, one thread alone would do it */
     int32_t *left;                          /* [blocks] tiles not done yet; NULL: no whole-row work */
     struct ready *next;                     /* to be converted block by block; NULL: nothing */
 };
@@ -59,13 +66,19 @@ static size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /* ---- cutting ---- */
 
+static bool by_tiles(const struct part *part) {
+    return (kernels.flags & part->weight->format->execution->tiles_flag) != 0;
+}
+
 static void cut_tokens(struct product *product) {
-    size_t token_bytes = product->N * sizeof(float), most = INPUT_BYTES / token_bytes;
+    size_t token_bytes = product->N * sizeof(float), most = INPUT_BYTES / token_bytes, step = TOKENS_STEP;
     most = smaller(most < 12 ? 12 : most, BLOCK_TOKENS);
+    for (size_t i = 0; i < product->count; i++)
+        if (by_tiles(&product->parts[i])) step = TILES_STEP, most = TILES_BLOCK;
     product->blocks = divide_up(product->T, most);
-    /* A multiple of 6, the tokens of a register tile. */
-    product->block_tokens = size_round_up(divide_up(product->T, product->blocks), 6);
+    product->block_tokens = size_round_up(divide_up(product->T, product->blocks), step);
     product->blocks = divide_up(product->T, product->block_tokens);
+    product->apart = step == TILES_STEP && product->blocks == 1 && product->T >= 2 * APART_GRAIN;
 }
 
 /* Panels per tile: among the multiples of 2 or 4 that kernels like, the one whose tiles end soonest on the threads at
@@ -73,6 +86,7 @@ static void cut_tokens(struct product *product) {
 static void cut_panels(const struct product *product, struct part *part) {
     size_t tokens = smaller(product->T, product->block_tokens), threads = (size_t)threads_get();
     size_t panel_adds = tokens * 16 * product->N, step = tokens > 2 ? 4 : 2, best = SIZE_MAX;
+    if (by_tiles(part)) panel_adds = divide_up(panel_adds, TILES_FASTER);
     size_t least = smaller(size_round_up(divide_up(TILE_LEAST, panel_adds), step), size_round_up(part->panels, step));
     size_t most = TILE_MOST / panel_adds / step * step;
     /* OpenBLAS packs its operands in every call, so its tiles are larger: 128 rows. */
@@ -147,6 +161,11 @@ static void multiply_tiles(void *context, size_t begin, size_t end, int worker) 
     }
 }
 
+static void finish_rows(void *context, size_t begin, size_t end, int worker) {
+    (void)worker;
+    finish_block(context, begin, end);
+}
+
 /* The whole epilogue of some tokens, for products that a library computed. */
 static void finish_tokens(void *context, size_t begin, size_t end, int worker) {
     const struct product *product = context;
@@ -197,12 +216,16 @@ static void pass_next(const struct product *product, struct weight_scratch *scra
     scratch->turn = 1 - scratch->turn;
 }
 
+static bool whole_rows(const struct product *product) {
+    return product->epilogue && (product->epilogue->rows || product->next);
+}
+
 /* Convert the input for every part that asks; parts that ask the same share one copy. Also takes the counters of
  * blocks, which lie first in the scratch. */
 static int convert_inputs(struct product *product, struct weight_scratch *scratch) {
     int status = 0;
     size_t T = product->T, used = 0, bytes = 0;
-    bool rows = product->epilogue && (product->epilogue->rows || product->next);
+    bool rows = !product->apart && whole_rows(product);
     bool serial = T * product->N < SERIAL_MULTIPLY_ADDS;
     const struct ready *ready = ready_input(scratch, product->x, T);
     if (rows) used = bytes = size_round_up(product->blocks * sizeof(int32_t), 64);
@@ -268,6 +291,7 @@ static int run_tiles(struct product *product, struct weight_scratch *scratch, si
     TRY(convert_inputs(product, scratch));
     for (size_t b = 0; product->left && b < product->blocks; b++) product->left[b] = (int32_t)end;
     run(end * product->blocks, 1, multiply_adds < SERIAL_MULTIPLY_ADDS, multiply_tiles, product);
+    if (product->apart && whole_rows(product)) parallel_for(product->T, APART_GRAIN, finish_rows, product);
 out:
     return status;
 }

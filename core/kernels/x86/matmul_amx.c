@@ -34,20 +34,31 @@ struct tile_shapes {
     uint8_t rows[16];
 };
 
-union tile_lane {
-    float f32;
-    int32_t s32;
+#define SUMS 4 /* tiles of them */
+
+/* 16 lanes, the row of a tile of sums. */
+typedef float floats_amx __attribute__((vector_size(ROW_BYTES)));
+typedef uint32_t words_amx __attribute__((vector_size(ROW_BYTES)));
+typedef int32_t integers_amx __attribute__((vector_size(ROW_BYTES)));
+
+/* Where the sums of a block belong: everything begins with its first token and row. */
+struct tile_target {
+    const float *scale_x, *scale_w, *bias; /* scales: int8 alone */
+    struct zero_points zeros;              /* int8 */
+    float *y;
+    size_t tokens, left; /* rows from the first one on */
 };
 
 /* The operands, in bytes. */
 struct tile_product {
     size_t row_bytes, x_stride, panel_bytes, whole, rest; /* row_bytes = whole + rest; whole in steps of 64 */
-    const float *scale_x, *scale_w, *bias;                /* of the block's first token and row; scales: int8 alone */
-    struct zero_points zeros;                             /* int8: those from the same token and row on */
-    float *y;
-    size_t y_stride, tokens, left; /* of the block; rows from its first one on */
+    size_t y_stride;
+    struct tile_target block, before; /* the one that is multiplied; the one whose sums wait, tokens 0: none does */
+    size_t before_panels, turn;       /* panels of the latter; which sums are the former's */
+    const uint8_t *fetch;             /* what to fetch next, and how many lines per step */
+    size_t fetch_lines;
     _Alignas(ROW_BYTES) uint8_t tail_x[2][TILE_ROWS][ROW_BYTES], tail_w[4][TILE_BYTES];
-    _Alignas(ROW_BYTES) union tile_lane sums[4][TILE_ROWS][PANEL_ROWS];
+    _Alignas(ROW_BYTES) uint8_t sums[2][SUMS * TILE_BYTES]; /* token by token */
 };
 
 /* gcc's tile intrinsics do not say that they read memory. What was written for them must be there before. */
@@ -103,90 +114,169 @@ INLINE void tiles_step(const bool bf16, const size_t halves, const size_t panels
     MULTIPLY(3, 4, 5);
 }
 
-/* What zero points take off the sums of one token in one panel, modulo 2^32: what is left fits. */
-INLINE void take_off(const struct zero_points *zeros, size_t t, size_t row, union tile_lane *sum) {
-    for (size_t r = 0; zeros->x && r < PANEL_ROWS; r++)
-        sum[r].s32 = (int32_t)((uint32_t)sum[r].s32 - (uint32_t)zeros->x[t] * (uint32_t)zeros->row_sum[row + r]);
-    for (size_t r = 0; zeros->w && r < PANEL_ROWS; r++)
-        sum[r].s32 = (int32_t)((uint32_t)sum[r].s32 - (uint32_t)zeros->w[row + r] * (uint32_t)zeros->x_sum[t]);
+INLINE floats_amx floats_at(const float *place) {
+    floats_amx value;
+    memcpy(&value, place, sizeof value);
+    return value;
+}
+INLINE words_amx words_at(const void *place) {
+    words_amx value;
+    memcpy(&value, place, sizeof value);
+    return value;
 }
 
-/* Write the results of one token in one panel, or as many as are left when fewer. */
-INLINE void finish_row(const bool bf16, const union tile_lane *sum, float scale_x, const float *scale_w,
-                       const float *bias, size_t left, float *y) {
-    float value[PANEL_ROWS];
-    for (size_t r = 0; r < PANEL_ROWS; r++) value[r] = bf16 ? sum[r].f32 : (scale_x * scale_w[r]) * (float)sum[r].s32;
-    if (left >= PANEL_ROWS) {
-        for (size_t r = 0; r < PANEL_ROWS; r++) y[r] = bias ? value[r] + bias[r] : value[r];
-    } else {
-        for (size_t r = 0; r < left; r++) y[r] = bias ? value[r] + bias[r] : value[r];
+/* Write the results of tokens begin..end-1 of the block that waits, `count` rows from row r of a panel on: 16, or what
+ * the last panel has. What zero points take off is taken modulo 2^32: what is left fits. */
+INLINE void finish_panel(const bool bf16, const bool zeros, const size_t width, const struct tile_product *c,
+                         const struct tile_target *before, size_t begin, size_t end, size_t r, const size_t count) {
+    const uint8_t *sum = c->sums[1 - c->turn] + (begin * width + r / PANEL_ROWS) * ROW_BYTES;
+    float *y = before->y + begin * c->y_stride + r;
+    const float *scale_x = before->scale_x;
+    floats_amx scale_w = {0}, bias = {0};
+    if (!bf16) scale_w = floats_at(before->scale_w + r);
+    if (before->bias) memcpy(&bias, before->bias + r, count * sizeof *y);
+    for (size_t t = begin; t < end; t++, sum += width * ROW_BYTES, y += c->y_stride) {
+        floats_amx value;
+        if (bf16) {
+            memcpy(&value, sum, sizeof value);
+        } else {
+            words_amx codes = words_at(sum);
+            if (zeros && before->zeros.x) codes -= (uint32_t)before->zeros.x[t] * words_at(before->zeros.row_sum + r);
+            if (zeros && before->zeros.w) codes -= (uint32_t)before->zeros.x_sum[t] * words_at(before->zeros.w + r);
+            value = (scale_x[t] * scale_w) * __builtin_convertvector((integers_amx)codes, floats_amx);
+        }
+        if (before->bias) value += bias;
+        memcpy(y, &value, count * sizeof *y);
     }
 }
 
-/* The tokens of a block by up to 2 (halves 2) or 4 panels. */
+/* The same of all its panels, which are whole. */
+INLINE void finish_tokens(const bool bf16, const size_t width, const size_t panels, const struct tile_product *c,
+                          const struct tile_target *before, size_t begin, size_t end) {
+    for (size_t r = 0; r < panels * PANEL_ROWS; r += PANEL_ROWS)
+        if (!bf16 && (before->zeros.x || before->zeros.w))
+            finish_panel(bf16, true, width, c, before, begin, end, r, PANEL_ROWS);
+        else finish_panel(bf16, false, width, c, before, begin, end, r, PANEL_ROWS);
+}
+
+/* All of the block that waits, if one does. */
+static void finish_before(const bool bf16, struct tile_product *c) {
+    const size_t width = c->before.tokens > TILE_ROWS ? 2 : 4;
+    for (size_t r = 0; c->before.tokens && r < c->before_panels * PANEL_ROWS; r += PANEL_ROWS) {
+        size_t left = c->before.left - r;
+        finish_panel(bf16, true, width, c, &c->before, 0, c->before.tokens, r, left < PANEL_ROWS ? left : PANEL_ROWS);
+    }
+    c->before.tokens = 0;
+}
+
+INLINE void target_skip_panels(struct tile_target *block, size_t panels) {
+    block->y += panels * PANEL_ROWS;
+    block->left -= panels * PANEL_ROWS;
+    if (block->scale_w) block->scale_w += panels * PANEL_ROWS;
+    if (block->bias) block->bias += panels * PANEL_ROWS;
+    if (block->zeros.x) block->zeros.row_sum += panels * PANEL_ROWS;
+    if (block->zeros.w) block->zeros.w += panels * PANEL_ROWS;
+}
+
+INLINE void target_skip_tokens(struct tile_target *block, size_t tokens, size_t y_stride) {
+    block->y += tokens * y_stride;
+    if (block->scale_x) block->scale_x += tokens;
+    if (block->zeros.x) block->zeros.x += tokens;
+    if (block->zeros.w) block->zeros.x_sum += tokens;
+}
+
+/* Bring the next lines of what follows in memory into the second-level cache. */
+INLINE void fetch_lines(struct tile_product *c) {
+    for (size_t line = 0; line < c->fetch_lines; line++, c->fetch += ROW_BYTES) __builtin_prefetch(c->fetch, 0, 2);
+}
+
+/* The tokens of a block by up to 2 (halves 2) or 4 panels. Tiles are multiplied beside everything else, so between its
+ * steps the sums of the block before, if it was as large, are finished. */
 INLINE void tiles_block(const bool bf16, const size_t halves, const size_t panels, struct tile_product *c,
                         const uint8_t *x, const uint8_t *w) {
-    const size_t width = halves == 2 ? 2 : 4; /* sums per half */
-    const uint8_t *second = halves == 2 ? x + TILE_ROWS * c->x_stride : NULL;
+    const size_t width = SUMS / halves, x_stride = c->x_stride, panel_bytes = c->panel_bytes;
+    const uint8_t *second = x + TILE_ROWS * x_stride, *const end = x + c->whole, *const rest = w + c->whole * TILE_ROWS;
+    size_t waiting = c->before.tokens, done = 0, share = (waiting * ROW_BYTES + c->whole - 1) / (c->whole | 1);
+    if (c->before_panels != panels || waiting != c->block.tokens || c->before.left < panels * PANEL_ROWS) {
+        finish_before(bf16, c);
+        waiting = 0;
+    }
+    const struct tile_target before = c->before;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (size_t n = 0; n < c->whole; n += ROW_BYTES)
-        tiles_step(bf16, halves, panels, x + n, halves == 2 ? second + n : NULL, c->x_stride, w + n * TILE_ROWS,
-                   c->panel_bytes);
+    for (; x < end; x += ROW_BYTES, second += ROW_BYTES, w += TILE_BYTES) {
+        tiles_step(bf16, halves, panels, x, second, x_stride, w, panel_bytes);
+        fetch_lines(c);
+        size_t some = waiting - done < share ? waiting - done : share;
+        if (some) finish_tokens(bf16, width, panels, c, &before, done, done + some);
+        done += some;
+    }
+    if (done < waiting) finish_tokens(bf16, width, panels, c, &before, done, waiting);
     if (c->rest) {
-        for (size_t p = 0; p < panels; p++)
-            memcpy(c->tail_w[p], w + p * c->panel_bytes + c->whole * TILE_ROWS, c->rest * TILE_ROWS);
+        for (size_t p = 0; p < panels; p++) memcpy(c->tail_w[p], rest + p * panel_bytes, c->rest * TILE_ROWS);
         written();
         tiles_step(bf16, halves, panels, c->tail_x[0][0], c->tail_x[1][0], ROW_BYTES, c->tail_w[0], TILE_BYTES);
     }
     /* Whole panels of plain sums need no second look. */
-    bool direct = bf16 && !c->bias && c->left >= panels * PANEL_ROWS;
-    size_t stride = direct ? c->y_stride * sizeof *c->y : ROW_BYTES;
-#define PLACE(i)                                                                                                       \
-    (direct ? (void *)(c->y + (i) / width * TILE_ROWS * c->y_stride + (i) % width * PANEL_ROWS) : (void *)c->sums[i])
+    bool direct = bf16 && !c->block.bias && c->block.left >= panels * PANEL_ROWS;
+    size_t stride = direct ? c->y_stride * sizeof(float) : width * ROW_BYTES;
+    uint8_t *place = direct ? (uint8_t *)c->block.y : c->sums[c->turn];
+#define PLACE(i) (place + (i) / width * TILE_ROWS * stride + (i) % width * ROW_BYTES)
     _tile_stored(0, PLACE(0), stride);
     if (panels > 1) _tile_stored(1, PLACE(1), stride);
     if (halves == 2 || panels > 2) _tile_stored(2, PLACE(2), stride);
     if (halves == 2 ? panels > 1 : panels > 3) _tile_stored(3, PLACE(3), stride);
 #undef PLACE
+    c->before.tokens = 0;
     if (direct) return;
-    for (size_t t = 0; t < c->tokens; t++)
-        for (size_t p = 0; p < panels; p++) {
-            union tile_lane *sum = c->sums[t / TILE_ROWS * width + p][t % TILE_ROWS];
-            if (!bf16) take_off(&c->zeros, t, p * PANEL_ROWS, sum);
-            finish_row(bf16, sum, bf16 ? 0 : c->scale_x[t], bf16 ? NULL : c->scale_w + p * PANEL_ROWS,
-                       c->bias ? c->bias + p * PANEL_ROWS : NULL, c->left - p * PANEL_ROWS,
-                       c->y + t * c->y_stride + p * PANEL_ROWS);
-        }
+    c->before = c->block;
+    c->before_panels = panels;
+    c->turn = 1 - c->turn;
 }
 
-/* A block of up to 32 tokens by all panels; scale_w, bias and y advance from panel to panel. */
-INLINE void tiles_panels(const bool bf16, size_t rows, struct tile_product *c, const uint8_t *x, const uint8_t *w) {
-    for (size_t t = 0; c->rest && t < c->tokens; t++)
+/* Panels that one block takes at a time. */
+INLINE size_t panels_at_once(size_t tokens, size_t left) {
+    size_t panels = (left + PANEL_ROWS - 1) / PANEL_ROWS, most = tokens > TILE_ROWS ? 2 : 4;
+    return panels < most ? panels : most;
+}
+
+INLINE void tiles_any(const bool bf16, struct tile_product *c, const uint8_t *x, const uint8_t *w) {
+    size_t panels = panels_at_once(c->block.tokens, c->block.left);
+    for (size_t t = 0; c->rest && t < c->block.tokens; t++)
         memcpy(c->tail_x[t / TILE_ROWS][t % TILE_ROWS], x + t * c->x_stride + c->whole, c->rest);
-    for (size_t r = 0, panels; r < rows; r += panels * PANEL_ROWS, w += panels * c->panel_bytes) {
-        c->left = rows - r;
-        panels = (c->left + PANEL_ROWS - 1) / PANEL_ROWS;
-        if (c->tokens > TILE_ROWS) {
-            panels = panels < 2 ? panels : 2;
-            if (panels == 2) tiles_block(bf16, 2, 2, c, x, w);
-            else tiles_block(bf16, 2, 1, c, x, w);
-        } else {
-            panels = panels < 4 ? panels : 4;
-            switch (panels) {
-            case 1: tiles_block(bf16, 1, 1, c, x, w); break;
-            case 2: tiles_block(bf16, 1, 2, c, x, w); break;
-            case 3: tiles_block(bf16, 1, 3, c, x, w); break;
-            default: tiles_block(bf16, 1, 4, c, x, w); break;
-            }
+    if (c->block.tokens > TILE_ROWS) {
+        if (panels == 2) tiles_block(bf16, 2, 2, c, x, w);
+        else tiles_block(bf16, 2, 1, c, x, w);
+        return;
+    }
+    switch (panels) {
+    case 1: tiles_block(bf16, 1, 1, c, x, w); break;
+    case 2: tiles_block(bf16, 1, 2, c, x, w); break;
+    case 3: tiles_block(bf16, 1, 3, c, x, w); break;
+    default: tiles_block(bf16, 1, 4, c, x, w); break;
+    }
+}
+
+/* The tokens of `first` and as many again, `blocks` times, by its rows. A few panels meet all tokens before the next
+ * ones do, which meanwhile come from memory: each block fetches its share of them. */
+INLINE void tiles_blocks(const bool bf16, struct tile_product *c, struct tile_target first, size_t blocks,
+                         const uint8_t *x, const uint8_t *w) {
+    size_t tokens = first.tokens, panels = panels_at_once(tokens, first.left), steps = c->whole / ROW_BYTES;
+    tiles_shape(tokens);
+    c->fetch_lines = steps ? (panels * c->panel_bytes / ROW_BYTES + steps * blocks - 1) / (steps * blocks) : 0;
+    for (;;) {
+        panels = panels_at_once(tokens, first.left);
+        c->fetch = w + panels * c->panel_bytes;
+        for (size_t i = 0; i < blocks; i++) {
+            c->block = first;
+            target_skip_tokens(&c->block, i * tokens, c->y_stride);
+            tiles_any(bf16, c, x + i * tokens * c->x_stride, w);
         }
-        c->y += panels * PANEL_ROWS;
-        if (c->scale_w) c->scale_w += panels * PANEL_ROWS;
-        if (c->bias) c->bias += panels * PANEL_ROWS;
-        if (c->zeros.x) c->zeros.row_sum += panels * PANEL_ROWS;
-        if (c->zeros.w) c->zeros.w += panels * PANEL_ROWS;
+        if (first.left <= panels * PANEL_ROWS) break;
+        target_skip_panels(&first, panels);
+        w += panels * c->panel_bytes;
     }
 }
 
@@ -194,28 +284,25 @@ INLINE void tiles_multiply(const bool bf16, size_t T, size_t row_bytes, const ui
                            const float *scale_x, const uint8_t *panels, const float *scale_w,
                            const struct zero_points *zeros, const float *bias, float *y, size_t y_stride, size_t rows) {
     struct tile_product c;
+    struct tile_target target = {.scale_x = scale_x, .scale_w = scale_w, .bias = bias, .y = y, .left = rows};
+    size_t blocks = T / (2 * TILE_ROWS), whole = blocks * 2 * TILE_ROWS;
+    if (zeros) target.zeros = *zeros;
     c.x_stride = x_stride;
     c.panel_bytes = row_bytes * PANEL_ROWS;
     c.rest = row_bytes % ROW_BYTES;
     c.whole = row_bytes - c.rest;
     c.y_stride = y_stride;
+    c.before.tokens = c.before_panels = c.turn = 0;
     if (c.rest) {
         memset(c.tail_x, 0, sizeof c.tail_x);
         memset(c.tail_w, 0, sizeof c.tail_w);
     }
-    for (size_t t = 0, shaped = 0; t < T; t += shaped) {
-        c.tokens = T - t < 2 * TILE_ROWS ? T - t : 2 * TILE_ROWS;
-        if (c.tokens != shaped) tiles_shape(shaped = c.tokens);
-        c.scale_x = bf16 ? NULL : scale_x + t;
-        c.scale_w = scale_w;
-        c.bias = bias;
-        c.zeros = (struct zero_points){0};
-        if (zeros) c.zeros = *zeros;
-        if (c.zeros.x) c.zeros.x += t;
-        if (c.zeros.w) c.zeros.x_sum += t;
-        c.y = y + t * y_stride;
-        tiles_panels(bf16, rows, &c, x + t * x_stride, panels);
-    }
+    target.tokens = 2 * TILE_ROWS;
+    if (blocks) tiles_blocks(bf16, &c, target, blocks, x, panels);
+    target.tokens = T - whole;
+    target_skip_tokens(&target, whole, y_stride);
+    if (target.tokens) tiles_blocks(bf16, &c, target, 1, x + whole * x_stride, panels);
+    finish_before(bf16, &c);
     _tile_release();
 }
 
