@@ -183,6 +183,12 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
 /* y[i] = x[i] as bf16, nearest even: bit for bit bf16_from_float. */
 #define KERNEL_NARROW_BF16(id) void id(size_t count, const float *x, uint16_t *y)
 
+/* Two rows side by side, as matmul_bf16 takes its weights: panel[k/2][c][k%2] = x[k][c] as narrow_bf16 has it, for rows
+ * 0..K-1 and columns c < valid (<= 16), 0 for the other columns and where K is odd.
+ *   x       f32, row stride x_stride
+ *   panel   bf16 [(K+1)/2][16][2]                                                                      */
+#define KERNEL_PAIR_BF16(id) void id(size_t K, size_t valid, const float *x, size_t x_stride, uint16_t *panel)
+
 /* dx[i] = dy[i] * (Φ(x[i]) + x[i] φ(x[i])); dx may be dy. */
 #define KERNEL_GELU_BACKWARD(id) void id(size_t count, const float *x, const float *dy, float *dx)
 
@@ -251,6 +257,7 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     X(widen_f16, KERNEL_WIDEN_F16)                                                                                     \
     X(widen_s8, KERNEL_WIDEN_S8)                                                                                       \
     X(narrow_bf16, KERNEL_NARROW_BF16)                                                                                 \
+    X(pair_bf16, KERNEL_PAIR_BF16)                                                                                     \
     X(quantize_s8, KERNEL_QUANTIZE_S8)                                                                                 \
     X(range_f32, KERNEL_RANGE_F32)                                                                                     \
     X(quantize_affine, KERNEL_QUANTIZE_AFFINE)                                                                         \

@@ -87,6 +87,13 @@ KERNEL_NARROW_BF16(narrow_bf16_c) {
     for (size_t i = 0; i < count; i++) y[i] = bf16_from_float(x[i]);
 }
 
+KERNEL_PAIR_BF16(pair_bf16_c) {
+    for (size_t k = 0; k < K + K % 2; k++)
+        for (size_t c = 0; c < PANEL_ROWS; c++)
+            panel[k / 2 * 2 * PANEL_ROWS + 2 * c + k % 2] =
+                k < K && c < valid ? bf16_from_float(x[k * x_stride + c]) : 0;
+}
+
 /* Φ(x); erfcf keeps the small tail that 1 + erf would cancel. */
 static float normal_cumulative(float x) { return 0.5f * erfcf(x * -0.70710678f); }
 

@@ -100,7 +100,7 @@ int pass_forward(struct pass *pass, const struct batch *batch, const struct pass
         size_t t = batch->offset[s + 1] - batch->offset[s];
         longest = t > longest ? t : longest;
     }
-    TRY(pass_reserve(pass, batch, longest, options->checkpoint));
+    TRY(pass_reserve(pass, batch, longest, options));
     pass->batch = batch;
     pass->options = *options;
     pass->first = pass_first_possible(pass);

@@ -82,7 +82,7 @@ struct pass {
 
     /* What the arena is cut for. */
     size_t tokens_max, sequences_max, shards_max, longest_max, worker_count;
-    bool checkpoint_cut;
+    bool checkpoint_cut, bf16_cut;
 
     int32_t *position;           /* [T] of each token in its sequence */
     float *rotary;               /* (T,D) or NULL */
@@ -101,6 +101,7 @@ struct pass {
     float *panels, *values; /* of its linear layers; values of those that do not hold them */
     float *rounded;         /* (T,N) an input as a quantizer rounds it; NULL: none does */
     float *own_panels;      /* of one layer outside the blocks */
+    float *input_panels;    /* bf16: an input as weight gradients take it, for all its layers */
     float *first_input, *first_output,
         *first_gradient; /* (B,C) of the last block's first tokens, where it is read so */
     float *partial;      /* [shards][4][C] gradients of norm gains and biases */
@@ -189,7 +190,7 @@ const float *pass_own_values(struct pass *pass, const struct linear *linear);
 /* Cut count·size bytes from an arena, contents as they are. Of a zeroed arena: measures what a real one must hold. */
 void *pass_cut(struct arena *arena, size_t count, size_t size);
 float *pass_cut_floats(struct arena *arena, size_t count);
-int pass_reserve(struct pass *pass, const struct batch *batch, size_t longest, bool checkpoint);
+int pass_reserve(struct pass *pass, const struct batch *batch, size_t longest, const struct pass_options *options);
 void pass_cut_shards(struct pass *pass, size_t longest);
 struct shard pass_shard(const struct pass *pass, size_t index, int worker);
 float *pass_scratch(const struct pass *pass, int worker);

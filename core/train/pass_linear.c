@@ -17,9 +17,11 @@
 #include "train/products.h"
 
 #define PANEL_TILE 64 /* rows or columns of a matrix that one item turns into panels */
-#define JOB_ROWS 128  /* rows of a weight gradient in one job */
+#define JOB_ROWS 128  /* rows of a weight gradient in one job, */
+#define JOB_ROWS_BF16 96 /* in bf16: whole blocks of the kernels, which end together on two or four threads */
 #define OWN_TOKENS 112
 #define ROUND_TOKENS 16 /* tokens whose input one item rounds */
+#define PAIR_TOKENS 64  /* tokens whose input one item pairs: even */
 #define USES_MOST 7     /* linear layers of a block */
 #define ROUND_FLOATS (MEMORY_ALIGN / sizeof(float))
 
@@ -68,7 +70,7 @@ size_t pass_panel_floats(const struct linear *linear) {
 size_t pass_linear_scratch(const struct pass *pass, const struct linear *linear, size_t shard, size_t T) {
     const struct linear_edit *edit = &of(pass, linear)->edit;
     size_t R = linear->rows, N = linear->columns, rows = smaller(R, JOB_ROWS);
-    size_t weight = larger(product_weight_scratch(T, rows, N), product_weight_bf16_scratch(T, rows, N));
+    size_t weight = larger(product_weight_scratch(T, rows, N), product_turned_bf16_scratch(T, rows));
     size_t product = product_bf16_scratch(larger(shard, OWN_TOKENS), larger(R, N));
     if (edit->fake) weight += rows * N, product += shard * N;
     if (edit->adapter) product = larger(product, adapter_scratch(edit->adapter, T));
@@ -208,6 +210,8 @@ void pass_multiply_back(const struct pass *pass, const struct linear *linear, co
     if (edit->adapter) adapter_backward(edit->adapter, shard->at, T, dy, dx, pass_scratch(pass, shard->worker));
 }
 
+static uint16_t *input_halves(const struct pass *pass) { return (uint16_t *)(void *)pass->input_panels; }
+
 /* ---- gradients of matrices and biases ------------------------------------------------------------------- */
 
 struct weight_jobs {
@@ -217,29 +221,36 @@ struct weight_jobs {
     bool add;
 };
 
+static size_t job_rows(const struct pass *pass) { return pass->options.bf16 ? JOB_ROWS_BF16 : JOB_ROWS; }
+
 /* Jobs of a matrix: tiles of its rows, then those of its low-rank update. */
 static size_t matrix_jobs(const struct pass *pass, const struct linear *linear) {
-    return pass_linear_trained(pass, linear) ? tiles_of(linear->rows, JOB_ROWS) : 0;
+    return pass_linear_trained(pass, linear) ? tiles_of(linear->rows, job_rows(pass)) : 0;
 }
 static size_t jobs_of(const struct pass *pass, const struct linear *linear) {
     return matrix_jobs(pass, linear) + (of(pass, linear)->edit.adapter ? ADAPTER_JOBS : 0);
 }
 
 static void weight_job(const struct weight_jobs *jobs, const struct linear_use *use, size_t tile, float *scratch) {
+    const struct pass *pass = jobs->pass;
     const struct linear *linear = use->linear;
-    const struct fake_quant *fake = of(jobs->pass, linear)->edit.fake;
-    size_t R = linear->rows, N = linear->columns, begin = tile * JOB_ROWS, end = smaller(R, begin + JOB_ROWS);
+    const struct fake_quant *fake = of(pass, linear)->edit.fake;
+    size_t R = linear->rows, N = linear->columns, begin = tile * job_rows(pass),
+           rows = smaller(R - begin, job_rows(pass));
     float *dw = linear->parameter->gradient + begin * N, *dq = dw;
     float *dbias = linear->bias_parameter ? linear->bias_parameter->gradient + begin : NULL;
-    void (*product)(size_t, size_t, size_t, const float *, const float *, size_t, size_t, bool, float *, float *,
-                    float *) = jobs->pass->options.bf16 ? product_backward_weight_bf16 : product_backward_weight;
+    const float *dy = use->dy + begin;
     if (fake && !fake_quant_passes(fake)) {
         dq = scratch;
-        scratch += (end - begin) * N;
-        if (jobs->add) memset(dq, 0, (end - begin) * N * sizeof *dq);
+        scratch += rows * N;
+        if (jobs->add) memset(dq, 0, rows * N * sizeof *dq);
     }
-    product(jobs->T, N, R, use->x, use->dy + begin, 0, end - begin, jobs->add, dq, dbias, scratch);
-    if (dq != dw) fake_quant_gradient(fake, linear->value, begin, end, dq, jobs->add, linear->parameter->gradient);
+    if (pass->options.bf16)
+        product_backward_weight_panels_bf16(jobs->T, N, R, input_halves(pass), dy, 0, rows, jobs->add, dq, dbias,
+                                            scratch);
+    else product_backward_weight(jobs->T, N, R, use->x, dy, 0, rows, jobs->add, dq, dbias, scratch);
+    if (dq != dw)
+        fake_quant_gradient(fake, linear->value, begin, begin + rows, dq, jobs->add, linear->parameter->gradient);
 }
 
 static void weight_jobs_body(void *context, size_t begin, size_t end, int worker) {
@@ -257,11 +268,38 @@ static void weight_jobs_body(void *context, size_t begin, size_t end, int worker
     }
 }
 
-static void run_jobs(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add) {
+static void run_together(struct pass *pass, size_t T, const struct linear_use *uses, size_t count, bool add) {
     struct weight_jobs jobs = {pass, uses, T, add};
     size_t total = 0;
     for (size_t i = 0; i < count; i++) total += jobs_of(pass, uses[i].linear);
     parallel_for(total, 1, weight_jobs_body, &jobs);
+}
+
+static void pair_input(void *context, size_t begin, size_t end, int worker) {
+    const struct weight_jobs *jobs = context;
+    (void)worker;
+    panels_rows_bf16(jobs->T, jobs->uses->linear->columns, jobs->uses->x, begin, end, input_halves(jobs->pass));
+}
+
+/* In bf16 the layers that share an input share its panels; `uses` is put in their order. */
+static void run_jobs(struct pass *pass, size_t T, struct linear_use *uses, size_t count, bool add) {
+    if (!pass->options.bf16) {
+        run_together(pass, T, uses, count, add);
+        return;
+    }
+    for (size_t first = 0, end; first < count; first = end) {
+        struct weight_jobs jobs = {pass, uses + first, T, add};
+        bool trained = false;
+        end = first;
+        for (size_t i = first; i < count; i++) {
+            struct linear_use use = uses[i];
+            if (use.x != uses[first].x) continue;
+            trained = trained || pass_linear_trained(pass, use.linear);
+            uses[i] = uses[end], uses[end++] = use;
+        }
+        if (trained) parallel_for(T, PAIR_TOKENS, pair_input, &jobs);
+        run_together(pass, T, uses + first, end - first, add);
+    }
 }
 
 /* The quantizer of a layer's input. */

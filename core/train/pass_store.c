@@ -122,15 +122,17 @@ static void cut_work(struct pass *pass, struct arena *arena) {
     pass->first_gradient = pass_cut_floats(arena, pass->sequences_max * C);
 }
 
-/* Room for the panels of any block, for values that its layers do not hold, for a rounded input, and for the panels of
- * any layer outside but the language-model head, whose panels are made tile by tile. */
+/* Room for the panels of any block, for values that its layers do not hold, for a rounded input or one in bf16, and for the
+ * panels of any layer outside but the language-model head, whose panels are made tile by tile. */
 static void cut_matrices(struct pass *pass, struct arena *arena) {
     const struct model *model = pass->model;
-    size_t panels = 0, values = 0, own = 0, rounded = 0, block_panels = 0, block_values = 0;
+    size_t panels = 0, values = 0, own = 0, rounded = 0, input = 0, block_panels = 0, block_values = 0;
     int block = -1;
     for (size_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linears[i];
         size_t count = linear->rows * linear->columns;
+        if (pass->bf16_cut && linear->role != ROLE_HEAD)
+            input = max_size(input, panels_backward_bf16_count(pass->tokens_max, linear->columns));
         if (linear->block != block) block = linear->block, block_panels = block_values = 0;
         if (linear->block < 0) {
             if (linear->role != ROLE_HEAD) own = max_size(own, pass_panel_floats(linear));
@@ -147,6 +149,7 @@ static void cut_matrices(struct pass *pass, struct arena *arena) {
     pass->values = pass_cut_floats(arena, values);
     pass->own_panels = pass_cut_floats(arena, own);
     pass->rounded = pass_cut_floats(arena, pass->tokens_max * rounded);
+    pass->input_panels = pass_cut(arena, input, sizeof(uint16_t));
 }
 
 /* Scratch of one worker: attention over the longest sequence, or one tile of a weight gradient. */
@@ -191,7 +194,7 @@ static void cut_all(struct pass *pass, struct arena *arena) {
     arena->used_bytes = kept;
 }
 
-int pass_reserve(struct pass *pass, const struct batch *batch, size_t longest, bool checkpoint) {
+int pass_reserve(struct pass *pass, const struct batch *batch, size_t longest, const struct pass_options *options) {
     int status = 0;
     struct arena measure = {0};
     size_t workers = (size_t)threads_get(), B = batch->sequences;
@@ -199,14 +202,15 @@ int pass_reserve(struct pass *pass, const struct batch *batch, size_t longest, b
 
     if (pass->arena.base && batch->tokens <= pass->tokens_max && longest <= pass->longest_max &&
         workers <= pass->worker_count && shards <= pass->shards_max && B <= pass->sequences_max &&
-        checkpoint == pass->checkpoint_cut)
+        options->checkpoint == pass->checkpoint_cut && options->bf16 <= pass->bf16_cut)
         goto out;
     pass->tokens_max = max_size(pass->tokens_max, batch->tokens);
     pass->sequences_max = max_size(pass->sequences_max, B);
     pass->longest_max = max_size(pass->longest_max, longest);
     pass->worker_count = max_size(pass->worker_count, workers);
     pass->shards_max = max_size(pass->shards_max, shards);
-    pass->checkpoint_cut = checkpoint;
+    pass->checkpoint_cut = options->checkpoint;
+    pass->bf16_cut = pass->bf16_cut || options->bf16;
     arena_close(&pass->arena);
     pass->scratch_floats = scratch_floats(pass);
     cut_all(pass, &measure);

@@ -53,6 +53,14 @@ void product_forward_bf16(size_t T, size_t N, size_t R, const float *x, const ui
 void product_backward_input_bf16(size_t T, size_t N, size_t R, const float *dy, const uint16_t *panels, bool add,
                                  float *dx, float *scratch);
 
+/* Panels of an input, for product_backward_weight_panels_bf16: what panels_backward_bf16 would make of x (T,N), of its
+ * rows t_begin..t_end-1; t_begin is even, and t_end too unless it is T. */
+void panels_rows_bf16(size_t T, size_t N, const float *x, size_t t_begin, size_t t_end, uint16_t *panels);
+/* As product_backward_weight over panels of x. Its scratch, in floats, for `rows` rows: */
+size_t product_turned_bf16_scratch(size_t T, size_t rows);
+void product_backward_weight_panels_bf16(size_t T, size_t N, size_t R, const uint16_t *panels, const float *dy,
+                                         size_t begin, size_t end, bool add, float *dw, float *dbias, float *scratch);
+
 size_t product_weight_bf16_scratch(size_t T, size_t rows, size_t N);
 void product_backward_weight_bf16(size_t T, size_t N, size_t R, const float *x, const float *dy, size_t begin,
                                   size_t end, bool add, float *dw, float *dbias, float *scratch);

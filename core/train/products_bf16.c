@@ -7,7 +7,7 @@
 #include "base/memory.h"
 #include "kernels/kernels.h"
 
-#define ADD_TOKENS 24 /* of a product that is added: a block that stays in the first-level cache */
+#define ADD_TOKENS 32 /* of a product that is added: a block that stays in the first-level cache */
 #define ADD_COLUMNS 64
 #define TURN 64 /* columns that are turned at a time */
 
@@ -18,70 +18,66 @@ static size_t even(size_t n) { return size_round_up(n, 2); }
 size_t panels_forward_bf16_count(size_t R, size_t N) { return padded(R) * even(N); }
 size_t panels_backward_bf16_count(size_t R, size_t N) { return padded(N) * even(R); }
 
-/* pairs[c][2] of two rows of 16 columns. */
-static void interleave(const float *first, const float *second, float *pairs) {
-    for (size_t c = 0; c < PANEL_ROWS; c++) pairs[2 * c] = first[c], pairs[2 * c + 1] = second[c];
-}
-
+/* 16 rows of bf16, two columns of a row side by side, are transposed as if each two were one f32. */
 void panels_forward_bf16(size_t R, size_t N, const float *w, size_t r_begin, size_t r_end, uint16_t *panels) {
-    float turned[TURN * PANEL_ROWS], pairs[TURN * PANEL_ROWS];
+    _Alignas(64) uint16_t rows[PANEL_ROWS * TURN];
     for (size_t r = r_begin; r < r_end; r += PANEL_ROWS)
         for (size_t n = 0, some; n < N; n += some) {
+            size_t valid = smaller(R - r, PANEL_ROWS);
             some = smaller(N - n, TURN);
-            kernels.pack_f32(some, w + r * N + n, N, smaller(R - r, PANEL_ROWS), turned);
-            if (some % 2) memset(turned + some * PANEL_ROWS, 0, PANEL_ROWS * sizeof *turned);
-            for (size_t i = 0; i < some; i += 2)
-                interleave(turned + i * PANEL_ROWS, turned + (i + 1) * PANEL_ROWS, pairs + i * PANEL_ROWS);
-            kernels.narrow_bf16(even(some) * PANEL_ROWS, pairs, panels + r * even(N) + n * PANEL_ROWS);
+            for (size_t i = 0; i < valid; i++) {
+                kernels.narrow_bf16(some, w + (r + i) * N + n, rows + i * TURN);
+                if (some % 2) rows[i * TURN + some] = 0;
+            }
+            kernels.pack_f32(even(some) / 2, (const float *)(const void *)rows, TURN / 2, valid,
+                             (float *)(void *)(panels + r * even(N) + n * PANEL_ROWS));
         }
-}
-
-/* panel[i/2][c][i%2] = x[i][c] for `valid` columns of `rows` rows. */
-static void pair_rows(size_t rows, const float *x, size_t stride, size_t valid, uint16_t *panel) {
-    float row[2][PANEL_ROWS] = {{0}}, pairs[2 * PANEL_ROWS];
-    for (size_t i = 0; i < rows; i += 2, panel += 2 * PANEL_ROWS) {
-        memcpy(row[0], x + i * stride, valid * sizeof *x);
-        if (i + 1 < rows) memcpy(row[1], x + (i + 1) * stride, valid * sizeof *x);
-        else memset(row[1], 0, sizeof row[1]);
-        interleave(row[0], row[1], pairs);
-        kernels.narrow_bf16(2 * PANEL_ROWS, pairs, panel);
-    }
 }
 
 void panels_backward_bf16(size_t R, size_t N, const float *w, size_t n_begin, size_t n_end, uint16_t *panels) {
     for (size_t n = n_begin; n < n_end; n += PANEL_ROWS)
-        pair_rows(R, w + n, N, smaller(N - n, PANEL_ROWS), panels + n * even(R));
+        kernels.pair_bf16(R, smaller(N - n, PANEL_ROWS), w + n, N, panels + n * even(R));
+}
+
+void panels_rows_bf16(size_t T, size_t N, const float *x, size_t t_begin, size_t t_end, uint16_t *panels) {
+    for (size_t n = 0; n < N; n += PANEL_ROWS)
+        kernels.pair_bf16(t_end - t_begin, smaller(N - n, PANEL_ROWS), x + t_begin * N + n, N,
+                          panels + n * even(T) + t_begin * PANEL_ROWS);
 }
 
 /* y(T,R) = or += x(T,n_padded) · panels. */
-static void multiply(size_t T, size_t n_padded, size_t R, const uint16_t *x, const uint16_t *panels, bool add, float *y,
-                     size_t y_stride) {
+static void multiply(size_t T, size_t n_padded, size_t R, const uint16_t *x, size_t x_stride, const uint16_t *panels,
+                     bool add, float *y, size_t y_stride) {
     float block[ADD_TOKENS * ADD_COLUMNS];
     if (!add) {
-        kernels.matmul_bf16(T, n_padded, x, n_padded, panels, NULL, y, y_stride, R);
+        kernels.matmul_bf16(T, n_padded, x, x_stride, panels, NULL, y, y_stride, R);
         return;
     }
     for (size_t r = 0; r < R; r += ADD_COLUMNS)
         for (size_t t = 0; t < T; t += ADD_TOKENS) {
             size_t tokens = smaller(T - t, ADD_TOKENS), columns = smaller(R - r, ADD_COLUMNS);
-            kernels.matmul_bf16(tokens, n_padded, x + t * n_padded, n_padded, panels + r * n_padded, NULL, block,
+            kernels.matmul_bf16(tokens, n_padded, x + t * x_stride, x_stride, panels + r * n_padded, NULL, block,
                                 ADD_COLUMNS, columns);
             for (size_t i = 0; i < tokens; i++)
                 kernels.add(columns, block + i * ADD_COLUMNS, y + (t + i) * y_stride + r);
         }
 }
 
+/* Row stride of an input of n columns. Rows at a multiple of half a kilobyte from each other would all lie in a few sets
+ * of the first-level cache, so they get a line more. */
+static size_t spread(size_t n) { return even(n) % 256 ? even(n) : n + 32; }
+
 static size_t halves(size_t count) { return size_round_up(count, 32) / 2; }
 
-size_t product_bf16_scratch(size_t T, size_t columns) { return halves(T * even(columns)); }
+size_t product_bf16_scratch(size_t T, size_t columns) { return halves(T * spread(columns)); }
 
 static const uint16_t *narrow_rows(size_t T, size_t columns, const float *x, float *scratch) {
     uint16_t *rows = (uint16_t *)(void *)scratch;
-    size_t stride = even(columns);
+    size_t stride = spread(columns);
     if (stride == columns) kernels.narrow_bf16(T * columns, x, rows);
     for (size_t t = 0; stride != columns && t < T; t++) {
         kernels.narrow_bf16(columns, x + t * columns, rows + t * stride);
-        rows[t * stride + columns] = 0;
+        if (columns % 2) rows[t * stride + columns] = 0;
     }
     return rows;
 }
@@ -89,43 +85,60 @@ static const uint16_t *narrow_rows(size_t T, size_t columns, const float *x, flo
 void product_forward_bf16(size_t T, size_t N, size_t R, const float *x, const uint16_t *panels, const float *bias,
                           float *y, float *scratch) {
     const uint16_t *rows = narrow_rows(T, N, x, scratch);
-    kernels.matmul_bf16(T, even(N), rows, even(N), panels, bias, y, R, R);
+    kernels.matmul_bf16(T, even(N), rows, spread(N), panels, bias, y, R, R);
 }
 
 void product_backward_input_bf16(size_t T, size_t N, size_t R, const float *dy, const uint16_t *panels, bool add,
                                  float *dx, float *scratch) {
-    multiply(T, even(R), N, narrow_rows(T, R, dy, scratch), panels, add, dx, N);
+    multiply(T, even(R), N, narrow_rows(T, R, dy, scratch), spread(R), panels, add, dx, N);
 }
 
+size_t product_turned_bf16_scratch(size_t T, size_t rows) { return halves(rows * spread(T)); }
+
 size_t product_weight_bf16_scratch(size_t T, size_t rows, size_t N) {
-    return halves(rows * even(T)) + halves(smaller(padded(N), ADD_COLUMNS) * even(T));
+    return product_turned_bf16_scratch(T, rows) + halves(smaller(padded(N), ADD_COLUMNS) * even(T));
 }
 
 /* turned[r][t] = dy[t][r] of a job's rows. */
 static void turn_rows(size_t T, size_t rows, const float *dy, size_t stride, uint16_t *turned) {
     float panel[TURN * PANEL_ROWS];
+    uint16_t narrow[TURN * PANEL_ROWS];
     for (size_t t = 0; t < T; t += PANEL_ROWS)
         for (size_t r = 0, some; r < rows; r += some) {
-            size_t valid = smaller(T - t, PANEL_ROWS);
+            size_t valid = smaller(T - t, PANEL_ROWS), count = even(valid);
             some = smaller(rows - r, TURN);
             kernels.pack_f32(some, dy + t * stride + r, stride, valid, panel);
-            for (size_t i = 0; i < some; i++)
-                kernels.narrow_bf16(even(valid), panel + i * PANEL_ROWS, turned + (r + i) * even(T) + t);
+            kernels.narrow_bf16(some * PANEL_ROWS, panel, narrow);
+            uint16_t *to = turned + r * spread(T) + t;
+            for (size_t i = 0; i < some; i++, to += spread(T))
+                if (count == PANEL_ROWS) memcpy(to, narrow + i * PANEL_ROWS, PANEL_ROWS * sizeof *to);
+                else memcpy(to, narrow + i * PANEL_ROWS, count * sizeof *to);
         }
+}
+
+static void sum_rows(size_t T, size_t R, const float *dy, size_t rows, bool add, float *dbias) {
+    if (!add) memset(dbias, 0, rows * sizeof *dbias);
+    for (size_t t = 0; t < T; t++) kernels.add(rows, dy + t * R, dbias);
+}
+
+void product_backward_weight_panels_bf16(size_t T, size_t N, size_t R, const uint16_t *panels, const float *dy,
+                                         size_t begin, size_t end, bool add, float *dw, float *dbias, float *scratch) {
+    uint16_t *turned = (uint16_t *)(void *)scratch;
+    turn_rows(T, end - begin, dy + begin, R, turned);
+    multiply(end - begin, even(T), N, turned, spread(T), panels, add, dw + begin * N, N);
+    if (dbias) sum_rows(T, R, dy + begin, end - begin, add, dbias + begin);
 }
 
 void product_backward_weight_bf16(size_t T, size_t N, size_t R, const float *x, const float *dy, size_t begin,
                                   size_t end, bool add, float *dw, float *dbias, float *scratch) {
     size_t rows = end - begin;
-    uint16_t *turned = (uint16_t *)(void *)scratch, *panels = (uint16_t *)(void *)(scratch + halves(rows * even(T)));
+    uint16_t *turned = (uint16_t *)(void *)scratch, *panels = (uint16_t *)(void *)(scratch + product_turned_bf16_scratch(T, rows));
     turn_rows(T, rows, dy + begin, R, turned);
     for (size_t n = 0; n < N; n += ADD_COLUMNS) {
         size_t columns = smaller(N - n, ADD_COLUMNS);
         for (size_t c = 0; c < columns; c += PANEL_ROWS)
-            pair_rows(T, x + n + c, N, smaller(columns - c, PANEL_ROWS), panels + c * even(T));
-        multiply(rows, even(T), columns, turned, panels, add, dw + begin * N + n, N);
+            kernels.pair_bf16(T, smaller(columns - c, PANEL_ROWS), x + n + c, N, panels + c * even(T));
+        multiply(rows, even(T), columns, turned, spread(T), panels, add, dw + begin * N + n, N);
     }
-    if (!dbias) return;
-    if (!add) memset(dbias + begin, 0, rows * sizeof *dbias);
-    for (size_t t = 0; t < T; t++) kernels.add(rows, dy + t * R + begin, dbias + begin);
+    if (dbias) sum_rows(T, R, dy + begin, rows, add, dbias + begin);
 }

@@ -138,6 +138,10 @@ static KERNEL_NARROW_BF16(rounds_ties_up) {
         y[i] = x[i] != x[i] ? bf16_from_float(x[i]) : (uint16_t)((bits + 0x8000u) >> 16);
     }
 }
+static KERNEL_PAIR_BF16(repeats_the_odd_row) { pair_bf16_c(K + K % 2, valid, x, K > 1 ? x_stride : 0, panel); }
+static KERNEL_PAIR_BF16(pairs_past_valid_columns) {
+    pair_bf16_c(K, valid < 16 && K > 1 ? valid + 1 : valid, x, x_stride, panel);
+}
 static KERNEL_MATMUL_BF16_F32(rounds_the_input_to_bf16) {
     float rounded[400];
     for (size_t t = 0; t < T; t++) {
@@ -500,6 +504,8 @@ static void planted_bugs_in_16_bits_are_caught(void **state) {
     PLANT(matmul_bf16, rounds_its_sums);
     PLANT(narrow_f16, truncates_to_f16);
     PLANT(narrow_bf16, rounds_ties_up);
+    PLANT(pair_bf16, repeats_the_odd_row);
+    PLANT(pair_bf16, pairs_past_valid_columns);
     PLANT(widen_f16, flushes_denormals);
     PLANT(widen_s8, takes_one_scale);
 }

@@ -359,6 +359,23 @@ static void check_narrow(struct check *check, void (*narrow)(size_t, const float
 void check_narrow_f16(struct check *check) { check_narrow(check, check->table->narrow_f16, half_from_float); }
 void check_narrow_bf16(struct check *check) { check_narrow(check, check->table->narrow_bf16, bf16_from_float); }
 
+void check_pair_bf16(struct check *check) {
+    size_t K = check_length(check), valid = check_below(check, 3) ? 16 : 1 + check_below(check, 16),
+           stride = valid + check_below(check, 5), count = (K + 1) / 2 * 32;
+    snprintf(check->shape, sizeof check->shape, "K %zu valid %zu stride %zu", K, valid, stride);
+    float *x = take_patterns(check, (K - 1) * stride + valid);
+    uint16_t *panel = check_take(check, count, sizeof *panel);
+    memset(panel, 0xff, count * sizeof *panel);
+    check->table->pair_bf16(K, valid, x, stride, panel);
+    for (size_t i = 0; i < count; i++) {
+        size_t k = i / 32 * 2 + i % 2, c = i % 32 / 2;
+        uint16_t expected = k < K && c < valid ? bf16_from_float(x[k * stride + c]) : 0;
+        if (panel[i] == expected) continue;
+        check_fail(check, "row %zu, column %zu is %04x, expected %04x", k, c, panel[i], expected);
+        return;
+    }
+}
+
 void check_widen_f16(struct check *check) {
     size_t count = check_below(check, 40) ? check_length(check) : 0;
     snprintf(check->shape, sizeof check->shape, "count %zu", count);

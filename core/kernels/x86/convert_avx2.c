@@ -6,7 +6,8 @@
 
 #include <immintrin.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#define BYTES_BF16 32
+#include "convert_bf16.inc"
 
 INLINE __m256 load_half_8(const uint16_t *bits) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)bits)); }
 
@@ -57,6 +58,8 @@ KERNEL_NARROW_BF16(narrow_bf16_avx2) {
     }
     for (; i < count; i++) y[i] = bf16_from_float(x[i]);
 }
+
+KERNEL_PAIR_BF16(pair_bf16_avx2) { pair_bf16(K, valid, x, x_stride, panel); }
 #else
 typedef int empty_translation_unit;
 #endif
