@@ -42,7 +42,7 @@ struct weight_execution {
     /* n_padded and G of the quantized input; G 0: the input as bf16, padded with zeros. NULL when the format takes f32.
      */
     void (*input)(const struct weight_shape *shape, size_t *n_padded, size_t *group);
-    bool rounds_to_f16; /* the input is f32, each value rounded to f16 */
+    bool rounds_to_f16;  /* the input is f32, each value rounded to f16 */
     uint32_t tiles_flag; /* the CPU's flag with which multiply goes by 32 tokens and is many times faster; 0: none */
     /* Fill the fields of `prepared` that multiply reads; *bytes: what they take. NULL when there is nothing. */
     int (*prepare)(const struct weight *weight, struct weight_prepared *prepared, size_t *bytes);

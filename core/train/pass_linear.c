@@ -16,8 +16,8 @@
 #include "train/fake_quant.h"
 #include "train/products.h"
 
-#define PANEL_TILE 64 /* rows or columns of a matrix that one item turns into panels */
-#define JOB_ROWS 128  /* rows of a weight gradient in one job, */
+#define PANEL_TILE 64    /* rows or columns of a matrix that one item turns into panels */
+#define JOB_ROWS 128     /* rows of a weight gradient in one job, */
 #define JOB_ROWS_BF16 96 /* in bf16: whole blocks of the kernels, which end together on two or four threads */
 #define OWN_TOKENS 112
 #define ROUND_TOKENS 16 /* tokens whose input one item rounds */

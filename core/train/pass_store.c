@@ -122,8 +122,8 @@ static void cut_work(struct pass *pass, struct arena *arena) {
     pass->first_gradient = pass_cut_floats(arena, pass->sequences_max * C);
 }
 
-/* Room for the panels of any block, for values that its layers do not hold, for a rounded input or one in bf16, and for the
- * panels of any layer outside but the language-model head, whose panels are made tile by tile. */
+/* Room for the panels of any block, for values that its layers do not hold, for a rounded input or one in bf16, and for
+ * the panels of any layer outside but the language-model head, whose panels are made tile by tile. */
 static void cut_matrices(struct pass *pass, struct arena *arena) {
     const struct model *model = pass->model;
     size_t panels = 0, values = 0, own = 0, rounded = 0, input = 0, block_panels = 0, block_values = 0;

@@ -63,8 +63,8 @@ static void multiply(size_t T, size_t n_padded, size_t R, const uint16_t *x, siz
         }
 }
 
-/* Row stride of an input of n columns. Rows at a multiple of half a kilobyte from each other would all lie in a few sets
- * of the first-level cache, so they get a line more. */
+/* Row stride of an input of n columns. Rows at a multiple of half a kilobyte from each other would all lie in a few
+ * sets of the first-level cache, so they get a line more. */
 static size_t spread(size_t n) { return even(n) % 256 ? even(n) : n + 32; }
 
 static size_t halves(size_t count) { return size_round_up(count, 32) / 2; }
@@ -132,7 +132,8 @@ void product_backward_weight_panels_bf16(size_t T, size_t N, size_t R, const uin
 void product_backward_weight_bf16(size_t T, size_t N, size_t R, const float *x, const float *dy, size_t begin,
                                   size_t end, bool add, float *dw, float *dbias, float *scratch) {
     size_t rows = end - begin;
-    uint16_t *turned = (uint16_t *)(void *)scratch, *panels = (uint16_t *)(void *)(scratch + product_turned_bf16_scratch(T, rows));
+    uint16_t *turned = (uint16_t *)(void *)scratch,
+             *panels = (uint16_t *)(void *)(scratch + product_turned_bf16_scratch(T, rows));
     turn_rows(T, rows, dy + begin, R, turned);
     for (size_t n = 0; n < N; n += ADD_COLUMNS) {
         size_t columns = smaller(N - n, ADD_COLUMNS);
