@@ -65,7 +65,7 @@ static void multiply(size_t T, size_t n_padded, size_t R, const uint16_t *x, siz
 
 /* Row stride of an input of n columns. Rows at a multiple of half a kilobyte from each other would all lie in a few
  * sets of the first-level cache, so they get a line more. */
-static size_t spread(size_t n) { return even(n) % 256 ? even(n) : n + 32; }
+static size_t spread(size_t n) { return even(n) + (even(n) % 256 ? 0 : 32); }
 
 static size_t halves(size_t count) { return size_round_up(count, 32) / 2; }
 
