@@ -25,7 +25,7 @@
 #define TILE_MOST (5u << 18)     /* some 25 microseconds: what a thread may wait for the last one */
 #define TOKENS_STEP 6            /* tokens of a register tile */
 #define TILES_STEP 32            /* the same in a CPU's tile unit, */
-#define TILES_BLOCK 64           /* whose blocks are larger: several share a weight on its way from memory, */
+#define TILES_BLOCK 64           /* a block of theirs: fewer read each weight more often, more were slower, */
 #define TILES_FASTER 8           /* and how many times faster it is, roughly */
 #define APART_GRAIN 16           /* tokens of whole-row work that comes after all tiles */
 #define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
