@@ -9,14 +9,14 @@
 /* What multiplication needs beyond the packed bytes. */
 struct weight_prepared {
     enum gemm_backend backend;
-    float *panels;         /* f32 builtin: [Rp/16][N][16] */
-    bool owns_panels;      /* false: they lie in the weight's room */
-    float *scale;          /* int8: [Rp] */
-    int32_t *row_negative; /* int8: [Rp], as matmul_s8 takes it */
-    int32_t *row_sum;      /* int8: [Rp] Σ over the columns of code - zero point */
-    int32_t *row_zero;     /* int8_affine: [Rp] zero points */
-    float *row_value;      /* int8_groups: [Rp], as matmul_s8_groups takes it */
-    struct onednn *onednn; /* f32 and int8 with GEMM_ONEDNN */
+    float *panels;                     /* f32 builtin: [Rp/16][N][16] */
+    bool owns_panels;                  /* false: they lie in the weight's room */
+    float *scale;                      /* int8: [Rp] */
+    int32_t *row_negative, *row_total; /* int8: [Rp], as matmul_s8 takes them */
+    int32_t *row_sum;                  /* int8: [Rp] Σ over the columns of code - zero point */
+    int32_t *row_zero;                 /* int8_affine: [Rp] zero points */
+    float *row_value;                  /* int8_groups: [Rp], as matmul_s8_groups takes it */
+    struct onednn *onednn;             /* f32 and int8 with GEMM_ONEDNN */
 };
 
 /* Columns of x that are not in its codes, sequence by sequence. */

@@ -15,7 +15,8 @@
 #include <string.h>
 
 #define COLUMN_ALIGN 64
-#define COLUMNS_AFFINE 32768 /* 255 * 255 * 32768 is what 32 bits hold */
+#define COLUMNS_MOST 65536   /* 255 * 128 * 65536 is what 32 bits hold, */
+#define COLUMNS_AFFINE 32768 /* and so is 255 * 255 * 32768 */
 
 static size_t padded_columns(const struct weight_shape *shape) { return size_round_up(shape->columns, COLUMN_ALIGN); }
 
@@ -37,8 +38,9 @@ static int size_of(const struct weight_format *format, const struct weight_shape
     bool affine = format == &format_int8_affine;
     *bytes = 0;
     TRY(weight_shape_check(format, shape));
-    if (affine && shape->columns > COLUMNS_AFFINE)
-        FAIL(E_LIMIT, "int8_affine takes %d columns at most (got %zu)", COLUMNS_AFFINE, shape->columns);
+    if (shape->columns > (affine ? COLUMNS_AFFINE : COLUMNS_MOST))
+        FAIL(E_LIMIT, "%s takes %d columns at most (got %zu)", format->name, affine ? COLUMNS_AFFINE : COLUMNS_MOST,
+             shape->columns);
     *bytes = panels_of(shape->rows) * 16 * (padded_columns(shape) + sizeof(float) + affine);
 out:
     return status;
@@ -127,6 +129,7 @@ static int prepare(const struct weight *weight, struct weight_prepared *prepared
     size_t library = 0;
     TRY(memory_take((void **)&prepared->scale, rows, sizeof(float)));
     TRY(memory_take((void **)&prepared->row_negative, rows, sizeof(int32_t)));
+    TRY(memory_take((void **)&prepared->row_total, rows, sizeof(int32_t)));
     TRY(memory_take((void **)&prepared->row_sum, rows, sizeof(int32_t)));
     if (affine) TRY(memory_take((void **)&prepared->row_zero, rows, sizeof(int32_t)));
     memcpy(prepared->scale, codes + rows * n_padded, rows * sizeof(float));
@@ -140,6 +143,7 @@ static int prepare(const struct weight *weight, struct weight_prepared *prepared
                     sum[r] += code;
                     negative[r] -= code < 0 ? code : 0;
                 }
+        memcpy(prepared->row_total + p * 16, sum, sizeof sum);
         memcpy(prepared->row_sum + p * 16, sum, sizeof sum);
         memcpy(prepared->row_negative + p * 16, negative, sizeof negative);
     }
@@ -149,7 +153,7 @@ static int prepare(const struct weight *weight, struct weight_prepared *prepared
     }
     if (prepared->backend == GEMM_ONEDNN)
         TRY(onednn_open_s8(&prepared->onednn, weight->shape.rows, n_padded, codes, &library));
-    *bytes = rows * (sizeof(float) + (affine ? 3 : 2) * sizeof(int32_t)) + library;
+    *bytes = rows * (sizeof(float) + (affine ? 4 : 3) * sizeof(int32_t)) + library;
 out:
     return status;
 }
@@ -183,8 +187,9 @@ static void multiply(const struct weight *weight, const struct weight_input *inp
     if (prepared->row_zero) zeros.w = prepared->row_zero + r_begin, zeros.x_sum = input->sums + t_begin;
     kernels.matmul_s8(t_end - t_begin, n_padded, input->q + t_begin * n_padded, input->scale + t_begin,
                       (const int8_t *)weight->packed + r_begin * n_padded, prepared->scale + r_begin,
-                      prepared->row_negative + r_begin, zeros.x || zeros.w ? &zeros : NULL,
-                      bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R, r_end - r_begin);
+                      prepared->row_negative + r_begin, prepared->row_total + r_begin,
+                      zeros.x || zeros.w ? &zeros : NULL, bias ? bias + r_begin : NULL, y + t_begin * R + r_begin, R,
+                      r_end - r_begin);
     if (input->outliers)
         outliers_multiply(input->outliers, input->x, &weight->shape, weight->packed, prepared->scale, t_begin, t_end,
                           p_begin, p_end, y);

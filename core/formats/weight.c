@@ -92,6 +92,7 @@ static void prepared_close(struct weight *weight) {
     if (prepared->owns_panels) memory_release(prepared->panels);
     memory_release(prepared->scale);
     memory_release(prepared->row_negative);
+    memory_release(prepared->row_total);
     memory_release(prepared->row_sum);
     memory_release(prepared->row_zero);
     memory_release(prepared->row_value);

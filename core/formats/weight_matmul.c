@@ -11,6 +11,7 @@
  * into one of two places that take turns: the other holds this product's. */
 #include "formats/weight.h"
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -26,8 +27,8 @@
 #define TOKENS_STEP 6            /* tokens of a register tile */
 #define TILES_STEP 32            /* the same in a CPU's tile unit, */
 #define TILES_BLOCK 64           /* a block of theirs: fewer read each weight more often, more were slower, */
-#define TILES_FASTER 8           /* and how many times faster it is, roughly */
-#define APART_GRAIN 16           /* tokens of whole-row work that comes after all tiles */
+#define TILES_FASTER 8           /* and how many times faster it is, as 8-bit products with VNNI nearly are */
+#define APART_GRAIN 8            /* tokens of whole-row work that comes after all tiles */
 #define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
 #define SHARED_MOST 8                     /* matrices per product */
 #define LIBRARY_TOKENS 8                  /* fewer are ours, also where a library multiplies codes */
@@ -78,7 +79,7 @@ static void cut_tokens(struct product *product) {
     product->blocks = divide_up(product->T, most);
     product->block_tokens = size_round_up(divide_up(product->T, product->blocks), step);
     product->blocks = divide_up(product->T, product->block_tokens);
-    product->apart = step == TILES_STEP && product->blocks == 1 && product->T >= 2 * APART_GRAIN;
+    product->apart = product->blocks == 1 && product->T >= 2 * APART_GRAIN;
 }
 
 /* Panels per tile: among the multiples of 2 or 4 that kernels like, the one whose tiles end soonest on the threads at
@@ -86,7 +87,8 @@ static void cut_tokens(struct product *product) {
 static void cut_panels(const struct product *product, struct part *part) {
     size_t tokens = smaller(product->T, product->block_tokens), threads = (size_t)threads_get();
     size_t panel_adds = tokens * 16 * product->N, step = tokens > 2 ? 4 : 2, best = SIZE_MAX;
-    if (by_tiles(part)) panel_adds = divide_up(panel_adds, TILES_FASTER);
+    if (by_tiles(part) || (part->plan.group && kernels.flags & CPU_AVX512VNNI))
+        panel_adds = divide_up(panel_adds, TILES_FASTER);
     size_t least = smaller(size_round_up(divide_up(TILE_LEAST, panel_adds), step), size_round_up(part->panels, step));
     size_t most = TILE_MOST / panel_adds / step * step;
     /* OpenBLAS packs its operands in every call, so its tiles are larger: 128 rows. */

@@ -90,7 +90,7 @@ static uint32_t taken_off(const struct zero_points *zeros, size_t t, size_t r) {
 }
 
 KERNEL_MATMUL_S8(matmul_s8_c) {
-    (void)row_negative;
+    (void)row_negative, (void)row_total;
     for (size_t first = 0; first < rows; first += PANEL_ROWS)
         for (size_t t = 0; t < T; t++) {
             int32_t sum[PANEL_ROWS] = {0};

@@ -95,13 +95,14 @@ struct zero_points {
  *   scale_w f32, one per row of the panels, the ignored ones included
  *   row_negative s32, as many: Σ over n of max(-w[r,n], 0), for variants that complement x where w is
  *           negative; may be ignored
+ *   row_total s32, as many: Σ over n of w[r,n], for variants that add a constant to x; may be ignored
  *   zeros   NULL: none
  *   bias    f32 [rows], or NULL
  *   y       f32, row stride y_stride elements; columns 0..rows-1 are written                          */
 #define KERNEL_MATMUL_S8(id)                                                                                           \
     void id(size_t T, size_t n_padded, const int8_t *q, const float *scale_x, const int8_t *panels,                    \
-            const float *scale_w, const int32_t *row_negative, const struct zero_points *zeros, const float *bias,     \
-            float *y, size_t y_stride, size_t rows)
+            const float *scale_w, const int32_t *row_negative, const int32_t *row_total,                               \
+            const struct zero_points *zeros, const float *bias, float *y, size_t y_stride, size_t rows)
 
 /* y(T,rows) = scale_x[t] * (Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g])
  *                          - zero_x[t] * row_value[r]) + bias; q, bias, y and rows as for matmul_s8.

@@ -160,7 +160,8 @@ static KERNEL_MATMUL_BF16(watched_matmul_bf16) {
     refuse(tiles.configured, "tiles were not released");
 }
 static KERNEL_MATMUL_S8(watched_matmul_s8) {
-    emulated_matmul_s8(T, n_padded, q, scale_x, panels, scale_w, row_negative, zeros, bias, y, y_stride, rows);
+    emulated_matmul_s8(T, n_padded, q, scale_x, panels, scale_w, row_negative, row_total, zeros, bias, y, y_stride,
+                       rows);
     refuse(tiles.configured, "tiles were not released");
 }
 

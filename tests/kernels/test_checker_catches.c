@@ -17,7 +17,7 @@
 #include "planted.h"
 
 #define F32_PASS T, N, x, x_stride, weights, bias, y, y_stride, rows
-#define S8_PASS T, n_padded, q, scale_x, panels, scale_w, row_negative, zeros, bias, y, y_stride, rows
+#define S8_PASS T, n_padded, q, scale_x, panels, scale_w, row_negative, row_total, zeros, bias, y, y_stride, rows
 #define U4_PASS T, n_padded, G, symmetric, q, scale_x, sums, panels, bias, y, y_stride, rows
 #define QUANTIZE_PASS T, N, x, x_stride, n_padded, G, q, scale, sums
 
@@ -255,7 +255,7 @@ static KERNEL_MATMUL_S8(saturates_pairs) {
     }
 }
 static KERNEL_MATMUL_S8(uses_fma_at_the_end) {
-    matmul_s8_c(T, n_padded, q, scale_x, panels, scale_w, row_negative, zeros, NULL, y, y_stride, rows);
+    matmul_s8_c(T, n_padded, q, scale_x, panels, scale_w, row_negative, row_total, zeros, NULL, y, y_stride, rows);
     for (size_t t = 0; bias && t < T; t++)
         for (size_t r = 0; r < rows; r++) {
             if (zeros) {
@@ -275,7 +275,7 @@ static KERNEL_MATMUL_S8(rounds_columns_up) {
 static KERNEL_MATMUL_S8(scales_all_panels_as_the_first) {
     matmul_s8_c(S8_PASS);
     if (rows > 16)
-        matmul_s8_c(T, n_padded, q, scale_x, panels + 16 * n_padded, scale_w, row_negative, zeros,
+        matmul_s8_c(T, n_padded, q, scale_x, panels + 16 * n_padded, scale_w, row_negative, row_total, zeros,
                     bias ? bias + 16 : NULL, y + 16, y_stride, rows - 16);
 }
 static KERNEL_MATMUL_S8(reads_whole_panels_of_bias) {
@@ -289,13 +289,13 @@ static KERNEL_MATMUL_S8(writes_whole_panels) {
 static KERNEL_MATMUL_S8(takes_zero_points_of_the_first_token) {
     matmul_s8_c(S8_PASS);
     for (size_t t = 1; zeros && t < T; t++)
-        matmul_s8_c(1, n_padded, q + t * n_padded, scale_x + t, panels, scale_w, row_negative, zeros, bias,
+        matmul_s8_c(1, n_padded, q + t * n_padded, scale_x + t, panels, scale_w, row_negative, row_total, zeros, bias,
                     y + t * y_stride, y_stride, rows);
 }
 static KERNEL_MATMUL_S8(forgets_zero_points_of_weights) {
     struct zero_points some = {0};
     if (zeros) some = (struct zero_points){.x = zeros->x, .row_sum = zeros->row_sum};
-    matmul_s8_c(T, n_padded, q, scale_x, panels, scale_w, row_negative, &some, bias, y, y_stride, rows);
+    matmul_s8_c(T, n_padded, q, scale_x, panels, scale_w, row_negative, row_total, &some, bias, y, y_stride, rows);
 }
 static KERNEL_MATMUL_S8(negates_the_least_code) { /* sign(x, w) as some AVX2 code has it */
     matmul_s8_c(S8_PASS);

@@ -118,6 +118,7 @@ static void impossible_shapes_are_refused(void **state) {
         {"int8", {.rows = SIZE_MAX, .columns = SIZE_MAX}, E_LIMIT},
         {"int8", {.rows = 16, .columns = 64, .group = 64}, E_SHAPE},
         {"int8_affine", {.rows = 16, .columns = 64, .group = 64}, E_SHAPE},
+        {"int8", {.rows = 16, .columns = 65537}, E_LIMIT},
         {"int8_affine", {.rows = 16, .columns = 32769}, E_LIMIT},
         {"int8_groups", {.rows = 16, .columns = 64}, E_SHAPE},
         {"int8_groups", {.rows = 16, .columns = 64, .group = 256}, E_SHAPE},

@@ -312,7 +312,7 @@ KERNEL_MATMUL_BF16(matmul_bf16_amx) {
 }
 
 KERNEL_MATMUL_S8(matmul_s8_amx) {
-    (void)row_negative;
+    (void)row_negative, (void)row_total;
     tiles_multiply(false, T, n_padded, (const uint8_t *)q, n_padded, scale_x, (const uint8_t *)panels, scale_w, zeros,
                    bias, y, y_stride, rows);
 }

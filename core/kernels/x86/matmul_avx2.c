@@ -86,6 +86,7 @@ INLINE void tokens_s8(size_t T, size_t n_padded, const int8_t *q, const float *s
 }
 
 KERNEL_MATMUL_S8(matmul_s8_avx2) {
+    (void)row_total;
     for (size_t r = 0; r < rows; r += PANEL_ROWS)
         tokens_s8(T, n_padded, q, scale_x, panels + r * n_padded, scale_w + r, row_negative + r, zeros, r,
                   bias ? bias + r : NULL, y + r, y_stride, rows - r);

@@ -1,12 +1,10 @@
 /* Integer matrix multiplication with AVX-512 VNNI: dpbusd adds four unsigned-by-signed products to a 32-bit
  * lane exactly, 16 rows at once.
  *
- * s8: w + 128 (one xor per column block, shared by all tokens of a tile) is the unsigned side and x, signed,
- * the broadcast memory operand; 128 * Σx is subtracted, the same for every row. From MANY_TOKENS on it is the other way
- * round, since each xor takes the place of a multiplication: x + 128, prepared once per tile, is the unsigned side, and
- * 128 * Σw, summed once for all tokens, is subtracted.
- * s8 in groups: the same, group by group, whose Σx are given. u4: codes are unsigned already. Float arithmetic as in
- * kernels_c.c, one rounding per operation.
+ * s8: x + 128, prepared once for all rows, is the unsigned side, and 128 * Σw, which is given, is subtracted.
+ * s8 in groups: w + 128 is the unsigned side (one xor per column block, shared by all tokens of a tile) and x, signed,
+ * the broadcast memory operand; 128 * Σx, given group by group, is subtracted. u4: codes are unsigned already. Float
+ * arithmetic as in kernels_c.c, one rounding per operation.
  *
  * Tiles are those of the float kernels (matmul_panels.inc): up to 6 tokens by 4 panels keep 24 sums in registers, so
  * that neither loads nor the latency of dpbusd limit it; one token takes 8 panels. Groups take 3 tokens: their totals
@@ -19,17 +17,18 @@
 #include <stdbool.h>
 
 #define TILE_TOKENS_GROUPS 3
-#define SHIFT_TOKENS 96   /* tokens whose Σx are taken at a time: a block of weight_matmul */
-#define MANY_TOKENS 24    /* four tiles share the Σw of their rows, and fetch the next panels a line per step */
-#define MANY_COLUMNS 4096 /* more than this of a tile, raised, do not fit on the stack */
+#define MANY_TOKENS 24           /* four tiles fetch the next panels a line per step */
+#define RAISED_BYTES (64u << 10) /* of x + 128 at a time, on the stack; at least one token of 65536 columns */
 
 /* The operands of a tile, which begin with its first token and row. */
 struct tile_vnni {
     size_t n_padded, G, groups;
     bool symmetric;
-    const int8_t *q;
+    const int8_t *q;       /* groups, u4 */
+    const uint8_t *raised; /* s8: x + 128 */
     const float *scale_x;
-    const int32_t *sums; /* u4: (tokens,groups) as in the contract; s8: -128 Σx per token, groups 1 */
+    const int32_t *sums;      /* groups, u4: (tokens,groups) */
+    const int32_t *row_total; /* s8: Σw of each row */
     const uint8_t *panel;
     size_t panel_bytes;
     const float *scale_w, *bias;     /* each NULL when there is none */
@@ -46,7 +45,7 @@ typedef int32_t sums_vnni __attribute__((vector_size(64)));
 
 INLINE sums_vnni all_sums_vnni(int32_t value) { return (sums_vnni)_mm512_set1_epi32(value); }
 
-/* sum[r] += Σ w[r][b] x[b] over the 4 bytes at x. */
+/* sum[r] += Σ w[r][b] x[b] over the 4 bytes at x, of which w is the unsigned side. */
 INLINE sums_vnni dot_vnni(sums_vnni sum, __m512i w, const int8_t *x) {
     int32_t word;
     memcpy(&word, x, sizeof word);
@@ -62,16 +61,7 @@ INLINE void store_vnni(const struct tile_vnni *c, size_t t, size_t p, __m512 val
     store_some(c->y + t * c->y_stride + r, count, value);
 }
 
-static int32_t sum_of_codes_vnni(const int8_t *q, size_t count) {
-    __m512i total = _mm512_setzero_si512();
-    size_t n = 0;
-    for (; n + 64 <= count; n += 64) total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), _mm512_loadu_si512(q + n));
-    int32_t lanes[16], sum = 0;
-    _mm512_storeu_si512(lanes, total);
-    for (int lane = 0; lane < 16; lane++) sum += lanes[lane];
-    for (; n < count; n++) sum += q[n];
-    return sum;
-}
+/* ---- s8 ---- */
 
 /* What zero points leave 16 sums to begin with. */
 INLINE sums_vnni start_vnni(const struct tile_vnni *c, size_t t, size_t p, sums_vnni sum) {
@@ -90,21 +80,6 @@ INLINE sums_vnni start_vnni(const struct tile_vnni *c, size_t t, size_t p, sums_
     return (sums_vnni)left;
 }
 
-/* What the 64 sums of columns `from` on are to begin with, for all tokens: -128 Σw of each row. */
-INLINE void row_shifts_vnni(const struct tile_vnni *c, sums_vnni shift[4]) {
-    const __m512i ones = _mm512_set1_epi8(1);
-#pragma GCC unroll 4
-    for (size_t p = 0; p < 4; p++) shift[p] = all_sums_vnni(0);
-    for (size_t n = 0; n < c->n_padded; n += 4)
-#pragma GCC unroll 4
-        for (size_t p = 0; p < 4; p++) {
-            __m512i w = _mm512_loadu_si512(c->panel + p * c->panel_bytes + n * PANEL_ROWS);
-            shift[p] = (sums_vnni)_mm512_dpbusd_epi32((__m512i)shift[p], ones, w);
-        }
-#pragma GCC unroll 4
-    for (size_t p = 0; p < 4; p++) shift[p] = -128 * shift[p];
-}
-
 /* x + 128 as unsigned bytes. */
 INLINE void raise_vnni(const int8_t *q, size_t count, uint8_t *raised) {
     size_t n = 0;
@@ -115,100 +90,127 @@ INLINE void raise_vnni(const int8_t *q, size_t count, uint8_t *raised) {
 
 /* Scale, add the bias and store. */
 INLINE void finish_s8_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c, const sums_vnni *sum) {
+    bool whole = c->left >= panels * PANEL_ROWS && c->bias;
 #pragma GCC unroll 24
     for (size_t i = 0; i < tokens * panels; i++) {
-        size_t t = i / panels, p = i % panels;
-        __m512 scale_w = _mm512_loadu_ps(c->scale_w + p * PANEL_ROWS);
-        __m512 factor = _mm512_mul_ps(_mm512_set1_ps(c->scale_x[t]), scale_w);
-        store_vnni(c, t, p, _mm512_mul_ps(factor, sums_f32_vnni(sum[i])));
+        size_t t = i / panels, r = i % panels * PANEL_ROWS;
+        __m512 factor = _mm512_mul_ps(_mm512_set1_ps(c->scale_x[t]), _mm512_loadu_ps(c->scale_w + r));
+        __m512 value = _mm512_mul_ps(factor, sums_f32_vnni(sum[i]));
+        if (whole) _mm512_storeu_ps(c->y + t * c->y_stride + r, _mm512_add_ps(value, _mm512_loadu_ps(c->bias + r)));
+        else store_vnni(c, t, i % panels, value);
     }
 }
 
-INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c) {
-    const __m512i offset = _mm512_set1_epi8(-128);
+/* While lines are fetched every `stride` bytes from `ahead` on, if `fetch`. */
+INLINE void tile_s8_vnni(const size_t tokens, const size_t panels, const bool fetch, const struct tile_vnni *c,
+                         const char *ahead, size_t stride) {
     const size_t n_padded = c->n_padded, panel_bytes = c->panel_bytes;
-    const int8_t *q = c->q;
-    const uint8_t *panel = c->panel;
-    sums_vnni sum[24];
-#pragma GCC unroll 24
-    for (size_t i = 0; i < tokens * panels; i++) sum[i] = all_sums_vnni(c->sums[i / panels]);
-    if (c->zeros)
-#pragma GCC unroll 24
-        for (size_t i = 0; i < tokens * panels; i++) sum[i] = start_vnni(c, i / panels, i % panels, sum[i]);
-    for (size_t n = 0; n < n_padded; n += 4) {
-        __m512i w[8];
-#pragma GCC unroll 8
-        for (size_t p = 0; p < panels; p++)
-            w[p] = _mm512_xor_si512(_mm512_loadu_si512(panel + p * panel_bytes + n * PANEL_ROWS), offset);
-#pragma GCC unroll 24
-        for (size_t i = 0; i < tokens * panels; i++)
-            sum[i] = dot_vnni(sum[i], w[i % panels], q + i / panels * n_padded + n);
-    }
-    finish_s8_vnni(tokens, panels, c, sum);
-}
-
-/* The same by 4 panels with x + 128 as the unsigned side, while lines are fetched every `stride` bytes from `ahead` on.
- */
-INLINE void tile_raised_vnni(const size_t tokens, const struct tile_vnni *c, const sums_vnni *shift, const char *ahead,
-                             size_t stride) {
-    const size_t n_padded = c->n_padded, panel_bytes = c->panel_bytes;
-    uint8_t raised[TILE_TOKENS * MANY_COLUMNS];
-    const uint8_t *low = raised, *high = raised + (tokens > 3 ? 3 * n_padded : 0);
-    const uint8_t *w_place = c->panel, *const w_end = c->panel + n_padded * PANEL_ROWS;
+    const uint8_t *low = c->raised, *high = low + (tokens > 3 ? 3 * n_padded : 0);
+    const uint8_t *place = c->panel, *const end = place + n_padded * PANEL_ROWS;
     size_t fourth = 3 * panel_bytes;
     sums_vnni sum[24];
     HIDE(high);
     HIDE(fourth);
-    raise_vnni(c->q, tokens * n_padded, raised);
 #pragma GCC unroll 24
-    for (size_t i = 0; i < tokens * 4; i++) sum[i] = shift[i % 4];
+    for (size_t i = 0; i < tokens * panels; i++)
+        sum[i] = (sums_vnni)_mm512_slli_epi32(_mm512_loadu_si512(c->row_total + i % panels * PANEL_ROWS), 7);
+#pragma GCC unroll 24
+    for (size_t i = 0; i < tokens * panels; i++) sum[i] = -sum[i];
     if (c->zeros)
 #pragma GCC unroll 24
-        for (size_t i = 0; i < tokens * 4; i++) sum[i] = start_vnni(c, i / 4, i % 4, sum[i]);
-    while (w_place != w_end) {
-        __m512i w[4];
-#pragma GCC unroll 4
-        for (size_t p = 0; p < 4; p++) w[p] = _mm512_loadu_si512(w_place + (p == 3 ? fourth : p * panel_bytes));
-        __builtin_prefetch(ahead, 0, 2);
+        for (size_t i = 0; i < tokens * panels; i++) sum[i] = start_vnni(c, i / panels, i % panels, sum[i]);
+    while (place != end) {
+        __m512i w[8];
+#pragma GCC unroll 8
+        for (size_t p = 0; p < panels; p++) w[p] = _mm512_loadu_si512(place + (p == 3 ? fourth : p * panel_bytes));
+        if (fetch) __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 6
         for (size_t t = 0; t < tokens; t++) {
             int32_t word;
             memcpy(&word, (t < 3 ? low : high) + t % 3 * n_padded, sizeof word);
             __m512i x = _mm512_set1_epi32(word);
-#pragma GCC unroll 4
-            for (size_t p = 0; p < 4; p++)
-                sum[t * 4 + p] = (sums_vnni)_mm512_dpbusd_epi32((__m512i)sum[t * 4 + p], x, w[p]);
+#pragma GCC unroll 8
+            for (size_t p = 0; p < panels; p++)
+                sum[t * panels + p] = (sums_vnni)_mm512_dpbusd_epi32((__m512i)sum[t * panels + p], x, w[p]);
         }
         low += 4, high += 4;
-        w_place += 4 * PANEL_ROWS;
-        ahead = address_after(ahead, stride);
+        place += 4 * PANEL_ROWS;
+        if (fetch) ahead = address_after(ahead, stride);
     }
-    finish_s8_vnni(tokens, 4, c, sum);
+    finish_s8_vnni(tokens, panels, c, sum);
 }
 
-/* Many tokens by 4 panels, while the 4 that follow in memory are fetched (matmul_panels.inc says why). */
-static void many_tokens_vnni(size_t T, struct tile_vnni c) {
-    sums_vnni shift[4];
-    size_t share = 0, stride = share_stride(T, 4 * c.panel_bytes, c.n_padded / 4, &share);
-    const char *ahead = address_after(c.panel, 4 * c.panel_bytes);
-    row_shifts_vnni(&c, shift);
+/* All tokens by `panels` panels; if `fetch`, while as many that follow in memory are fetched (matmul_panels.inc says
+ * why). */
+INLINE void tokens_s8_vnni(const size_t panels, const bool fetch, size_t T, struct tile_vnni c) {
+    size_t share = 0, stride = share_stride(T, panels * c.panel_bytes, c.n_padded / 4, &share);
+    const char *ahead = address_after(c.panel, panels * c.panel_bytes);
     for (size_t t = 0, tokens; t < T; t += tokens) {
         tokens = even_share(T - t, TILE_TOKENS);
         switch (tokens) {
-        case 1: tile_raised_vnni(1, &c, shift, ahead, stride); break;
-        case 2: tile_raised_vnni(2, &c, shift, ahead, stride); break;
-        case 3: tile_raised_vnni(3, &c, shift, ahead, stride); break;
-        case 4: tile_raised_vnni(4, &c, shift, ahead, stride); break;
-        case 5: tile_raised_vnni(5, &c, shift, ahead, stride); break;
-        default: tile_raised_vnni(6, &c, shift, ahead, stride); break;
+        case 1: tile_s8_vnni(1, panels, fetch, &c, ahead, stride); break;
+        case 2: tile_s8_vnni(2, panels, fetch, &c, ahead, stride); break;
+        case 3: tile_s8_vnni(3, panels, fetch, &c, ahead, stride); break;
+        case 4: tile_s8_vnni(4, panels, fetch, &c, ahead, stride); break;
+        case 5: tile_s8_vnni(5, panels, fetch, &c, ahead, stride); break;
+        default: tile_s8_vnni(6, panels, fetch, &c, ahead, stride); break;
         }
-        c.q += tokens * c.n_padded;
+        c.raised += tokens * c.n_padded;
         c.scale_x += tokens;
         c.t_first += tokens;
         c.y += tokens * c.y_stride;
         ahead = address_after(ahead, share);
     }
 }
+
+static void panels_s8_vnni(size_t T, size_t rows, struct tile_vnni c) {
+    for (size_t r = 0, panels; r < rows; r += panels * PANEL_ROWS) {
+        c.left = rows - r;
+        panels = c.left > 3 * PANEL_ROWS ? 4 : c.left > PANEL_ROWS ? 2 : 1;
+        if (T == 1 && c.left > 7 * PANEL_ROWS) panels = 8;
+        switch (panels) {
+        case 1: tokens_s8_vnni(1, false, T, c); break;
+        case 2: tokens_s8_vnni(2, false, T, c); break;
+        case 4:
+            if (T >= MANY_TOKENS) tokens_s8_vnni(4, true, T, c);
+            else tokens_s8_vnni(4, false, T, c);
+            break;
+        default: tile_s8_vnni(1, 8, false, &c, NULL, 0); break;
+        }
+        c.panel += panels * c.panel_bytes;
+        c.y += panels * PANEL_ROWS;
+        c.r_first += panels * PANEL_ROWS;
+        c.row_total += panels * PANEL_ROWS;
+        c.scale_w += panels * PANEL_ROWS;
+        if (c.bias) c.bias += panels * PANEL_ROWS;
+    }
+}
+
+KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
+    uint8_t raised[RAISED_BYTES];
+    size_t most = RAISED_BYTES / n_padded;
+    (void)row_negative;
+    if (most >= TILE_TOKENS) most -= most % TILE_TOKENS;
+    for (size_t t = 0, tokens; t < T; t += tokens) {
+        tokens = T - t < most ? T - t : most;
+        raise_vnni(q + t * n_padded, tokens * n_padded, raised);
+        panels_s8_vnni(tokens, rows,
+                       (struct tile_vnni){.n_padded = n_padded,
+                                          .raised = raised,
+                                          .scale_x = scale_x + t,
+                                          .row_total = row_total,
+                                          .panel = (const uint8_t *)panels,
+                                          .panel_bytes = n_padded * PANEL_ROWS,
+                                          .scale_w = scale_w,
+                                          .zeros = zeros,
+                                          .t_first = t,
+                                          .bias = bias,
+                                          .y = y + t * y_stride,
+                                          .y_stride = y_stride});
+    }
+}
+
+/* ---- groups and u4 ---- */
 
 INLINE __m512 load_zero_vnni(const uint8_t *bytes) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)bytes)));
@@ -310,30 +312,20 @@ INLINE void tile_groups_vnni(const size_t tokens, const size_t panels, const str
     }
 }
 
-enum kind { KIND_S8, KIND_U4, KIND_GROUPS };
+enum kind { KIND_U4, KIND_GROUPS };
+
+INLINE void tile_vnni(const enum kind kind, const size_t tokens, const size_t panels, const struct tile_vnni *c) {
+    if (kind == KIND_U4) tile_u4_vnni(tokens, panels, c);
+    else tile_groups_vnni(tokens, panels, c);
+}
 
 /* All tokens by `panels` panels. */
 INLINE void tokens_vnni(const enum kind kind, const size_t panels, size_t T, struct tile_vnni c) {
     for (size_t t = 0, tokens; t < T; t += tokens) {
-        tokens = even_share(T - t, kind == KIND_S8 ? TILE_TOKENS : TILE_TOKENS_GROUPS);
-        if (kind == KIND_U4) {
-            if (tokens == 1) tile_u4_vnni(1, panels, &c);
-            else if (tokens == 2) tile_u4_vnni(2, panels, &c);
-            else tile_u4_vnni(3, panels, &c);
-        } else if (kind == KIND_GROUPS) {
-            if (tokens == 1) tile_groups_vnni(1, panels, &c);
-            else if (tokens == 2) tile_groups_vnni(2, panels, &c);
-            else tile_groups_vnni(3, panels, &c);
-        } else {
-            switch (tokens) {
-            case 1: tile_s8_vnni(1, panels, &c); break;
-            case 2: tile_s8_vnni(2, panels, &c); break;
-            case 3: tile_s8_vnni(3, panels, &c); break;
-            case 4: tile_s8_vnni(4, panels, &c); break;
-            case 5: tile_s8_vnni(5, panels, &c); break;
-            default: tile_s8_vnni(6, panels, &c); break;
-            }
-        }
+        tokens = even_share(T - t, TILE_TOKENS_GROUPS);
+        if (tokens == 1) tile_vnni(kind, 1, panels, &c);
+        else if (tokens == 2) tile_vnni(kind, 2, panels, &c);
+        else tile_vnni(kind, 3, panels, &c);
         c.q += tokens * c.n_padded;
         c.scale_x += tokens;
         c.sums += tokens * c.groups;
@@ -350,44 +342,13 @@ INLINE void panels_vnni(const enum kind kind, size_t T, size_t rows, struct tile
         switch (panels) {
         case 1: tokens_vnni(kind, 1, T, c); break;
         case 2: tokens_vnni(kind, 2, T, c); break;
-        case 4:
-            if (kind == KIND_S8 && T >= MANY_TOKENS && c.n_padded <= MANY_COLUMNS) many_tokens_vnni(T, c);
-            else tokens_vnni(kind, 4, T, c);
-            break;
-        default:
-            if (kind == KIND_U4) tile_u4_vnni(1, 8, &c);
-            else if (kind == KIND_GROUPS) tile_groups_vnni(1, 8, &c);
-            else tile_s8_vnni(1, 8, &c);
-            break;
+        case 4: tokens_vnni(kind, 4, T, c); break;
+        default: tile_vnni(kind, 1, 8, &c); break;
         }
         c.panel += panels * c.panel_bytes;
         c.y += panels * PANEL_ROWS;
         c.r_first += panels * PANEL_ROWS;
-        if (c.scale_w) c.scale_w += panels * PANEL_ROWS;
         if (c.bias) c.bias += panels * PANEL_ROWS;
-    }
-}
-
-KERNEL_MATMUL_S8(matmul_s8_avx512vnni) {
-    (void)row_negative;
-    for (size_t t = 0, tokens; t < T; t += tokens) {
-        int32_t shift[SHIFT_TOKENS];
-        tokens = T - t < SHIFT_TOKENS ? T - t : SHIFT_TOKENS;
-        for (size_t i = 0; i < tokens; i++) shift[i] = -128 * sum_of_codes_vnni(q + (t + i) * n_padded, n_padded);
-        panels_vnni(KIND_S8, tokens, rows,
-                    (struct tile_vnni){.n_padded = n_padded,
-                                       .groups = 1,
-                                       .q = q + t * n_padded,
-                                       .scale_x = scale_x + t,
-                                       .sums = shift,
-                                       .panel = (const uint8_t *)panels,
-                                       .panel_bytes = n_padded * PANEL_ROWS,
-                                       .scale_w = scale_w,
-                                       .zeros = zeros,
-                                       .t_first = t,
-                                       .bias = bias,
-                                       .y = y + t * y_stride,
-                                       .y_stride = y_stride});
     }
 }
 
