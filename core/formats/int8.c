@@ -112,12 +112,8 @@ out:
     return status;
 }
 
-/* Zero points of weights need the sum of a whole token. */
-static void int8_input(const struct weight_shape *shape, size_t *n_padded, size_t *group) {
-    *n_padded = padded_columns(shape);
-    *group = COLUMN_ALIGN;
-}
-static void affine_input(const struct weight_shape *shape, size_t *n_padded, size_t *group) {
+/* Zero points of weights need the sum of a whole token; without them nothing needs any. */
+static void input(const struct weight_shape *shape, size_t *n_padded, size_t *group) {
     *group = *n_padded = padded_columns(shape);
 }
 
@@ -221,12 +217,12 @@ static int affine_check(const struct weight_shape *shape, const void *packed, si
     return check(&format_int8_affine, shape, packed, bytes);
 }
 
-static const struct weight_execution int8_execution = {.input = int8_input,
+static const struct weight_execution int8_execution = {.input = input,
                                                        .tiles_flag = CPU_AMX_INT8,
                                                        .prepare = prepare,
                                                        .multiply = multiply,
                                                        .finish = finish},
-                                     affine_execution = {.input = affine_input,
+                                     affine_execution = {.input = input,
                                                          .tiles_flag = CPU_AMX_INT8,
                                                          .prepare = prepare,
                                                          .multiply = multiply,
