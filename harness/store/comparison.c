@@ -184,9 +184,9 @@ static int metric_compare(struct comparison *c, const struct cell_row *cell, con
     if (!baseline || !baseline->run_id) goto out;
     TRY(outcome_columns_read(c->store, baseline->run_id, c->estimator, &other));
     if (other.items != own.items) goto out;
-    TRY(paired_difference(c->estimator, (const double *const *)own.values, (const double *const *)other.values,
-                          own.items, c->confidence, random_stream("quality", (uint64_t)cell->id, 0), &interval,
-                          &p_value));
+    struct paired_columns pair = {(const double *const *)own.values, (const double *const *)other.values};
+    TRY(paired_difference(c->estimator, &pair, 1, own.items, c->confidence,
+                          random_stream("quality", (uint64_t)cell->id, 0), &interval, &p_value));
     snprintf(method, sizeof method, "%s, paired items, percentile bootstrap", c->estimator->name);
     TRY(comparison_add(c, cell->id, "metric_difference", 0, interval, p_value, method));
 out:

@@ -92,7 +92,15 @@ static int double_compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-int paired_difference(const struct paired_estimator *estimator, const double *const *own, const double *const *other,
+static double mean_difference(const struct paired_estimator *estimator, const struct paired_columns *pairs,
+                              size_t pair_count, const uint32_t *item, size_t items) {
+    double sum = 0;
+    for (size_t i = 0; i < pair_count; i++)
+        sum += estimator->value(pairs[i].own, item, items) - estimator->value(pairs[i].other, item, items);
+    return sum / (double)pair_count;
+}
+
+int paired_difference(const struct paired_estimator *estimator, const struct paired_columns *pairs, size_t pair_count,
                       size_t items, double confidence, uint64_t seed, struct interval *interval, double *p_value) {
     int status = 0;
     void *drawn = NULL, *block = NULL;
@@ -106,12 +114,12 @@ int paired_difference(const struct paired_estimator *estimator, const double *co
     uint32_t *item = drawn;
     double *differences = block;
     for (size_t i = 0; i < items; i++) item[i] = (uint32_t)i;
-    interval->estimate = estimator->value(own, item, items) - estimator->value(other, item, items);
+    interval->estimate = mean_difference(estimator, pairs, pair_count, item, items);
     if (items < 3 || !isfinite(interval->estimate)) goto out;
     random_open(&random, seed, random_stream("paired bootstrap", items, 0));
     for (size_t r = 0; r < resamples; r++) {
         for (size_t i = 0; i < items; i++) item[i] = (uint32_t)(((uint64_t)random_u32(&random) * items) >> 32);
-        double difference = estimator->value(own, item, items) - estimator->value(other, item, items);
+        double difference = mean_difference(estimator, pairs, pair_count, item, items);
         if (!isfinite(difference)) continue; /* a draw of one repeated item has no correlation */
         differences[kept++] = difference;
         below += difference <= 0;

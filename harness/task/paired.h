@@ -27,9 +27,15 @@ struct paired_estimator {
 extern const struct paired_estimator *const paired_estimators[]; /* NULL-terminated */
 const struct paired_estimator *paired_estimator_find(const char *name);
 
-/* Metric of `own` minus that of `other` (columns [column_count][items] each), percentile interval, two-sided p of no
- * difference. lo and hi are NaN below 3 items or where the metric is undefined. E_MEMORY. */
-int paired_difference(const struct paired_estimator *estimator, const double *const *own, const double *const *other,
+/* The columns of one pair of models, [column_count][items] each; with several seeds there are as many pairs. */
+struct paired_columns {
+    const double *const *own, *const *other;
+};
+
+/* Metric of own minus that of other, over the pairs its mean: percentile interval, two-sided p of no difference. An
+ * item that is drawn brings what all pairs made of it, so answers to one item by several seeds do not count as
+ * independent. lo and hi are NaN below 3 items or where the metric is undefined. E_MEMORY. */
+int paired_difference(const struct paired_estimator *estimator, const struct paired_columns *pairs, size_t pair_count,
                       size_t items, double confidence, uint64_t seed, struct interval *interval, double *p_value);
 
 #endif

@@ -17,19 +17,12 @@
 #include "store/query.h"
 #include "store/rounds.h"
 #include "verbs/arguments.h"
+#include "verbs/compare.h"
 #include "verbs/lookup.h"
 #include "verbs/table.h"
 #include "verbs/verbs.h"
 
-struct side {
-    struct cell_place place;
-    int64_t run; /* its ok build run, or 0 */
-    char metric[64], data[80];
-    const struct paired_estimator *estimator; /* of its primary metric; NULL: one this program does not know */
-    const struct round_list *rounds;          /* of its session */
-};
-
-static int side_read(struct store *store, struct side *side) {
+int compare_side(struct store *store, struct side *side) {
     int status = 0;
     struct query q = {0};
     bool row;
@@ -51,8 +44,8 @@ out:
     return status;
 }
 
-static void row_add(struct table *table, const char *cell, const char *metric, double a, double b, const char *how,
-                    struct interval change, double p_value, const char *note) {
+void compare_row(struct table *table, const char *cell, const char *metric, double a, double b, const char *how,
+                 struct interval change, double p_value, const char *note) {
     table_add_text(table, cell);
     table_add_text(table, metric);
     table_add_real(table, a);
@@ -64,8 +57,6 @@ static void row_add(struct table *table, const char *cell, const char *metric, d
     table_add_real(table, p_value);
     table_add_text(table, note);
 }
-
-static struct interval plain(double estimate) { return (struct interval){.estimate = estimate, .lo = NAN, .hi = NAN}; }
 
 /* The primary metric of two sides, paired item by item; items is 0 where they did not score the same ones. */
 struct paired_metric {
@@ -93,19 +84,23 @@ out:
     return status;
 }
 
+bool compare_alike(const struct side *a, const struct side *b) {
+    return a->estimator && a->estimator == b->estimator && strcmp(a->metric, b->metric) == 0 &&
+           strcmp(a->data, b->data) == 0;
+}
+
 static int metric_pair(struct store *store, const struct side *a, const struct side *b, struct paired_metric *paired) {
     int status = 0;
     struct outcome_columns x = {0}, y = {0};
-    *paired = (struct paired_metric){.change = plain(NAN), .p_value = NAN};
-    if (!a->estimator || a->estimator != b->estimator || strcmp(a->metric, b->metric) != 0 ||
-        strcmp(a->data, b->data) != 0)
-        return 0;
+    *paired = (struct paired_metric){.change = compare_plain(NAN), .p_value = NAN};
+    if (!compare_alike(a, b)) return 0;
     if (strcmp(a->estimator->name, "accuracy") == 0) return accuracy_pair(store, a, b, paired);
     TRY(outcome_columns_read(store, a->run, a->estimator, &x));
     TRY(outcome_columns_read(store, b->run, a->estimator, &y));
     if (x.items == 0 || x.items != y.items) goto out;
     paired->items = x.items;
-    TRY(paired_difference(a->estimator, (const double *const *)y.values, (const double *const *)x.values, x.items, 0.95,
+    struct paired_columns pair = {(const double *const *)y.values, (const double *const *)x.values};
+    TRY(paired_difference(a->estimator, &pair, 1, x.items, 0.95,
                           random_stream("compare", (uint64_t)a->run, (uint64_t)b->run), &paired->change,
                           &paired->p_value));
     paired->method = "percentile bootstrap";
@@ -138,10 +133,10 @@ static int metrics_compare(struct table *table, struct store *store, const char 
         bool primary = strcmp(name, a->metric) == 0;
         if (primary && paired.items) {
             snprintf(note, sizeof note, "paired on %zu items, %s", paired.items, paired.method);
-            row_add(table, label, name, va, vb, "difference", paired.change, paired.p_value, note);
+            compare_row(table, label, name, va, vb, "difference", paired.change, paired.p_value, note);
         } else {
-            row_add(table, label, name, va, vb, "difference", plain(vb - va), NAN,
-                    primary ? "not paired: other items" : NULL);
+            compare_row(table, label, name, va, vb, "difference", compare_plain(vb - va), NAN,
+                        primary ? "not paired: other items" : NULL);
         }
     }
     status = table->status;
@@ -167,8 +162,8 @@ static int sizes_compare(struct table *table, struct store *store, const char *l
     if (!row) goto out;
     for (int i = 0; i < 2; i++) {
         double x = query_get_real(&q, 2 * i), y = query_get_real(&q, 2 * i + 1);
-        row_add(table, label, i ? "bits_per_weight" : "size_bytes", x, y, "ratio", plain(y / x), NAN,
-                query_is_null(&q, 4) ? NULL : query_get_text(&q, 4));
+        compare_row(table, label, i ? "bits_per_weight" : "size_bytes", x, y, "ratio", compare_plain(y / x), NAN,
+                    query_is_null(&q, 4) ? NULL : query_get_text(&q, 4));
     }
     status = table->status;
 out:
@@ -182,7 +177,7 @@ static int stored_interval(struct store *store, const struct side *side, const c
     int status = 0;
     struct query q = {0};
     bool row;
-    *interval = plain(NAN);
+    *interval = compare_plain(NAN);
     TRY(query_open(&q, store,
                    "SELECT estimate, lo, hi FROM comparison WHERE cell_id = ? AND session_id = ? AND name = ? AND"
                    " batch = ?"));
@@ -220,20 +215,21 @@ static int latency_compare(struct table *table, struct store *store, const char 
         pairs = rounds_pair(rb, b_count, ra, a_count, x, y);
         char note[64];
         snprintf(note, sizeof note, "paired over %zu rounds", pairs);
-        row_add(table, label, metric, ia.estimate, ib.estimate, "ratio",
-                statistics_ratio_interval(x, y, pairs, 0.95, 1), NAN, note);
+        compare_row(table, label, metric, ia.estimate, ib.estimate, "ratio",
+                    statistics_ratio_interval(x, y, pairs, 0.95, 1), NAN, note);
     } else {
-        row_add(table, label, metric, ia.estimate, ib.estimate, "ratio", plain(ib.estimate / ia.estimate), NAN,
-                "other sessions: drift is not cancelled");
+        compare_row(table, label, metric, ia.estimate, ib.estimate, "ratio", compare_plain(ib.estimate / ia.estimate),
+                    NAN, "other sessions: drift is not cancelled");
         snprintf(name, sizeof name, "%s%s", phase, *phase ? "_ratio" : "latency_ratio");
         TRY(stored_interval(store, a, name, batch, &ia));
         TRY(stored_interval(store, b, name, batch, &ib));
         snprintf(metric, sizeof metric, "%s batch %lld", name, (long long)batch);
         bool known = isfinite(ia.lo) && isfinite(ib.lo);
-        row_add(table, label, metric, ia.estimate, ib.estimate, "ratio", plain(ib.estimate / ia.estimate), NAN,
-                !known                           ? "no intervals"
-                : ib.lo > ia.hi || ia.lo > ib.hi ? "to the baseline; intervals apart"
-                                                 : "to the baseline; intervals overlap");
+        compare_row(table, label, metric, ia.estimate, ib.estimate, "ratio", compare_plain(ib.estimate / ia.estimate),
+                    NAN,
+                    !known                           ? "no intervals"
+                    : ib.lo > ia.hi || ia.lo > ib.hi ? "to the baseline; intervals apart"
+                                                     : "to the baseline; intervals overlap");
     }
     status = table->status;
 out:
@@ -244,16 +240,16 @@ out:
 
 static int cells_compare(struct table *table, struct store *store, const char *label, struct side *a, struct side *b) {
     int status = 0;
-    TRY(side_read(store, a));
-    TRY(side_read(store, b));
+    TRY(compare_side(store, a));
+    TRY(compare_side(store, b));
     if (a->run && b->run) {
         TRY(metrics_compare(table, store, label, a, b));
         TRY(sizes_compare(table, store, label, a, b));
     } else {
-        row_add(table, label, "status", NAN, NAN, NULL, plain(NAN), NAN,
-                a->run   ? "B has no ok build"
-                : b->run ? "A has no ok build"
-                         : "neither has an ok build");
+        compare_row(table, label, "status", NAN, NAN, NULL, compare_plain(NAN), NAN,
+                    a->run   ? "B has no ok build"
+                    : b->run ? "A has no ok build"
+                             : "neither has an ok build");
     }
     for (size_t i = 0; i < a->rounds->count; i++) {
         const struct round_record *round = &a->rounds->rounds[i];
@@ -283,8 +279,8 @@ static int sessions_compare(struct table *table, struct store *store, struct sid
         b->place.cell = query_get_integer(&q, 2);
         if (a->place.cell && b->place.cell) TRY(cells_compare(table, store, query_get_text(&q, 0), a, b));
         else
-            row_add(table, query_get_text(&q, 0), "status", NAN, NAN, NULL, plain(NAN), NAN,
-                    a->place.cell ? "only in A" : "only in B");
+            compare_row(table, query_get_text(&q, 0), "status", NAN, NAN, NULL, compare_plain(NAN), NAN,
+                        a->place.cell ? "only in A" : "only in B");
     }
 out:
     query_close(&q);
@@ -309,6 +305,12 @@ int verb_compare(int argc, char **argv) {
     TRY(arguments_expect(argc, argv, 2, 2, "two cells or two sessions"));
     TRY(store_open(&store, db, STORE_READ));
     TRY(table_open(&table, columns));
+    char label[256];
+    snprintf(label, sizeof label, "%s, %s", argv[1], argv[2]);
+    if (strstr(argv[1], SEED_ANY) || strstr(argv[2], SEED_ANY)) {
+        TRY(compare_seeds(&table, &store, label, argv[1], argv[2]));
+        goto print;
+    }
     TRY(lookup_session(&store, argv[1], &a.place.session));
     TRY(lookup_session(&store, argv[2], &b.place.session));
     bool sessions = a.place.session && b.place.session;
@@ -324,10 +326,9 @@ int verb_compare(int argc, char **argv) {
     if (sessions) {
         TRY(sessions_compare(&table, &store, &a, &b));
     } else {
-        char label[256];
-        snprintf(label, sizeof label, "%s, %s", argv[1], argv[2]);
         TRY(cells_compare(&table, &store, label, &a, &b));
     }
+print:
     TRY(table_print(&table, table_format_of(format), stdout));
     status = EXIT_OK;
 out:

@@ -131,3 +131,39 @@ out:
     memory_release(name);
     return status;
 }
+
+int lookup_seeds(struct store *store, const char *words, struct seed_places *places) {
+    int status = 0;
+    struct query q = {0};
+    char *name = NULL;
+    int64_t session;
+    bool row;
+    places->count = 0;
+    TRY(memory_string_n(&name, words, words_split(words, &session)));
+    TRY(query_open(&q, store,
+                   "SELECT DISTINCT c.id, r.session_id, c.seed FROM run r JOIN cell c ON c.id = r.cell_id"
+                   " JOIN experiment e ON e.id = c.experiment_id WHERE CASE WHEN ?2 = 0"
+                   " THEN r.session_id IN (SELECT session_id FROM newest_session) ELSE r.session_id = ?2 END"
+                   " AND replace(?1, '" SEED_ANY "', 'seed=' || c.seed) IN (c.label, e.name || '/' || c.label)"
+                   " ORDER BY c.seed, r.session_id"));
+    query_text(&q, name);
+    query_integer(&q, session);
+    for (;;) {
+        TRY(query_row(&q, &row));
+        if (!row) break;
+        uint64_t seed = (uint64_t)query_get_integer(&q, 2);
+        if (places->count && places->cells[places->count - 1].seed == seed)
+            FAIL(E_ARGUMENT, "\"%s\" fits several cells of seed %llu; say which experiment", words,
+                 (unsigned long long)seed);
+        if (places->count == SEEDS_MOST) FAIL(E_LIMIT, "\"%s\" has more than %d seeds", words, SEEDS_MOST);
+        places->cells[places->count++] = (struct seed_place){
+            .place = {.cell = query_get_integer(&q, 0), .session = query_get_integer(&q, 1)}, .seed = seed};
+    }
+    if (places->count == 0)
+        FAIL(E_NOT_FOUND, "%s: no results of cells \"%s\"; `runexp list cells` shows what there is", store->path,
+             words);
+out:
+    query_close(&q);
+    memory_release(name);
+    return status;
+}

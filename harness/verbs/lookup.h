@@ -22,4 +22,18 @@ struct cell_place {
 /* E_NOT_FOUND with the nearest label; E_ARGUMENT names the candidates when several cells fit. */
 int lookup_cell(struct store *store, const char *words, struct cell_place *place);
 
+/* The cells of one label at every seed, by seed: "LABEL seed=*" or "EXPERIMENT/LABEL seed=*", "@N" after it as above.
+ */
+#define SEED_ANY "seed=*"
+#define SEEDS_MOST 64
+struct seed_places {
+    struct seed_place {
+        struct cell_place place;
+        uint64_t seed;
+    } cells[SEEDS_MOST];
+    size_t count;
+};
+/* E_NOT_FOUND; E_ARGUMENT where a seed fits several cells; E_LIMIT. */
+int lookup_seeds(struct store *store, const char *words, struct seed_places *places);
+
 #endif

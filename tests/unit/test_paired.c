@@ -16,7 +16,8 @@ static struct interval difference(const char *name, const double *const *own, co
     struct interval interval;
     const struct paired_estimator *estimator = paired_estimator_find(name);
     assert_non_null(estimator);
-    assert_int_equal(paired_difference(estimator, own, other, ITEMS, 0.95, 1, &interval, p), 0);
+    assert_int_equal(
+        paired_difference(estimator, &(struct paired_columns){own, other}, 1, ITEMS, 0.95, 1, &interval, p), 0);
     assert_int_equal(interval.n, ITEMS);
     return interval;
 }
@@ -93,20 +94,47 @@ static void test_bleu(void **state) {
     assert_true(interval.lo < interval.estimate && interval.estimate < interval.hi && interval.hi < 0);
 }
 
+/* Three pairs that say the same are no more evidence than one; three that err independently are. */
+static void test_several_pairs(void **state) {
+    (void)state;
+    double a[3][ITEMS], b[ITEMS], p, p_same;
+    for (size_t i = 0; i < ITEMS; i++) {
+        b[i] = random_uniform_at(3, 1, i);
+        for (size_t s = 0; s < 3; s++) a[s][i] = b[i] + 0.01 + 0.3 * (random_uniform_at(3, 2 + s, i) - 0.5);
+    }
+    const double *other[] = {b}, *own[3][1] = {{a[0]}, {a[1]}, {a[2]}};
+    struct paired_columns same[3], apart[3];
+    for (size_t s = 0; s < 3; s++)
+        same[s] = (struct paired_columns){own[0], other}, apart[s] = (struct paired_columns){own[s], other};
+    struct interval one, thrice, three;
+    const struct paired_estimator *mean = paired_estimator_find("mean");
+    assert_int_equal(paired_difference(mean, same, 1, ITEMS, 0.95, 1, &one, &p), 0);
+    assert_int_equal(paired_difference(mean, same, 3, ITEMS, 0.95, 1, &thrice, &p_same), 0);
+    assert_true(fabs(one.lo - thrice.lo) < 1e-12 && fabs(one.hi - thrice.hi) < 1e-12 && p == p_same);
+    assert_int_equal(paired_difference(mean, apart, 3, ITEMS, 0.95, 1, &three, &p), 0);
+    double sums[3] = {0};
+    for (size_t i = 0; i < ITEMS; i++)
+        for (size_t s = 0; s < 3; s++) sums[s] += (a[s][i] - b[i]) / ITEMS;
+    assert_true(fabs(three.estimate - (sums[0] + sums[1] + sums[2]) / 3) < 1e-12);
+    assert_true(three.hi - three.lo < 0.7 * (one.hi - one.lo)); /* 0.58 of it, were there no luck */
+}
+
 static void test_too_few(void **state) {
     (void)state;
     const double a[2] = {1, 2}, *own[] = {a};
     struct interval interval;
     double p;
-    assert_int_equal(paired_difference(paired_estimator_find("mean"), own, own, 2, 0.95, 1, &interval, &p), 0);
+    assert_int_equal(paired_difference(paired_estimator_find("mean"), &(struct paired_columns){own, own}, 1, 2, 0.95, 1,
+                                       &interval, &p),
+                     0);
     assert_true(interval.estimate == 0 && isnan(interval.lo) && isnan(p));
     assert_null(paired_estimator_find("median"));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mean), cmocka_unit_test(test_perplexity), cmocka_unit_test(test_correlations),
-        cmocka_unit_test(test_bleu), cmocka_unit_test(test_too_few),
+        cmocka_unit_test(test_mean), cmocka_unit_test(test_perplexity),    cmocka_unit_test(test_correlations),
+        cmocka_unit_test(test_bleu), cmocka_unit_test(test_several_pairs), cmocka_unit_test(test_too_few),
     };
     return cmocka_run_group_tests_name("paired", tests, NULL, NULL);
 }

@@ -9,9 +9,12 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include <math.h>
+
 #include "base/error.h"
 #include "base/memory.h"
 #include "io/json.h"
+#include "store/query.h"
 #include "synthetic_db.h"
 #include "verbs/arguments.h"
 #include "verbs/table.h"
@@ -269,6 +272,44 @@ static void compares(void **state) {
     expect_error(RUN("compare", "1"), E_ARGUMENT, "two cells or two sessions");
 }
 
+static void relabel(const char *from, const char *to, int seed) {
+    struct store store = {0};
+    char sql[192];
+    assert_int_equal(store_open(&store, db, STORE_WRITE), 0);
+    snprintf(sql, sizeof sql, "UPDATE cell SET label = '%s', seed = %d WHERE label = '%s'", to, seed, from);
+    assert_int_equal(store_execute(&store, sql), 0);
+    store_close(&store);
+}
+
+static void compares_over_seeds(void **state) {
+    (void)state;
+    static const struct {
+        const char *label, *other;
+        int seed;
+    } cells[] = {{"baseline", "plain seed=1", 1},
+                 {"rtn bits=8", "plain seed=2", 2},
+                 {"rtn bits=4 group=64", "rough seed=1", 1},
+                 {"magnitude sparsity=0.5", "rough seed=2", 2}};
+    for (size_t i = 0; i < 4; i++) relabel(cells[i].label, cells[i].other, cells[i].seed);
+    assert_int_equal(RUN("compare", "plain seed=*", "synthetic/rough seed=*@1", "--format", "csv"), EXIT_OK);
+    /* (0.9165 + 0.91575) / 2 and (0.908 + 0.895) / 2 */
+    expect("accuracy,0.916125,0.9015,difference,-0.01462");
+    expect(",-0.01800");
+    expect("mean of 2 seeds, paired on 4000 items with all their seeds, percentile bootstrap");
+    expect("8000 answers as if independent, exact McNemar: only A right 127, only B 10");
+    expect("size_bytes,");
+    expect("paired over 20 rounds of 2 seeds");
+    const char *row = strstr(output, "latency_ms batch 1,"), *ratio = row ? strstr(row, "ratio,") : NULL;
+    assert_non_null(ratio); /* 0.72 and 1.01 / 0.55, their geometric mean */
+    assert_true(fabs(strtod(ratio + strlen("ratio,"), NULL) - sqrt(0.72 * 1.01 / 0.55)) < 0.02);
+    assert_int_equal(RUN("compare", "plain seed=*", "plain seed=*", "--format", "csv"), EXIT_OK);
+    expect("difference,0,0,0,1,");
+    expect_error(RUN("compare", "plain seed=*", "rough"), E_NOT_FOUND, "no results of cells \"rough\"");
+    expect_error(RUN("compare", "plain seed=1", "rough seed=*"), E_ARGUMENT, "have 1 seeds in common");
+    expect_error(RUN("compare", "plane seed=*", "rough seed=*"), E_NOT_FOUND, "runexp list cells");
+    for (size_t i = 0; i < 4; i++) relabel(cells[i].other, cells[i].label, 1);
+}
+
 static void exports(void **state) {
     (void)state;
     static const char *const promised[] = {"experiment",
@@ -323,6 +364,7 @@ int main(void) {
         cmocka_unit_test(lists),
         cmocka_unit_test(shows),
         cmocka_unit_test(compares),
+        cmocka_unit_test(compares_over_seeds),
         cmocka_unit_test(exports),
     };
     return cmocka_run_group_tests_name("verbs", tests, group_open, group_close);
