@@ -33,6 +33,7 @@ struct range {
 struct loop {
     size_t count, grain, chunks;
     parallel_body *body;
+    parallel_end *end; /* NULL: none */
     void *context;
     size_t together; /* chunks that are taken at once: 1 unless there are billions */
     int workers;
@@ -49,6 +50,7 @@ static void run_serial(const struct loop *loop, int worker) {
     int outer = inside_worker;
     inside_worker = worker;
     for (size_t chunk = 0; chunk < loop->chunks; chunk++) run_chunk(loop, chunk, worker);
+    if (loop->end) loop->end(loop->context);
     inside_worker = outer;
 }
 
@@ -77,6 +79,7 @@ static void run_share(const struct loop *loop, int worker) {
     for (int other = 1; other < loop->workers; other++)
         while (range_take(&loop->ranges[(worker + other) % loop->workers], true, &place))
             run_place(loop, place, worker);
+    if (loop->end) loop->end(loop->context);
     inside_worker = -1;
 }
 
@@ -215,12 +218,17 @@ static void run_parallel(struct loop *loop, int workers) {
 }
 
 void parallel_for(size_t count, size_t grain, parallel_body *body, void *context) {
+    parallel_for_then(count, grain, body, NULL, context);
+}
+
+void parallel_for_then(size_t count, size_t grain, parallel_body *body, parallel_end *end, void *context) {
     if (!count) return;
     if (!grain) grain = 1;
     struct loop loop = {.count = count,
                         .grain = grain,
                         .chunks = count / grain + (count % grain != 0),
                         .body = body,
+                        .end = end,
                         .context = context};
     int threads = threads_get();
     if (inside_worker >= 0) run_serial(&loop, inside_worker);

@@ -22,4 +22,18 @@ int threads_get(void);         /* default: threads_available() */
 int threads_available(void);   /* OMP_NUM_THREADS where set, else the CPUs this process may run on */
 void parallel_for(size_t count, size_t grain, parallel_body *body, void *context);
 
+/* The same, and `end` once on every thread that took part when no chunk is left to begin, though others may still be at
+ * their last: for work that the last chunks bring, which threads may share while they would wait. */
+typedef void parallel_end(void *context);
+void parallel_for_then(size_t count, size_t grain, parallel_body *body, parallel_end *end, void *context);
+
+/* What a thread does while it waits for microseconds. */
+static inline void threads_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 #endif

@@ -6,9 +6,10 @@
  * the kernels sum every output in an order that depends on N alone, neither tiles nor threads can be seen in the
  * result. Integer formats quantize the input once, before the tiles; bf16 rounds it.
  *
- * An epilogue follows while data is hot: activations on each tile, whole rows by the thread that finishes a block's
- * last tile, so that a norm needs no parallel region of its own. The next product's input is converted there as well,
- * into one of two places that take turns: the other holds this product's. */
+ * An epilogue follows while data is hot: activations on each tile, whole rows once a block's last tile is done, by the
+ * thread that did it and by those that find no tile left to begin, so that a norm needs no parallel region of its own.
+ * The next product's input is converted there as well, into one of two places that take turns: the other holds this
+ * product's. */
 #include "formats/weight.h"
 
 #include "base/cpu.h"
@@ -28,7 +29,8 @@
 #define TILES_STEP 32            /* the same in a CPU's tile unit, */
 #define TILES_BLOCK 64           /* a block of theirs: fewer read each weight more often, more were slower, */
 #define TILES_FASTER 8           /* and how many times faster it is, as 8-bit products with VNNI nearly are */
-#define APART_GRAIN 8            /* tokens of whole-row work that comes after all tiles */
+#define ROWS_GRAIN 8             /* tokens of whole-row work that a thread takes at a time */
+#define ROWS_WAIT 1000           /* pauses, some 50 microseconds: how long a thread waits for such work */
 #define SERIAL_MULTIPLY_ADDS (128u << 10) /* below this, waking another thread costs more than it saves */
 #define SHARED_MOST 8                     /* matrices per product */
 #define LIBRARY_TOKENS 8                  /* fewer are ours, also where a library multiplies codes */
@@ -56,9 +58,8 @@ struct product {
     size_t block_tokens, blocks, block_tiles;
     const struct weight_epilogue *epilogue; /* NULL: none */
     bool gated;                             /* the tiles of part 0 cover part 1 as well */
-    bool apart;                             /* whole-row work comes after all tiles, on all threads: of the one
-                                               block there is, one thread alone would do it */
-    int32_t *left;                          /* [blocks] tiles not done yet; NULL: no whole-row work */
+    int32_t *left, *begun;                  /* [blocks] tiles not done yet, tokens whose whole-row work was begun;
+                                               NULL: there is none */
     struct ready *next;                     /* to be converted block by block; NULL: nothing */
 };
 
@@ -79,7 +80,6 @@ static void cut_tokens(struct product *product) {
     product->blocks = divide_up(product->T, most);
     product->block_tokens = size_round_up(divide_up(product->T, product->blocks), step);
     product->blocks = divide_up(product->T, product->block_tokens);
-    product->apart = product->blocks == 1 && product->T >= 2 * APART_GRAIN;
 }
 
 /* Panels per tile: among the multiples of 2 or 4 that kernels like, the one whose tiles end soonest on the threads at
@@ -144,7 +144,7 @@ static void multiply_tile(const struct product *product, size_t block, size_t ti
 }
 
 /* All outputs of tokens begin..end-1 are there. */
-static void finish_block(const struct product *product, size_t begin, size_t end) {
+static void finish_rows(const struct product *product, size_t begin, size_t end) {
     const struct weight_epilogue *epilogue = product->epilogue;
     if (epilogue->rows) epilogue->rows(epilogue->context, begin, end);
     if (product->next)
@@ -152,20 +152,38 @@ static void finish_block(const struct product *product, size_t begin, size_t end
                            &product->next->input);
 }
 
+/* All outputs of a block are there; other threads may be at its rows as well. */
+static void finish_block(const struct product *product, size_t block) {
+    size_t begin = block * product->block_tokens, end = smaller(begin + product->block_tokens, product->T);
+    for (;;) {
+        size_t first = begin + (size_t)__atomic_fetch_add(&product->begun[block], ROWS_GRAIN, __ATOMIC_RELAXED);
+        if (first >= end) return;
+        finish_rows(product, first, smaller(first + ROWS_GRAIN, end));
+    }
+}
+
 static void multiply_tiles(void *context, size_t begin, size_t end, int worker) {
     const struct product *product = context;
     (void)worker;
     for (size_t i = begin; i < end; i++) {
-        size_t block = i / product->block_tiles, t_begin = block * product->block_tokens;
+        size_t block = i / product->block_tiles;
         multiply_tile(product, block, i % product->block_tiles);
         if (product->left && __atomic_sub_fetch(&product->left[block], 1, __ATOMIC_ACQ_REL) == 0)
-            finish_block(product, t_begin, smaller(t_begin + product->block_tokens, product->T));
+            finish_block(product, block);
     }
 }
 
-static void finish_rows(void *context, size_t begin, size_t end, int worker) {
-    (void)worker;
-    finish_block(context, begin, end);
+/* No tile is left to begin: help with the rows of blocks whose last tiles are done, or are about to be. */
+static void help_finish(void *context) {
+    const struct product *product = context;
+    for (size_t block = 0; block < product->blocks; block++) {
+        if ((size_t)__atomic_load_n(&product->begun[block], __ATOMIC_RELAXED) >= product->block_tokens) continue;
+        for (int waited = 0; __atomic_load_n(&product->left[block], __ATOMIC_ACQUIRE) > 0; waited++) {
+            if (waited == ROWS_WAIT) return; /* that thread was stopped, and will do it */
+            threads_pause();
+        }
+        finish_block(product, block);
+    }
 }
 
 /* The whole epilogue of some tokens, for products that a library computed. */
@@ -227,16 +245,16 @@ static bool whole_rows(const struct product *product) {
 static int convert_inputs(struct product *product, struct weight_scratch *scratch) {
     int status = 0;
     size_t T = product->T, used = 0, bytes = 0;
-    bool rows = !product->apart && whole_rows(product);
+    bool rows = whole_rows(product);
     bool serial = T * product->N < SERIAL_MULTIPLY_ADDS;
     const struct ready *ready = ready_input(scratch, product->x, T);
-    if (rows) used = bytes = size_round_up(product->blocks * sizeof(int32_t), 64);
+    if (rows) used = bytes = size_round_up(2 * product->blocks * sizeof(int32_t), 64);
     for (size_t i = 0; i < product->count; i++) bytes += input_bytes(&product->parts[i].plan, T, product->N);
     if (bytes > scratch->bytes) {
         TRY(memory_resize(&scratch->block, bytes, 1));
         scratch->bytes = bytes;
     }
-    if (rows) product->left = scratch->block;
+    if (rows) product->left = scratch->block, product->begun = product->left + product->blocks;
     for (size_t i = 0; i < product->count; i++) {
         struct part *part = &product->parts[i];
         size_t same = 0;
@@ -291,9 +309,10 @@ static int run_tiles(struct product *product, struct weight_scratch *scratch, si
     product->block_tiles = end;
     TRY(take_next(product, scratch));
     TRY(convert_inputs(product, scratch));
-    for (size_t b = 0; product->left && b < product->blocks; b++) product->left[b] = (int32_t)end;
-    run(end * product->blocks, 1, multiply_adds < SERIAL_MULTIPLY_ADDS, multiply_tiles, product);
-    if (product->apart && whole_rows(product)) parallel_for(product->T, APART_GRAIN, finish_rows, product);
+    for (size_t b = 0; product->left && b < product->blocks; b++)
+        product->left[b] = (int32_t)end, product->begun[b] = 0;
+    if (multiply_adds < SERIAL_MULTIPLY_ADDS) multiply_tiles(product, 0, end * product->blocks, 0);
+    else parallel_for_then(end * product->blocks, 1, multiply_tiles, product->left ? help_finish : NULL, product);
 out:
     return status;
 }

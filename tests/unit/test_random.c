@@ -174,6 +174,41 @@ static void nested_loops_stay_on_their_worker(void **state) {
     threads_set(before);
 }
 
+struct ended {
+    atomic_int begun, ends, early;
+    int least; /* begun when an end comes: all but those that other threads took and are about to begin */
+};
+
+static void begin_body(void *context, size_t begin, size_t end, int worker) {
+    struct ended *ended = context;
+    (void)end, (void)worker;
+    ended->begun++;
+    for (volatile size_t i = 0; i < 2000 * (begin % 7); i++) {
+    }
+}
+
+static void count_end(void *context) {
+    struct ended *ended = context;
+    ended->early += ended->begun < ended->least;
+    ended->ends++;
+}
+
+static void ends_come_when_no_chunk_is_left(void **state) {
+    (void)state;
+    int before = threads_get();
+    for (int threads = 1; threads <= 4; threads++) {
+        threads_set(threads);
+        for (int chunks = 1; chunks < 60; chunks += 7) {
+            struct ended ended = {.least = chunks - (threads - 1)};
+            parallel_for_then((size_t)chunks, 1, begin_body, count_end, &ended);
+            assert_int_equal(ended.begun, chunks);
+            assert_int_equal(ended.early, 0);
+            assert_true(ended.ends >= 1 && ended.ends <= threads && ended.ends <= chunks);
+        }
+    }
+    threads_set(before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_known_answers),
@@ -184,6 +219,7 @@ int main(void) {
         cmocka_unit_test(permutation_holds_each_once),
         cmocka_unit_test(every_item_once_in_fixed_chunks),
         cmocka_unit_test(nested_loops_stay_on_their_worker),
+        cmocka_unit_test(ends_come_when_no_chunk_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
