@@ -18,29 +18,12 @@
 #include "formats/weight.h"
 #include "kernels/half.h"
 #include "kernels/kernels.h"
-
-static float *normal_new(size_t count, uint64_t seed) {
-    float *x;
-    struct random random;
-    assert_int_equal(memory_take((void **)&x, count, sizeof *x), 0);
-    random_open(&random, seed, random_stream("products", 0, 0));
-    for (size_t i = 0; i < count; i++) x[i] = (float)random_normal(&random);
-    return x;
-}
+#include "packed_weight.h"
 
 static void weight_new(struct weight *weight, const char *name, size_t rows, size_t columns, const float *w,
                        enum gemm_backend backend) {
-    const struct weight_format *format = weight_format_find(name);
-    struct weight_shape shape = {.rows = rows, .columns = columns, .symmetric = true};
-    struct weight_grid grid = {.groups = weight_grid_groups(format, &shape)};
-    assert_non_null(format);
-    if (grid.groups) {
-        assert_int_equal(memory_take((void **)&grid.scale, rows * grid.groups, sizeof(float)), 0);
-        assert_int_equal(weight_grid_minmax(format, &shape, w, &grid), 0);
-    }
-    assert_int_equal(weight_pack(weight, format, &shape, w, &grid), 0);
+    packed_new(weight, name, (struct weight_shape){.rows = rows, .columns = columns, .symmetric = true}, w);
     assert_int_equal(weight_prepare(weight, backend), 0);
-    memory_release(grid.scale);
 }
 
 /* Two rows past a panel, an odd number of columns: where each value lies, by hand from the layouts. */
