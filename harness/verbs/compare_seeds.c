@@ -63,6 +63,18 @@ out:
     return status;
 }
 
+/* Exact sign test over items: which side did more seeds get right? Items on which they are even say nothing. */
+static double items_test(const struct paired_columns *pairs, size_t count, size_t items) {
+    size_t more_a = 0, more_b = 0;
+    for (size_t i = 0; i < items; i++) {
+        double difference = 0;
+        for (size_t s = 0; s < count; s++) difference += pairs[s].own[0][i] - pairs[s].other[0][i];
+        more_b += difference > 0;
+        more_a += difference < 0;
+    }
+    return statistics_mcnemar(more_a, more_b);
+}
+
 /* All answers of all seeds as if they were independent. */
 static int answers_pool(struct table *table, const char *label, const char *metric, const struct paired_columns *pairs,
                         size_t count, size_t items, double mean_a, double mean_b) {
@@ -109,11 +121,12 @@ static int primary_compare(struct table *table, struct store *store, const char 
     TRY(paired_difference(first->estimator, pairs, seeds->count, x[0].items, 0.95,
                           random_stream("compare", (uint64_t)first->run, (uint64_t)seeds->b[0].run), &change,
                           &p_value));
-    snprintf(note, sizeof note, "mean of %zu seeds, paired on %zu items with all their seeds, percentile bootstrap",
-             seeds->count, x[0].items);
+    bool answers = strcmp(first->estimator->name, "accuracy") == 0;
+    if (answers) p_value = items_test(pairs, seeds->count, x[0].items);
+    snprintf(note, sizeof note, "mean of %zu seeds, paired on %zu items with all their seeds, %s", seeds->count,
+             x[0].items, answers ? "bootstrap, exact sign test" : "percentile bootstrap");
     compare_row(table, label, first->metric, a, b, "difference", change, p_value, note);
-    if (strcmp(first->estimator->name, "accuracy") == 0)
-        TRY(answers_pool(table, label, first->metric, pairs, seeds->count, x[0].items, a, b));
+    if (answers) TRY(answers_pool(table, label, first->metric, pairs, seeds->count, x[0].items, a, b));
     status = table->status;
 out:
     for (size_t i = 0; i < seeds->count; i++) {
