@@ -137,6 +137,13 @@ static const struct node *node_step(const struct node *node, const char *key, si
     return NULL;
 }
 
+/* Does the task state this setting? */
+static bool task_states(const struct document *document, const char *word) {
+    const struct node *task = node_find(document->root, "task"), *name, *options;
+    return task != NULL && named_options(task, "task", &name, &options) == 0 && options != NULL &&
+           options->type == NODE_MAP && node_find(options, word) != NULL;
+}
+
 bool override_concerns(struct document *document, const char *text, const char *label) {
     size_t bytes;
     const char *section, *inner, *dot;
@@ -150,7 +157,7 @@ bool override_concerns(struct document *document, const char *text, const char *
         if (word_in(experiment_keys, word)) return true;
         bool found = path_complete(document, word, label, &section, &inner) == 0;
         if (!found) error_clear();
-        return found;
+        return found && (strcmp(section, "task") != 0 || task_states(document, word));
     }
     for (size_t depth = 0; (dot = memchr(text, '.', bytes)) != NULL && node != NULL; depth++) {
         size_t key = (size_t)(dot - text);

@@ -18,7 +18,8 @@ extern const char *const experiment_keys[];
 /* Apply one text. `label`, "--set PATH", is what positions show, and lives as long as they do. */
 int override_apply(struct document *document, const char *text, const char *label);
 
-/* Does `text` concern this document? A lone word does where a setting has that name; a path where all above its last
+/* Does `text` concern this document? A lone word does where a setting has that name, one of the task where the task
+ * states it (a folder of data is nothing to tasks that have their own); a path where all above its last
  * key is there, or is a section that every experiment may have. Where not, override_apply would say what is wrong:
  * for one of several documents that is no error. */
 bool override_concerns(struct document *document, const char *text, const char *label);

@@ -71,6 +71,14 @@ static void errors_name_the_line_in_the_file(void **state) {
                  NULL, ":7:8", "no anchor &a");
 }
 
+static const char *task_text(const struct experiment *experiment, const char *name) {
+    const char *text = NULL;
+    for (const struct option *option = experiment->task->options; option->name; option++)
+        if (strcmp(option->name, name) == 0)
+            memcpy(&text, (const char *)experiment->task_options + option->offset, sizeof text);
+    return text;
+}
+
 static void overrides_concern_who_knows_them(void **state) {
     (void)state;
     static const char *const sets[] = {"window=32", "prepare.finetune.epochs=5", "rounds=3", "measure.samples=4",
@@ -87,6 +95,15 @@ static void overrides_concern_who_knows_them(void **state) {
     static const char *const task_path[] = {"task.perplexity.window=16"};
     if (read_text(FIRST "---\n" SECOND, task_path, 1) < 0) fail_msg("%s", error_text());
     assert_string_equal(list[0].task->name, "wordnet");
+    experiments_close(list, count);
+    /* Both tasks have a folder of data, one states it. */
+    static const char *const data[] = {"data=there"};
+    if (read_text(FIRST "---\n" SECOND, data, 1) < 0) fail_msg("%s", error_text());
+    assert_string_equal(task_text(&list[0], "data"), "/usr/share/wordnet");
+    assert_string_equal(task_text(&list[1], "data"), "there");
+    experiments_close(list, count);
+    if (read_text(FIRST, data, 1) < 0) fail_msg("%s", error_text());
+    assert_string_equal(task_text(&list[0], "data"), "there");
     experiments_close(list, count);
     expect_error(FIRST "---\n" SECOND, "windwo=3", "", "did you mean 'window'");
     expect_error(FIRST "---\n" SECOND, "window=1", "", "window");
