@@ -15,8 +15,8 @@
 #include <string.h>
 
 #define COLUMN_ALIGN 64
-#define COLUMNS_MOST 65536   /* 255 * 128 * 65536 is what 32 bits hold, */
-#define COLUMNS_AFFINE 32768 /* and so is 255 * 255 * 32768 */
+#define COLUMNS_AFFINE                                                                                                 \
+    32768 /* 255 * 255 * 32768 is what 32 bits hold, and 255 * 128 * 65536, all that a weight may have */
 
 static size_t padded_columns(const struct weight_shape *shape) { return size_round_up(shape->columns, COLUMN_ALIGN); }
 
@@ -38,9 +38,8 @@ static int size_of(const struct weight_format *format, const struct weight_shape
     bool affine = format == &format_int8_affine;
     *bytes = 0;
     TRY(weight_shape_check(format, shape));
-    if (shape->columns > (affine ? COLUMNS_AFFINE : COLUMNS_MOST))
-        FAIL(E_LIMIT, "%s takes %d columns at most (got %zu)", format->name, affine ? COLUMNS_AFFINE : COLUMNS_MOST,
-             shape->columns);
+    if (affine && shape->columns > COLUMNS_AFFINE)
+        FAIL(E_LIMIT, "int8_affine takes %d columns at most (got %zu)", COLUMNS_AFFINE, shape->columns);
     *bytes = panels_of(shape->rows) * 16 * (padded_columns(shape) + sizeof(float) + affine);
 out:
     return status;

@@ -187,9 +187,9 @@ enum weight_activation {
 };
 struct weight_epilogue {
     enum weight_activation activation; /* on every output (after the bias) */
-    /* NULL, or called once for every block of tokens, when all outputs of tokens begin..end-1 are complete and
-     * activated, by one of the working threads: residual sums, norms, whatever needs whole rows. It must not depend on
-     * where blocks begin. */
+    /* NULL, or called for a few tokens at a time, each once, when all outputs of tokens begin..end-1 are complete and
+     * activated: residual sums, norms, whatever needs whole rows. Several threads may be in it, at different tokens; it
+     * must not depend on where they are cut. */
     void (*rows)(void *context, size_t begin, size_t end);
     void *context;
     /* NULL, or the matrix that is multiplied next with this scratch, and its input, T rows which are complete, block by

@@ -44,16 +44,17 @@ out:
     return status;
 }
 
-/* The mean of a metric over the seeds; NaN where one has none. */
-static int metric_mean(struct store *store, const struct side *sides, size_t count, const char *name, double *mean) {
+/* The mean over the seeds of what `sql` gives for a run, and for a name unless that is NULL; NaN where one has none. */
+static int seeds_mean(struct store *store, const char *sql, const struct side *sides, size_t count, const char *name,
+                      double *mean) {
     int status = 0;
     struct query q = {0};
     bool row;
     *mean = 0;
-    TRY(query_open(&q, store, "SELECT value FROM metric WHERE run_id = ? AND name = ? AND stage_id IS NULL"));
+    TRY(query_open(&q, store, sql));
     for (size_t i = 0; i < count; i++) {
         query_integer(&q, sides[i].run);
-        query_text(&q, name);
+        if (name) query_text(&q, name);
         TRY(query_row(&q, &row));
         *mean += (row ? query_get_real(&q, 0) : NAN) / (double)count;
         query_reset(&q);
@@ -61,6 +62,16 @@ static int metric_mean(struct store *store, const struct side *sides, size_t cou
 out:
     query_close(&q);
     return status;
+}
+
+static int metric_mean(struct store *store, const struct side *sides, size_t count, const char *name, double *mean) {
+    return seeds_mean(store, "SELECT value FROM metric WHERE run_id = ? AND name = ? AND stage_id IS NULL", sides,
+                      count, name, mean);
+}
+
+static int size_mean(struct store *store, const struct side *sides, size_t count, double *bytes) {
+    return seeds_mean(store, "SELECT t.bytes FROM run r JOIN artifact t ON t.id = r.artifact_id WHERE r.id = ?", sides,
+                      count, NULL, bytes);
 }
 
 /* Exact sign test over items: which side did more seeds get right? Items on which they are even say nothing. */
@@ -163,23 +174,6 @@ out:
     return status;
 }
 
-static int sizes_mean(struct store *store, const struct side *sides, size_t count, double *bytes) {
-    int status = 0;
-    struct query q = {0};
-    bool row;
-    *bytes = 0;
-    TRY(query_open(&q, store, "SELECT t.bytes FROM run r JOIN artifact t ON t.id = r.artifact_id WHERE r.id = ?"));
-    for (size_t i = 0; i < count; i++) {
-        query_integer(&q, sides[i].run);
-        TRY(query_row(&q, &row));
-        *bytes += (row ? query_get_real(&q, 0) : NAN) / (double)count;
-        query_reset(&q);
-    }
-out:
-    query_close(&q);
-    return status;
-}
-
 /* The phase and batch size of `like` at all seeds: pairs of rounds of one session each. */
 static int latency_pool(struct table *table, const char *label, const struct seeds *seeds,
                         const struct round_record *like) {
@@ -248,8 +242,8 @@ int compare_seeds(struct table *table, struct store *store, const char *label, c
     TRY(seeds_match(store, a, b, &seeds));
     TRY(primary_compare(table, store, label, &seeds));
     TRY(others_compare(table, store, label, &seeds));
-    TRY(sizes_mean(store, seeds.a, seeds.count, &bytes_a));
-    TRY(sizes_mean(store, seeds.b, seeds.count, &bytes_b));
+    TRY(size_mean(store, seeds.a, seeds.count, &bytes_a));
+    TRY(size_mean(store, seeds.b, seeds.count, &bytes_b));
     snprintf(note, sizeof note, "mean of %zu seeds", seeds.count);
     compare_row(table, label, "size_bytes", bytes_a, bytes_b, "ratio", compare_plain(bytes_b / bytes_a), NAN, note);
     TRY(latencies_compare(table, store, label, &seeds));

@@ -9,6 +9,9 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/threads.h"
+#include "cpu_mask.h"
+#include "kernels/kernels.h"
 
 float *normal_new(size_t count, uint64_t seed) {
     float *x;
@@ -38,4 +41,11 @@ void packed_new(struct weight *weight, const char *format, struct weight_shape s
     grid_new(&grid, weight_format_find(format), &shape, w);
     assert_int_equal(weight_pack(weight, weight_format_find(format), &shape, w, &grid), 0);
     grid_free(&grid);
+}
+
+int open_kernels(void **state) {
+    (void)state;
+    kernels_open(test_cpu_mask());
+    threads_set(2);
+    return 0;
 }

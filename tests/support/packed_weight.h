@@ -14,4 +14,7 @@ void grid_free(struct weight_grid *grid);
 /* Close with weight_close. */
 void packed_new(struct weight *weight, const char *format, struct weight_shape shape, const float *w);
 
+/* For cmocka_run_group_tests: the kernels that CPUMASK leaves, on two threads. */
+int open_kernels(void **state);
+
 #endif

@@ -210,13 +210,6 @@ static void shared_input_equals_separate_products(void **state) {
     memory_release(x), memory_release(apart);
 }
 
-static int open_kernels(void **state) {
-    (void)state;
-    kernels_open(test_cpu_mask());
-    threads_set(2);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_match_double_arithmetic),

@@ -409,13 +409,6 @@ static void failed_allocations_leave_nothing(void **state) {
     memory_release(y);
 }
 
-static int open_kernels(void **state) {
-    (void)state;
-    kernels_open(test_cpu_mask());
-    threads_set(2);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registry_finds_formats_and_backends),
