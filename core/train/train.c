@@ -104,6 +104,7 @@ static int training_open(struct training *training) {
                         plan->extra_count));
     if (training->trainables.count == 0) FAIL(E_ARGUMENT, "everything is frozen: there is nothing to train");
     TRY(optimizer_open(&training->optimizer, &settings, &training->trainables));
+    TRY(train_average_open(training));
     TRY(train_resume_open(training));
 out:
     return status;
@@ -112,6 +113,7 @@ out:
 static void training_close(struct training *training) {
     optimizer_settle(&training->optimizer);
     train_resume_close(training);
+    train_average_close(training);
     optimizer_close(&training->optimizer);
     trainables_close(&training->trainables);
     pass_close(&training->pass);
@@ -142,6 +144,7 @@ static int take_step(struct training *training, struct train_progress *progress)
     tally->last[step % LOSS_LAST_STEPS] = progress->loss;
     tally->tokens += training->batches.tokens;
     tally->steps++;
+    train_average_join(training);
     progress->seconds = train_now_s() - training->started_s;
 out:
     return status;
@@ -159,6 +162,7 @@ static int evaluate(struct training *training) {
     bool higher = true;
 
     optimizer_settle(&training->optimizer);
+    train_average_swap(training);
     TRY(training->host->evaluate(training->host->context, training->model, &score, &higher));
     /* A score that is not a number betters nothing. */
     if (tally->best_step ? (higher ? score > tally->best_score : score < tally->best_score) : !isnan(score)) {
@@ -169,6 +173,7 @@ static int evaluate(struct training *training) {
     } else {
         tally->unbettered++;
     }
+    train_average_swap(training);
 out:
     return status;
 }
@@ -195,7 +200,8 @@ static int loop(struct training *training) {
         if (stop) FAIL(E_INTERRUPTED, "training was stopped at step %zu of %zu", progress.step, progress.steps);
     }
     optimizer_settle(&training->optimizer);
-    if (training->tally.best_step != training->tally.steps) train_best_restore(training);
+    if (training->best_kept) train_best_restore(training);
+    else train_average_swap(training);
 out:
     return status;
 }

@@ -91,6 +91,9 @@ struct train_plan {
     int32_t special_ids;         /* ids below this are never masked nor drawn */
     size_t max_tokens;           /* longer examples are cut; 0: to the model's positions alone */
 
+    double average_decay; /* per step, of a moving average of the weights that is scored and kept in place of the last
+                           * step's; 0: none */
+
     size_t evaluate_steps; /* evaluate after every so many steps and at the end; 0: never */
     size_t patience;       /* stop after so many evaluations in a row that did not better the best; 0: never */
     bool keep_best;        /* end with the values of the best evaluation instead of the last ones */

@@ -102,6 +102,7 @@ int train_options_plan(const struct train_options *options, enum train_objective
     plan->mask_frac = o->mask_frac;
     plan->max_tokens = (size_t)o->max_tokens;
     plan->evaluate_steps = (size_t)o->evaluate_steps;
+    plan->average_decay = o->average_decay;
     plan->patience = (size_t)o->patience;
     plan->keep_best = o->keep_best;
     plan->checkpoint_s = o->checkpoint_s;

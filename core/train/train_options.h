@@ -18,6 +18,7 @@ struct train_options {
     double weight_decay, clip_norm, dropout, word_dropout, label_smoothing;
     struct option_names class_weights;
     double mask_frac;
+    double average_decay;
     int64_t max_tokens, evaluate_steps, patience;
     bool keep_best;
     double checkpoint_s;
@@ -91,8 +92,10 @@ struct train_options {
             "masked_lm: share of tokens to predict; of these 80 % are masked, 10 % replaced at random, 10 % kept.")
 
 #define TRAIN_OPTIONS_RUN(S, M)                                                                                        \
-    TRAIN_OPTION(S, M, evaluate_steps, OPTION_INTEGER, "0", 0, 1e9, NULL, "steps",                                     \
-                 "Score the validation split after every so many steps and at the end; 0: never."),                    \
+    TRAIN_OPTION(S, M, average_decay, OPTION_REAL, "0", 0, 0.99999, NULL, NULL,                                        \
+                 "Decay a step of a moving average of the weights, scored and kept in their place; 0: none."),         \
+        TRAIN_OPTION(S, M, evaluate_steps, OPTION_INTEGER, "0", 0, 1e9, NULL, "steps",                                 \
+                     "Score the validation split after every so many steps and at the end; 0: never."),                \
         TRAIN_OPTION(S, M, patience, OPTION_INTEGER, "0", 0, 1000000, NULL, "evaluations",                             \
                      "Stop after so many evaluations in a row that were not better than the best; 0: never."),         \
         TRAIN_OPTION(S, M, keep_best, OPTION_BOOLEAN, "true", 0, 0, NULL, NULL,                                        \

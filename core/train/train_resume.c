@@ -44,9 +44,10 @@ static void hash_plan(struct hash *hash, const struct train_plan *plan, size_t c
                                 (uint64_t)plan->special_ids,
                                 plan->checkpoint_activations};
     const double reals[] = {
-        plan->epochs,    plan->rate,    plan->warmup_frac,     plan->schedule_power, plan->schedule_end_frac,
-        plan->beta1,     plan->beta2,   plan->epsilon,         plan->momentum,       plan->weight_decay,
-        plan->clip_norm, plan->dropout, plan->label_smoothing, plan->word_dropout,   plan->mask_frac};
+        plan->epochs,       plan->rate,    plan->warmup_frac,     plan->schedule_power, plan->schedule_end_frac,
+        plan->beta1,        plan->beta2,   plan->epsilon,         plan->momentum,       plan->weight_decay,
+        plan->clip_norm,    plan->dropout, plan->label_smoothing, plan->word_dropout,   plan->mask_frac,
+        plan->average_decay};
     hash_array(hash, numbers, sizeof numbers / sizeof *numbers, sizeof *numbers);
     hash_reals(hash, reals, sizeof reals / sizeof *reals);
     hash_reals(hash, plan->class_weights, classes);
@@ -140,7 +141,7 @@ static int make_parts(struct training *training) {
     int status = 0;
     const struct trainables *trainables = &training->trainables;
     void *block;
-    TRY(memory_take(&block, 3 + training->plan->state_count + 4 * trainables->count, sizeof *training->parts));
+    TRY(memory_take(&block, 5 + training->plan->state_count + 4 * trainables->count, sizeof *training->parts));
     training->parts = block;
     add_part(training, &training->tally, 1, sizeof training->tally, NULL, NULL);
     add_part(training, &training->best_kept, 1, sizeof training->best_kept, NULL, NULL);
@@ -155,6 +156,8 @@ static int make_parts(struct training *training) {
     }
     for (size_t i = 0; i < training->plan->state_count; i++)
         add_part(training, training->plan->states[i].bytes, 1, training->plan->states[i].count, NULL, NULL);
+    add_part(training, &training->average_present, 1, sizeof training->average_present, NULL, NULL);
+    add_part(training, training->average, 1, training->average_bytes, NULL, &training->average_present);
     add_part(training, training->best, 1, kept_bytes(training), NULL, &training->best_kept);
 out:
     return status;

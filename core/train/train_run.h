@@ -1,7 +1,8 @@
 /* A training run at work, shared by the files of the loop. Private to core/train.
  *
  * train.c is the loop, train_check.c what must hold before it, train_micro.c one micro-batch, train_finite.c what is
- * said when numbers are not finite, train_resume.c what is kept: the best values and checkpoints.
+ * said when numbers are not finite, train_average.c the moving average of the weights, train_resume.c what is kept: the
+ * best values and checkpoints.
  */
 #ifndef TRAIN_RUN_H
 #define TRAIN_RUN_H
@@ -24,6 +25,7 @@ struct train_tally {
     double best_score;
     uint64_t best_step, unbettered; /* unbettered: evaluations since the best */
     uint64_t scored;                /* evaluations made */
+    uint64_t averaged;              /* times that values joined the average */
 };
 
 struct training {
@@ -38,9 +40,12 @@ struct training {
     struct schedule schedule;
     double chance; /* train_chance */
     struct train_tally tally;
-    bool best_kept;   /* `best` holds the values of the best evaluation */
-    void *best;       /* values of all trainables, then the plan's states */
-    double started_s; /* when this process began, less what earlier ones spent */
+    bool best_kept; /* `best` holds the values of the best evaluation */
+    void *best;     /* values of all trainables, then the plan's states */
+    float *average; /* of all trainables, end to end; NULL: none is wanted */
+    size_t average_bytes;
+    bool average_present; /* something has joined it */
+    double started_s;     /* when this process began, less what earlier ones spent */
     struct checkpoint_part *parts;
     size_t part_count;
     char *checkpoint_path; /* NULL: none is wanted */
@@ -68,6 +73,13 @@ int train_not_finite_backward(const struct training *training, double norm);
 double train_chance(const struct training *training);
 /* E_NUMERIC when losses stay far above those of the first steps. */
 int train_check_loss(struct training *training, double loss);
+
+/* The moving average of the weights; nothing where the plan wants none. */
+int train_average_open(struct training *training); /* E_MEMORY */
+void train_average_close(struct training *training);
+void train_average_join(struct training *training); /* after each step; it takes what it needs */
+/* Exchange values and average, once something has joined it; a second call undoes the first. */
+void train_average_swap(struct training *training);
 
 /* Room for the best values and a run's identity; goes on from its checkpoint where there is one. */
 int train_resume_open(struct training *training);

@@ -196,6 +196,8 @@ static void test_every_option_arrives(void **state) {
                                         "0.1",
                                         "mask_frac",
                                         "0.4",
+                                        "average_decay",
+                                        "0.7",
                                         "evaluate_steps",
                                         "11",
                                         "patience",
@@ -238,6 +240,7 @@ static void test_every_option_arrives(void **state) {
     assert_true(plan.beta1 == 0.8 && plan.beta2 == 0.98 && plan.epsilon == 1e-6 && plan.momentum == 0.7);
     assert_true(plan.nesterov && plan.weight_decay == 0.02 && plan.clip_norm == 5 && plan.dropout == 0.2);
     assert_true(plan.word_dropout == 0.3 && plan.label_smoothing == 0.1 && plan.mask_frac == 0.4);
+    assert_true(plan.average_decay == 0.7 && plain.average_decay == 0);
     assert_true(plan.evaluate_steps == 11 && plan.patience == 4 && !plan.keep_best && plan.checkpoint_s == 60);
     assert_true(plan.checkpoint_activations && plan.compute == TRAIN_BF16 && plan.epochs == 2.5);
     option_store_close(&store);

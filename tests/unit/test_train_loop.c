@@ -28,8 +28,12 @@ struct watcher {
     const double *scores; /* of evaluations, in turn */
     size_t scored;
     bool lower_is_better;
-    char hash[8][65]; /* of the model at the first evaluations */
+    const struct model *model; /* that is trained */
+    float value[STEPS_MOST];   /* of the one that `watched` finds, after each step */
+    char hash[8][65];          /* of the model at the first evaluations */
 };
+
+static float watched(const struct model *model) { return model->linears[1].parameter->value[7]; }
 
 static int take_step(void *opaque, const struct train_progress *progress) {
     struct watcher *watcher = opaque;
@@ -37,6 +41,7 @@ static int take_step(void *opaque, const struct train_progress *progress) {
     assert_true(progress->step <= progress->steps && progress->seconds >= 0);
     watcher->loss[watcher->steps] = progress->loss;
     watcher->norm[watcher->steps] = progress->gradient_norm;
+    if (watcher->model) watcher->value[watcher->steps] = watched(watcher->model);
     watcher->rate[watcher->steps++] = progress->rate;
     return progress->step == watcher->stop_at;
 }
@@ -53,6 +58,7 @@ struct outcome {
     struct watcher watcher;
     struct train_result result;
     char hash[65];
+    float watched; /* at the end */
     int status;
 };
 
@@ -65,10 +71,13 @@ static void run(const char *family, const struct train_plan *plan, size_t exampl
     int before = threads_get();
     small_task_model(&model, family, plan->objective, 5);
     small_task_open(&task, plan->objective, examples, 2);
+    outcome->watcher.model = &model;
     threads_set(threads ? threads : 1); /* so little work is done sooner by one */
     outcome->status = train_run(&model, &task.examples, plan, &host, &outcome->result);
     threads_set(before);
     small_model_hash(&model, outcome->hash);
+    outcome->watched = watched(&model);
+    outcome->watcher.model = NULL;
     assert_null(model.parameters[0].gradient);
     small_task_close(&task);
     model_close(&model);
@@ -265,6 +274,48 @@ static void test_best_is_kept(void **state) {
     assert_true(outcome.watcher.scored == 3 && outcome.result.best_step == 8);
 }
 
+/* Averaged by hand from the values after every tenth step and the last: the end is that, a step is none the wiser. */
+static void test_average(void **state) {
+    static const double scores[8] = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8};
+    struct train_plan plan;
+    struct outcome plain, averaged, threads = {.watcher.scores = scores};
+    (void)state;
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.rate = 2e-3;
+    plan.weight_decay = 0.5;
+    plan.steps = 75;
+    plan.evaluate_steps = 10;
+    evaluated(&plan, scores, false, &plain);
+    plan.average_decay = 0.97; /* 1 - 0.97^10 is 0.2626: from the fourth value on it is no plain mean */
+    evaluated(&plan, scores, false, &averaged);
+    assert_memory_equal(averaged.watcher.loss, plain.watcher.loss, 75 * sizeof(double));
+    double mean = 0;
+    for (size_t i = 0; i < 8; i++) {
+        double weight = fmax(1 - pow(0.97, 10), 1 / (double)(i + 1));
+        mean += weight * ((double)averaged.watcher.value[i < 7 ? 10 * i + 9 : 74] - mean);
+    }
+    assert_true(fabs((double)averaged.watched - mean) < 1e-6 * fabs(mean));
+    assert_true(fabs((double)plain.watched - mean) > 1e-4 * fabs(mean));
+    assert_true(plain.watched == plain.watcher.value[74]);
+    /* Each evaluation sees the average; the first has one value in it. */
+    assert_string_equal(averaged.watcher.hash[0], plain.watcher.hash[0]);
+    assert_string_not_equal(averaged.watcher.hash[1], plain.watcher.hash[1]);
+    assert_string_equal(averaged.watcher.hash[7], averaged.hash);
+    run("bert", &plan, 160, 3, &threads);
+    assert_string_equal(threads.hash, averaged.hash);
+    /* The best average is kept, and one that nothing has joined yet is not. */
+    plan.keep_best = true;
+    evaluated(&plan, scores, true, &averaged);
+    assert_string_equal(averaged.hash, plain.watcher.hash[0]);
+    plan.steps = 9;
+    plan.evaluate_steps = 5;
+    evaluated(&plan, scores, true, &averaged);
+    plan.average_decay = 0;
+    evaluated(&plan, scores, true, &plain);
+    assert_string_equal(averaged.hash, plain.hash);
+    assert_true(averaged.result.best_step == 5);
+}
+
 static void test_patience(void **state) {
     static const double scores[] = {0.5, 0.7, 0.6, 0.71, 0.6, NAN, 0.9};
     struct train_plan plan;
@@ -403,6 +454,7 @@ static void test_every_allocation_fails_once(void **state) {
     small_task_plan(&plan, TRAIN_CLASSIFICATION);
     plan.evaluate_steps = 1;
     plan.keep_best = true;
+    plan.average_decay = 0.9;
     plan.weight_decay = 1;
     for (long n = 1;; n++) {
         struct model model;
@@ -433,6 +485,7 @@ int main(void) {
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_optimizers_and_schedules),
         cmocka_unit_test(test_best_is_kept),
+        cmocka_unit_test(test_average),
         cmocka_unit_test(test_patience),
         cmocka_unit_test(test_teacher_and_extra_trainables),
         cmocka_unit_test(test_frozen),

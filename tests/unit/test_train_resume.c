@@ -166,6 +166,8 @@ static void test_goes_on_after_a_stop(void **state) {
         struct train_plan plan;
         make_plan(&plan);
         plan.optimizer = kinds[k];
+        plan.average_decay = k == 0 ? 0.9 : 0; /* joined after 10 steps, which is later than the best */
+        plan.keep_best = k != 0;
         struct outcome whole = whole_run(&plan);
         plan.checkpoint_dir = folder;
         for (size_t stop = 1; stop < STEPS; stop += 2) { /* not where an evaluation is due */
