@@ -117,42 +117,28 @@ out:
 }
 
 /* ---- the kind ------------------------------------------------------------------------------------- */
-/* The token that a whole word is, or MAP_NONE. Most words of a text are: one look-up in place of merging. */
-static inline uint32_t whole_word(const struct tokenizer *tokenizer, const uint8_t *word, size_t length) {
-    if (length == 1) return tokenizer->first[word[0]];
-    uint32_t id = text_pool_find(&tokenizer->tokens, (const char *)word, length);
-    return id != MAP_NONE && tokenizer->whole[id] ? id : MAP_NONE;
+/* What is known of a token whose bytes are met as a word: they become that token alone, or they do not. Found out when
+ * it is first met, by merging; threads that find it out at the same time agree. Most words of a text are tokens: one
+ * look-up in place of merging from then on. */
+enum whole { WHOLE_NOT_KNOWN, WHOLE_YES, WHOLE_NO };
+
+static uint8_t *whole_of(const struct tokenizer *tokenizer, uint32_t id) {
+    return id == MAP_NONE ? NULL : &tokenizer->whole[id];
 }
 
-/* Append the tokens of one word; bytes that have no token are left out, as the reference does. `begin` is its place in
- * the whole text. */
-static int append_word(const struct tokenizer *tokenizer, const uint8_t *text, size_t length, size_t begin,
-                       void **block, struct encoding *encoding) {
+/* Merge a word and append what it becomes. Bytes that have no token are left out, as the reference does; *alone: one
+ * token, of all bytes. `word` has room for its ids. */
+static int append_merged(const struct tokenizer *tokenizer, const uint8_t *text, size_t length, size_t begin,
+                         uint32_t *word, struct encoding *encoding, bool *alone) {
     int status = 0;
-    uint8_t lowered[SHORT_WORD];
-    uint32_t short_word[SHORT_WORD], *word = short_word;
-    size_t left = 1;
-    if (length > SHORT_WORD) {
-        TRY(memory_resize(block, length, sizeof *word));
-        word = *block;
-        uint32_t id =
-            tokenizer->ignore_merges ? text_pool_find(&tokenizer->tokens, (const char *)text, length) : MAP_NONE;
-        if (id != MAP_NONE && !tokenizer->added[id]) return encoding_add(encoding, (int32_t)id, begin, begin + length);
-    } else {
-        if (tokenizer->lower_case) {
-            for (size_t i = 0; i < length; i++) lowered[i] = byte_lower(text[i]);
-            text = lowered;
-        }
-        word[0] = whole_word(tokenizer, text, length);
-        if (word[0] != MAP_NONE) return encoding_add(encoding, (int32_t)word[0], begin, begin + length);
-    }
-    size_t known = 0;
+    size_t known = 0, left = 1;
     for (size_t i = 0; i < length; i++) {
         word[known] = tokenizer->first[text[i]];
         known += word[known] != MAP_NONE;
     }
     if (known > SHORT_WORD) TRY(merge_long(tokenizer, word, known, &left));
     else left = merge_short(tokenizer, word, known);
+    *alone = left == 1 && known == length;
     for (size_t i = 0, from = 0, to; i < left; i++, from = to) {
         size_t bytes = text_pool_length(&tokenizer->tokens, word[i]);
         to = from + bytes;
@@ -162,6 +148,38 @@ static int append_word(const struct tokenizer *tokenizer, const uint8_t *text, s
         }
         TRY(encoding_add(encoding, (int32_t)word[i], begin + from, begin + to));
     }
+out:
+    return status;
+}
+
+/* Append the tokens of one word; `begin` is its place in the whole text, *block is room for long ones. */
+static int append_word(const struct tokenizer *tokenizer, const uint8_t *text, size_t length, size_t begin,
+                       void **block, struct encoding *encoding) {
+    int status = 0;
+    uint8_t lowered[SHORT_WORD], *whole;
+    uint32_t short_word[SHORT_WORD], id;
+    bool alone;
+    if (length > SHORT_WORD) {
+        TRY(memory_resize(block, length, sizeof(uint32_t)));
+        id = tokenizer->ignore_merges ? text_pool_find(&tokenizer->tokens, (const char *)text, length) : MAP_NONE;
+        if (id != MAP_NONE && !tokenizer->added[id]) return encoding_add(encoding, (int32_t)id, begin, begin + length);
+        return append_merged(tokenizer, text, length, begin, *block, encoding, &alone);
+    }
+    if (tokenizer->lower_case) {
+        for (size_t i = 0; i < length; i++) lowered[i] = byte_lower(text[i]);
+        text = lowered;
+    }
+    if (length == 1) {
+        id = tokenizer->first[*text];
+        return id == MAP_NONE ? 0 : encoding_add(encoding, (int32_t)id, begin, begin + 1);
+    }
+    id = text_pool_find(&tokenizer->tokens, (const char *)text, length);
+    whole = whole_of(tokenizer, id);
+    if (whole && __atomic_load_n(whole, __ATOMIC_RELAXED) == WHOLE_YES)
+        return encoding_add(encoding, (int32_t)id, begin, begin + length);
+    TRY(append_merged(tokenizer, text, length, begin, short_word, encoding, &alone));
+    if (whole && __atomic_load_n(whole, __ATOMIC_RELAXED) == WHOLE_NOT_KNOWN)
+        __atomic_store_n(whole, alone ? WHOLE_YES : WHOLE_NO, __ATOMIC_RELAXED);
 out:
     return status;
 }
@@ -206,28 +224,21 @@ out:
 
 const struct tokenizer_traits byte_bpe_traits = {.encode = byte_bpe_encode, .decode = byte_bpe_decode};
 
-/* whole[id]: the bytes of token id, as a word, become that token alone. */
-static int find_whole_words(struct tokenizer *tokenizer) {
+/* What is known without merging: added tokens are no words, and with ignore_merges all others are. */
+static int open_whole_words(struct tokenizer *tokenizer) {
     int status = 0;
     void *block = NULL;
-    uint32_t word[SHORT_WORD];
     TRY(memory_take(&block, tokenizer->tokens.count, 1));
     tokenizer->whole = block;
-    for (size_t id = 0; id < tokenizer->tokens.count; id++) {
-        size_t length = text_pool_length(&tokenizer->tokens, id);
-        const uint8_t *text = (const uint8_t *)text_pool_text(&tokenizer->tokens, id);
-        if (tokenizer->added[id] || length > SHORT_WORD) continue;
-        bool known = true;
-        for (size_t i = 0; i < length; i++) known &= (word[i] = tokenizer->first[text[i]]) != MAP_NONE;
-        if (!known && !tokenizer->ignore_merges) continue;
-        tokenizer->whole[id] = tokenizer->ignore_merges || merge_short(tokenizer, word, length) == 1;
-    }
+    for (size_t id = 0; id < tokenizer->tokens.count; id++)
+        tokenizer->whole[id] = tokenizer->added[id] ? WHOLE_NO : tokenizer->ignore_merges ? WHOLE_YES : WHOLE_NOT_KNOWN;
 out:
     return status;
 }
 
 int tokenizer_finish(struct tokenizer *tokenizer) {
     int status = 0;
+    TRY(pair_map_reserve(&tokenizer->ranks, tokenizer->merge_count));
     for (size_t i = 0; i < tokenizer->merge_count; i++) {
         const struct merge *merge = &tokenizer->merges[i];
         uint32_t found;
@@ -243,7 +254,7 @@ int tokenizer_finish(struct tokenizer *tokenizer) {
         known += tokenizer->first[byte] != MAP_NONE;
     }
     if (!known) FAIL(E_FORMAT, "the vocabulary has a token for no byte at all");
-    TRY(find_whole_words(tokenizer));
+    TRY(open_whole_words(tokenizer));
     tokenizer_name_special(tokenizer);
     TRY(added_index_build(tokenizer));
 out:

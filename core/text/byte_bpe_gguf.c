@@ -57,6 +57,7 @@ static int read_tokens(struct tokenizer *tokenizer, const struct gguf *file, con
     tokenizer->special = block;
     TRY(memory_take(&block, (size_t)tokens->count, 1));
     tokenizer->added = block;
+    TRY(text_pool_reserve(&tokenizer->tokens, (size_t)tokens->count, tokens->bytes));
     for (size_t id = 0; gguf_next_string(tokens, &place, &text, &bytes); id++) {
         int64_t type = types ? gguf_element_whole(types, id) : TYPE_NORMAL;
         uint32_t index;

@@ -82,6 +82,15 @@ out:
 }
 
 /* ---- merges --------------------------------------------------------------------------------------- */
+/* What a merge makes: mostly the token behind that of the merge before, as both lists are in the order of learning. */
+static uint32_t find_result(const struct tokenizer *tokenizer, const char *text, size_t bytes) {
+    const struct text_pool *tokens = &tokenizer->tokens;
+    size_t guess = tokenizer->merge_count ? tokenizer->merges[tokenizer->merge_count - 1].result + 1 : tokens->count;
+    bool right = guess < tokens->count && text_pool_length(tokens, guess) == bytes &&
+                 memcmp(text_pool_text(tokens, guess), text, bytes) == 0;
+    return right ? (uint32_t)guess : text_pool_find(tokens, text, bytes);
+}
+
 int byte_bpe_add_merge(struct tokenizer *tokenizer, const char *const side[2], const size_t bytes[2],
                        const struct byte_alphabet *alphabet, char *scratch) {
     static const char *const names[3] = {"its left side", "its right side", "what it makes"};
@@ -94,7 +103,7 @@ int byte_bpe_add_merge(struct tokenizer *tokenizer, const char *const side[2], c
         id[i] = known ? text_pool_find(&tokenizer->tokens, scratch + used, length) : MAP_NONE;
         used += length;
     }
-    id[2] = text_pool_find(&tokenizer->tokens, scratch, used);
+    id[2] = find_result(tokenizer, scratch, used);
     for (int i = 0; i < 3; i++)
         if (id[i] == MAP_NONE || tokenizer->added[id[i]])
             FAIL(E_FORMAT, "merge %zu: %s is not in model.vocab", tokenizer->merge_count, names[i]);

@@ -30,10 +30,18 @@ uint32_t pair_map_find(const struct pair_map *map, uint32_t left, uint32_t right
     return slot->used ? slot->value : MAP_NONE;
 }
 
-static int pair_map_grow(struct pair_map *map) {
+/* The capacity that holds `count` entries, less than half full, from what there is. */
+static size_t capacity_for(size_t capacity, size_t count) {
+    if (capacity == 0) capacity = FIRST_CAPACITY;
+    while (2 * count >= capacity) capacity *= 2;
+    return capacity;
+}
+
+int pair_map_reserve(struct pair_map *map, size_t count) {
     int status = 0;
     void *block = NULL;
-    struct pair_map grown = {.capacity = map->capacity ? 2 * map->capacity : FIRST_CAPACITY, .count = map->count};
+    struct pair_map grown = {.capacity = capacity_for(map->capacity, count), .count = map->count};
+    if (grown.capacity == map->capacity) goto out;
     TRY(memory_take(&block, grown.capacity, sizeof *grown.slots));
     grown.slots = block;
     for (size_t i = 0; i < map->capacity; i++)
@@ -47,7 +55,7 @@ out:
 int pair_map_add(struct pair_map *map, uint32_t left, uint32_t right, uint32_t value, uint32_t *found) {
     int status = 0;
     uint64_t key = (uint64_t)left << 32 | right;
-    if (2 * map->count >= map->capacity) TRY(pair_map_grow(map));
+    TRY(pair_map_reserve(map, map->count));
     struct pair_slot *slot = pair_slot(map, key);
     if (!slot->used) {
         *slot = (struct pair_slot){.key = key, .value = value, .used = 1};
@@ -85,10 +93,11 @@ uint32_t text_pool_find(const struct text_pool *pool, const char *text, size_t b
     return slot ? slot - 1 : MAP_NONE;
 }
 
-static int slots_grow(struct text_pool *pool) {
+static int reserve_slots(struct text_pool *pool, size_t count) {
     int status = 0;
     void *block = NULL;
-    size_t capacity = pool->slot_capacity ? 2 * pool->slot_capacity : FIRST_CAPACITY;
+    size_t capacity = capacity_for(pool->slot_capacity, count);
+    if (capacity == pool->slot_capacity) goto out;
     TRY(memory_take(&block, capacity, sizeof *pool->slots));
     memory_release(pool->slots);
     pool->slots = block;
@@ -99,35 +108,54 @@ out:
     return status;
 }
 
-static int pool_reserve(struct text_pool *pool, size_t bytes) {
+/* Room for `count` offsets and `bytes` in all, at least. */
+static int reserve_texts(struct text_pool *pool, size_t count, size_t bytes) {
     int status = 0;
-    size_t used = pool->count ? pool->offset[pool->count] : 0;
-    if (bytes > UINT32_MAX - 1 - used) FAIL(E_LIMIT, "more than 4 GB of distinct words");
-    if (pool->count + 2 > pool->count_capacity) {
+    uint32_t used = pool->count ? pool->offset[pool->count] : 0;
+    if (count + 1 > pool->count_capacity) {
         void *block = pool->offset;
-        size_t capacity = pool->count_capacity ? 2 * pool->count_capacity : FIRST_CAPACITY;
-        TRY(memory_resize(&block, capacity, sizeof *pool->offset));
+        TRY(memory_resize(&block, count + 1, sizeof *pool->offset));
         pool->offset = block;
-        pool->offset[pool->count] = (uint32_t)used;
-        pool->count_capacity = capacity;
+        pool->offset[pool->count] = used;
+        pool->count_capacity = count + 1;
     }
-    if (used + bytes > pool->byte_capacity || !pool->bytes) {
+    if (bytes > pool->byte_capacity || !pool->bytes) {
         void *block = pool->bytes;
-        size_t capacity = 2 * (used + bytes) + FIRST_CAPACITY;
-        TRY(memory_resize(&block, capacity, 1));
+        TRY(memory_resize(&block, bytes + 1, 1));
         pool->bytes = block;
-        pool->byte_capacity = capacity;
+        pool->byte_capacity = bytes;
     }
+out:
+    return status;
+}
+
+int text_pool_reserve(struct text_pool *pool, size_t count, size_t bytes) {
+    int status = 0;
+    if (bytes > UINT32_MAX - 1) FAIL(E_LIMIT, "more than 4 GB of distinct words");
+    TRY(reserve_slots(pool, count));
+    TRY(reserve_texts(pool, count, bytes));
+out:
+    return status;
+}
+
+/* Room for one string more; twice what there is where it must grow, so that adding takes constant time. */
+static int grow_texts(struct text_pool *pool, size_t bytes) {
+    int status = 0;
+    size_t used = pool->count ? pool->offset[pool->count] : 0, most = UINT32_MAX - 1;
+    size_t count = pool->count + 2 > pool->count_capacity ? 2 * pool->count + FIRST_CAPACITY : 0, room = 0;
+    if (bytes > most - used) FAIL(E_LIMIT, "more than 4 GB of distinct words");
+    if (used + bytes > pool->byte_capacity || !pool->bytes) room = 2 * (used + bytes) + FIRST_CAPACITY;
+    if (count || room) TRY(reserve_texts(pool, count, room));
 out:
     return status;
 }
 
 int text_pool_add(struct text_pool *pool, const char *text, size_t bytes, uint32_t *index) {
     int status = 0;
-    if (2 * pool->count >= pool->slot_capacity) TRY(slots_grow(pool));
+    TRY(reserve_slots(pool, pool->count));
     uint32_t *slot = text_slot(pool, text, bytes);
     if (!*slot) {
-        TRY(pool_reserve(pool, bytes));
+        TRY(grow_texts(pool, bytes));
         uint32_t begin = pool->offset[pool->count];
         memcpy(pool->bytes + begin, text, bytes);
         pool->offset[++pool->count] = begin + (uint32_t)bytes;

@@ -70,7 +70,7 @@ struct tokenizer {
     size_t merge_count;
     struct pair_map ranks;
     uint32_t first[256]; /* the id a byte starts as, after lower-casing; MAP_NONE: left out */
-    uint8_t *whole;      /* [tokens.count] 1: its bytes, as a word, become this token alone */
+    uint8_t *whole;      /* [tokens.count] whether its bytes, as a word, become this token alone: see byte_bpe.c */
     enum word_pattern pattern;
     bool lower_case;    /* ASCII, before everything else */
     bool digits_alone;  /* every numeric character is a word, whatever the pattern says */

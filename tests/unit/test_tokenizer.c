@@ -292,6 +292,42 @@ static void capacity_ids_and_case_are_respected(void **state) {
     tokenizer_free(NULL);
 }
 
+/* A word that was met before becomes what it became at first, whether its token is reached by merges ("ab"), is not
+ * ("abc"), has a byte that no token stands for ("ad"), or is an added one in literal text ("xy"). */
+static void words_met_again_stay_the_same(void **state) {
+    static const struct {
+        const char *normalizer, *ignore_merges, *text;
+        int32_t ids[8];
+        size_t count;
+    } cases[] = {
+        {"null", "false", "abc\nabc\nabc", {3, 2, 6, 3, 2, 6, 3, 2}, 8},
+        {"null", "true", "abc\nabc\nabc", {5, 6, 5, 6, 5}, 5},
+        {"null", "false", "ad\nad\nad", {0, 6, 0, 6, 0}, 5},
+        {"null", "false", "ab\nab\nbc\nab", {3, 6, 3, 6, 7, 6, 3}, 7},
+        {"{\"type\":\"Lowercase\"}", "true", "XY\nABC\nxy", {9, 10, 6, 5, 6, 9, 10}, 7},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tokenizer *tokenizer;
+        char json[1000];
+        int32_t ids[8];
+        size_t count;
+        snprintf(json, sizeof json,
+                 "{\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+                 "\"added_tokens\":[{\"id\":8,\"content\":\"xy\",\"special\":false}],\"model\":{"
+                 "\"type\":\"BPE\",\"ignore_merges\":%s,\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"abc\":5,"
+                 "\"ad\":4,\"\u010a\":6,\"bc\":7,\"xy\":8,\"x\":9,\"y\":10},\"merges\":[\"a b\",\"b c\"]}}",
+                 cases[i].normalizer, cases[i].ignore_merges);
+        if (tokenizer_parse(&tokenizer, json, strlen(json)) < 0) fail_msg("%s", error_text());
+        for (int pass = 0; pass < 2; pass++) {
+            assert_int_equal(tokenizer_encode(tokenizer, cases[i].text, strlen(cases[i].text), ids, 8, &count), 0);
+            if (count != cases[i].count) fail_msg("%s: %zu tokens", cases[i].text, count);
+            assert_memory_equal(ids, cases[i].ids, count * sizeof *ids);
+        }
+        tokenizer_free(tokenizer);
+    }
+}
+
 /* ---- files ---- */
 static void a_saved_tokenizer_loads_as_itself(void **state) {
     (void)state;
@@ -435,7 +471,7 @@ int main(void) {
         cmocka_unit_test(random_corpora_train_the_same),       cmocka_unit_test(training_is_deterministic_and_ordered),
         cmocka_unit_test(words_of_any_length_merge_by_rank),   cmocka_unit_test(every_byte_survives_the_round_trip),
         cmocka_unit_test(capacity_ids_and_case_are_respected), cmocka_unit_test(a_saved_tokenizer_loads_as_itself),
-        cmocka_unit_test(hostile_files_are_refused),
+        cmocka_unit_test(words_met_again_stay_the_same),       cmocka_unit_test(hostile_files_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
