@@ -149,10 +149,17 @@ struct weight_rows {
      * without a detour through f32. */
     const uint16_t *halves;
 };
-/* Make `weight`, which is replaced, a prepared matrix in f32, f16 or bf16 from such rows, on all threads. f32 for the
- * builtin backend has panels alone: its `packed` is NULL. E_NUMERIC: a value is not finite; E_UNSUPPORTED; E_MEMORY. */
-int weight_load(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
-                const struct weight_rows *rows, enum gemm_backend backend);
+/* A matrix to be made: `weight` is replaced, and keeps its room. */
+struct weight_source {
+    struct weight *weight;
+    const struct weight_format *format; /* f32, f16 or bf16 */
+    struct weight_shape shape;
+    struct weight_rows rows;
+};
+/* Make prepared matrices of such rows, all at once on all threads. f32 for the builtin backend has panels alone: its
+ * `packed` is NULL. *concerned: the source that an error is about. E_NUMERIC: a value is not finite; E_UNSUPPORTED;
+ * E_MEMORY. After an error no weight is replaced. */
+int weight_load(const struct weight_source *sources, size_t count, enum gemm_backend backend, size_t *concerned);
 
 /* Scratch for activations quantized on the way in; grown on demand, reused; close with _close. */
 struct weight_scratch {

@@ -1,7 +1,8 @@
-/* Weights made ready from rows that are decoded on demand: no f32 copy of the matrix ever exists.
+/* Weights made ready from rows that are decoded on demand: no f32 copy of a matrix ever exists.
  *
- * Threads take panels of 16 rows: decode them into a strip of their own that stays in a second-level cache, check
- * that all is finite, and write the panel once, in the storage's own layout. */
+ * Threads take panels of 16 rows, through all the matrices as if they were one, so that none waits at the end of each:
+ * decode them into a strip of their own that stays in a second-level cache, check that all is finite, and write the
+ * panel once, in the storage's own layout. */
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -10,15 +11,24 @@
 
 #include <string.h>
 
+#define GRAIN 4 /* panels */
+
+/* One matrix at work. */
 struct loading {
-    const struct weight_format *format;
-    struct weight_shape shape;
-    const struct weight_rows *rows;
+    const struct weight_source *source;
+    struct weight fresh;    /* what is to replace the source's weight */
     const uint16_t *halves; /* the rows as f16 where that is what they become, or NULL */
     float *panels;          /* f32, or NULL */
     void *packed;           /* 16 bits, or NULL */
-    float *strips;          /* 16 rows for each thread */
-    int bad, failed;
+    size_t first;           /* its first panel among those of all matrices */
+    int bad, failed;        /* set by any thread */
+};
+
+struct loadings {
+    struct loading *items; /* in the order of `first` */
+    size_t count;
+    float *strips;       /* for each thread */
+    size_t strip_values; /* 16 rows of the widest matrix */
 };
 
 static bool finite(const float *value, size_t count) {
@@ -31,59 +41,109 @@ static bool finite(const float *value, size_t count) {
     return !bad;
 }
 
+static void load_panel(struct loading *loading, size_t panel, float *strip) {
+    const struct weight_source *source = loading->source;
+    size_t R = source->shape.rows, N = source->shape.columns;
+    size_t first = panel * 16, count = R - first < 16 ? R - first : 16;
+    if (loading->halves) {
+        if (!float16_fill_halves(&source->shape, panel, count, loading->halves + first * N, loading->packed))
+            __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    source->rows.read(source->rows.context, first, first + count, strip);
+    if (!finite(strip, count * N)) __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
+    if (loading->panels) kernels.pack_f32(N, strip, N, count, loading->panels + panel * 16 * N);
+    else if (weight_fill_rows(source->format, &source->shape, first, count, strip, loading->packed) < 0)
+        __atomic_store_n(&loading->failed, 1, __ATOMIC_RELAXED);
+}
+
+/* The matrix that a panel of all belongs to. */
+static struct loading *find(const struct loadings *loadings, size_t panel) {
+    size_t low = 0, high = loadings->count;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (loadings->items[middle].first <= panel) low = middle;
+        else high = middle;
+    }
+    return &loadings->items[low];
+}
+
 static void load_panels(void *context, size_t begin, size_t end, int worker) {
-    struct loading *loading = context;
-    size_t R = loading->shape.rows, N = loading->shape.columns;
-    float *strip = loading->strips + (size_t)worker * 16 * N;
+    const struct loadings *loadings = context;
+    struct loading *last = loadings->items + loadings->count - 1, *loading = find(loadings, begin);
     for (size_t panel = begin; panel < end; panel++) {
-        size_t first = panel * 16, count = R - first < 16 ? R - first : 16;
-        if (loading->halves) {
-            if (!float16_fill_halves(&loading->shape, panel, count, loading->halves + first * N, loading->packed))
-                __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
-            continue;
-        }
-        loading->rows->read(loading->rows->context, first, first + count, strip);
-        if (!finite(strip, count * N)) __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
-        if (loading->panels) kernels.pack_f32(N, strip, N, count, loading->panels + panel * 16 * N);
-        else if (weight_fill_rows(loading->format, &loading->shape, first, count, strip, loading->packed) < 0)
-            __atomic_store_n(&loading->failed, 1, __ATOMIC_RELAXED);
+        while (loading < last && loading[1].first <= panel) loading++;
+        load_panel(loading, panel - loading->first, loadings->strips + (size_t)worker * loadings->strip_values);
     }
 }
 
-int weight_load(struct weight *weight, const struct weight_format *format, const struct weight_shape *shape,
-                const struct weight_rows *rows, enum gemm_backend backend) {
+/* Room for what a matrix becomes. */
+static int take_room(struct loading *loading, enum gemm_backend backend) {
     int status = 0;
-    struct loading loading = {.format = format, .shape = *shape, .rows = rows};
-    struct weight fresh = {.format = format, .shape = *shape, .room = weight->room};
+    const struct weight_source *source = loading->source;
+    struct weight *fresh = &loading->fresh;
     struct weight_prepared *prepared;
-    size_t panels = panels_of(shape->rows);
-    bool direct = format == &format_f32 && backend == GEMM_BUILTIN;
-    void *block = NULL;
 
-    TRY(format->size_bytes(shape, &fresh.packed_bytes));
-    TRY(memory_take(&block, (size_t)threads_get() * 16 * shape->columns, sizeof(float)));
-    loading.strips = block;
-    if (format == &format_f16) loading.halves = rows->halves;
-    if (direct) {
-        TRY(memory_take(&fresh.prepared, 1, sizeof *prepared));
-        prepared = fresh.prepared;
-        prepared->backend = fresh.backend = backend;
-        fresh.prepared_bytes = panels * 16 * shape->columns * sizeof(float);
-        TRY(weight_room_take(fresh.room, fresh.prepared_bytes, (void **)&prepared->panels, &prepared->owns_panels));
-        loading.panels = prepared->panels; /* there are no packed bytes, only panels */
+    *fresh = (struct weight){.format = source->format, .shape = source->shape, .room = source->weight->room};
+    TRY(source->format->size_bytes(&source->shape, &fresh->packed_bytes));
+    if (source->format == &format_f16) loading->halves = source->rows.halves;
+    if (source->format == &format_f32 && backend == GEMM_BUILTIN) { /* no packed bytes, only panels */
+        TRY(memory_take(&fresh->prepared, 1, sizeof *prepared));
+        prepared = fresh->prepared;
+        prepared->backend = fresh->backend = backend;
+        fresh->prepared_bytes = panels_of(source->shape.rows) * 16 * source->shape.columns * sizeof(float);
+        TRY(weight_room_take(fresh->room, fresh->prepared_bytes, (void **)&prepared->panels, &prepared->owns_panels));
+        loading->panels = prepared->panels;
     } else {
-        TRY(weight_room_take(fresh.room, fresh.packed_bytes, &loading.packed, &fresh.owns_packed));
-        fresh.packed = loading.packed;
+        TRY(weight_room_take(fresh->room, fresh->packed_bytes, &loading->packed, &fresh->owns_packed));
+        fresh->packed = loading->packed;
     }
-    parallel_for(panels, 4, load_panels, &loading);
-    if (loading.failed) FAIL(E_UNSUPPORTED, "%s cannot be filled row by row", format->name);
-    if (loading.bad) FAIL(E_NUMERIC, "holds a value that is not finite");
-    if (!direct) TRY(weight_prepare(&fresh, backend));
-    weight_close(weight);
-    *weight = fresh;
-    fresh = (struct weight){0};
 out:
-    memory_release(block);
-    weight_close(&fresh);
+    return status;
+}
+
+static int finish(struct loading *loading, enum gemm_backend backend) {
+    int status = 0;
+    if (loading->failed) FAIL(E_UNSUPPORTED, "%s cannot be filled row by row", loading->source->format->name);
+    if (loading->bad) FAIL(E_NUMERIC, "holds a value that is not finite");
+    if (loading->packed) TRY(weight_prepare(&loading->fresh, backend));
+out:
+    return status;
+}
+
+int weight_load(const struct weight_source *sources, size_t count, enum gemm_backend backend, size_t *concerned) {
+    int status = 0;
+    struct loadings loadings = {.count = count};
+    size_t panels = 0;
+    void *items = NULL, *strips = NULL;
+
+    *concerned = SIZE_MAX;
+    if (count == 0) goto out;
+    TRY(memory_take(&items, count, sizeof *loadings.items));
+    loadings.items = items;
+    for (size_t i = 0; i < count; i++) {
+        size_t values = 16 * sources[i].shape.columns;
+        *concerned = i;
+        loadings.items[i] = (struct loading){.source = &sources[i], .first = panels};
+        TRY(take_room(&loadings.items[i], backend));
+        panels += panels_of(sources[i].shape.rows);
+        if (values > loadings.strip_values) loadings.strip_values = values;
+    }
+    TRY(memory_take(&strips, (size_t)threads_get() * loadings.strip_values, sizeof(float)));
+    loadings.strips = strips;
+    parallel_for(panels, GRAIN, load_panels, &loadings);
+    for (size_t i = 0; i < count; i++) {
+        *concerned = i;
+        TRY(finish(&loadings.items[i], backend));
+    }
+    for (size_t i = 0; i < count; i++) {
+        weight_close(sources[i].weight);
+        *sources[i].weight = loadings.items[i].fresh;
+        loadings.items[i].fresh = (struct weight){0};
+    }
+out:
+    for (size_t i = 0; loadings.items && i < count; i++) weight_close(&loadings.items[i].fresh);
+    memory_release(items);
+    memory_release(strips);
     return status;
 }

@@ -69,20 +69,17 @@ static const uint16_t *place_halves(const struct parameter *parameter) {
     return (uintptr_t)data % 4 == 0 ? (const uint16_t *)(const void *)data : NULL;
 }
 
-/* Make `weight` what multiplies a matrix that was left in its file. */
-static int weight_take(struct weight *weight, const struct parameter *parameter, bool simulated,
-                       enum weight_storage storage, enum gemm_backend backend) {
-    int status = 0;
-    const struct weight_format *format = weight_format_find(weight_storage_name(storage));
-    struct weight_shape shape = {.rows = parameter->rows, .columns = parameter->columns, .symmetric = true};
-    struct weight_rows rows = {read_place, parameter->place, place_halves(parameter)};
-
-    if (!format) FAIL(E_UNSUPPORTED, "weights in %s are not in this build", weight_storage_name(storage));
-    if (weight->format == format && weight->prepared) goto out;
-    TRY(weight_load(weight, format, &shape, &rows, backend));
-    weight->simulated = simulated;
-out:
-    return status;
+/* What makes `weight` multiply a matrix that was left in its file; false: it does so already. */
+static bool wants_loading(struct weight *weight, const struct parameter *parameter, const struct weight_format *format,
+                          struct weight_source *source) {
+    if (weight->format == format && weight->prepared) return false;
+    *source = (struct weight_source){
+        .weight = weight,
+        .format = format,
+        .shape = {.rows = parameter->rows, .columns = parameter->columns, .symmetric = true},
+        .rows = {read_place, parameter->place, place_halves(parameter)},
+    };
+    return true;
 }
 
 /* One block for all that the layers and the head will take, so that pages are few and large. */
@@ -114,19 +111,51 @@ static int prepare_linear(struct linear *linear, enum gemm_backend backend, enum
     if (linear->value)
         return weight_hold(&linear->weight, linear->value, linear->rows, linear->columns, linear->simulated, storage,
                            backend);
-    if (linear->parameter) return weight_take(&linear->weight, linear->parameter, linear->simulated, storage, backend);
+    if (linear->parameter) return 0; /* load_matrices */
     return weight_prepare(&linear->weight, backend);
 }
 
 static int prepare_head(struct model *model, enum gemm_backend backend, enum weight_storage storage) {
-    int status = 0;
     struct parts *parts = model->family_state;
     const struct parameter *tokens = model_part(model, PART_TOKENS)->weight;
-    if (!has_tied_head(&model->config)) goto out;
-    if (!tokens->value) TRY(weight_take(&parts->tied_head, tokens, false, storage, backend));
-    else TRY(weight_hold(&parts->tied_head, tokens->value, tokens->rows, tokens->columns, false, storage, backend));
+    if (!has_tied_head(&model->config) || !tokens->value) return 0;
+    return weight_hold(&parts->tied_head, tokens->value, tokens->rows, tokens->columns, false, storage, backend);
+}
+
+static int head_prefix(const struct model *model, int status) {
+    return error_prefix(status, "the head over '%s'", model_part(model, PART_TOKENS)->weight->name);
+}
+
+/* All matrices that were left in the file, at once. */
+static int load_matrices(struct model *model, enum gemm_backend backend, enum weight_storage storage) {
+    int status = 0;
+    const struct weight_format *format = weight_format_find(weight_storage_name(storage));
+    struct parts *parts = model->family_state;
+    const struct parameter *tokens = model_part(model, PART_TOKENS)->weight;
+    void *block = NULL;
+    size_t count = 0, concerned = SIZE_MAX;
+
+    TRY(memory_take(&block, model->linear_count + 1, sizeof(struct weight_source) + sizeof(struct linear *)));
+    struct weight_source *sources = block;
+    struct linear **owners = (struct linear **)(void *)(sources + model->linear_count + 1); /* NULL: the head */
+    for (size_t i = 0; i < model->linear_count; i++) {
+        struct linear *linear = &model->linears[i];
+        if (linear->value || !linear->parameter) continue;
+        if (wants_loading(&linear->weight, linear->parameter, format, &sources[count])) owners[count++] = linear;
+    }
+    if (has_tied_head(&model->config) && !tokens->value &&
+        wants_loading(&parts->tied_head, tokens, format, &sources[count]))
+        owners[count++] = NULL;
+    if (count && !format) FAIL(E_UNSUPPORTED, "weights in %s are not in this build", weight_storage_name(storage));
+    status = weight_load(sources, count, backend, &concerned);
+    if (status < 0 && concerned < count) {
+        if (owners[concerned]) error_prefix(status, "layer '%s'", owners[concerned]->name);
+        else head_prefix(model, status);
+    }
+    for (size_t i = 0; status == 0 && i < count; i++)
+        if (owners[i]) owners[i]->weight.simulated = owners[i]->simulated;
 out:
-    if (status < 0) error_prefix(status, "the head over '%s'", tokens->name);
+    memory_release(block);
     return status;
 }
 
@@ -143,7 +172,12 @@ int model_prepare_as(struct model *model, enum gemm_backend backend, enum weight
             goto out;
         }
     }
-    TRY(prepare_head(model, backend, storage));
+    status = prepare_head(model, backend, storage);
+    if (status < 0) {
+        head_prefix(model, status);
+        goto out;
+    }
+    TRY(load_matrices(model, backend, storage));
     model->backend = backend;
     model->storage = storage;
     model->prepared = true;

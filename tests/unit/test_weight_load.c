@@ -39,11 +39,21 @@ static void fill(struct halves *halves, size_t rows, size_t columns) {
     }
 }
 
-static int load(struct weight *weight, const struct halves *halves, size_t rows, bool as_they_lie) {
-    struct weight_shape shape = {.rows = rows, .columns = halves->columns, .symmetric = true};
-    struct weight_rows source = {read_rows, halves, as_they_lie ? halves->value : NULL};
+static struct weight_source source_of(struct weight *weight, const struct halves *halves, size_t rows, bool as_they_lie,
+                                      const char *format) {
     memset(weight, 0, sizeof *weight);
-    return weight_load(weight, weight_format_find("f16"), &shape, &source, GEMM_BUILTIN);
+    return (struct weight_source){
+        .weight = weight,
+        .format = weight_format_find(format),
+        .shape = {.rows = rows, .columns = halves->columns, .symmetric = true},
+        .rows = {read_rows, halves, as_they_lie ? halves->value : NULL},
+    };
+}
+
+static int load(struct weight *weight, const struct halves *halves, size_t rows, bool as_they_lie) {
+    struct weight_source source = source_of(weight, halves, rows, as_they_lie, "f16");
+    size_t concerned;
+    return weight_load(&source, 1, GEMM_BUILTIN, &concerned);
 }
 
 static void halves_make_the_same_panels(void **state) {
@@ -89,10 +99,56 @@ static void values_that_are_not_finite_are_refused(void **state) {
     free(halves.value);
 }
 
+#define MANY 7
+
+/* Matrices of several shapes and formats made together are those made one by one, at any number of threads; where one
+ * is bad none is replaced, and it is named. */
+static void many_at_once(void **state) {
+    (void)state;
+    static const size_t shapes[MANY][2] = {{17, 130}, {1, 2}, {96, 64}, {15, 258}, {16, 4}, {33, 66}, {70, 128}};
+    static const char *const formats[MANY] = {"f16", "f16", "f32", "f16", "f32", "bf16_weights", "f16"};
+    struct halves halves[MANY];
+    struct weight alone[MANY], together[MANY];
+    struct weight_source sources[MANY];
+    size_t concerned;
+    for (size_t i = 0; i < MANY; i++) {
+        fill(&halves[i], shapes[i][0], shapes[i][1]);
+        struct weight_source source = source_of(&alone[i], &halves[i], shapes[i][0], i % 2, formats[i]);
+        assert_int_equal(weight_load(&source, 1, GEMM_BUILTIN, &concerned), 0);
+    }
+    for (int threads = 1; threads <= 3; threads++) {
+        threads_set(threads);
+        for (size_t i = 0; i < MANY; i++)
+            sources[i] = source_of(&together[i], &halves[i], shapes[i][0], i % 2, formats[i]);
+        assert_int_equal(weight_load(sources, MANY, GEMM_BUILTIN, &concerned), 0);
+        for (size_t i = 0; i < MANY; i++) {
+            float x[258], y[2][96];
+            for (size_t n = 0; n < shapes[i][1]; n++) x[n] = 1e-3f * (float)(n + 1);
+            struct weight_scratch scratch = {0};
+            assert_int_equal(weight_matmul(&alone[i], 1, x, NULL, y[0], &scratch), 0);
+            assert_int_equal(weight_matmul(&together[i], 1, x, NULL, y[1], &scratch), 0);
+            assert_memory_equal(y[0], y[1], shapes[i][0] * sizeof(float));
+            weight_scratch_close(&scratch);
+            weight_close(&together[i]);
+        }
+    }
+    for (size_t i = 0; i < MANY; i++) sources[i] = source_of(&together[i], &halves[i], shapes[i][0], i % 2, formats[i]);
+    halves[3].value[14 * 258] = 0x7c00;
+    assert_int_equal(weight_load(sources, MANY, GEMM_BUILTIN, &concerned), E_NUMERIC);
+    assert_int_equal(concerned, 3);
+    for (size_t i = 0; i < MANY; i++) {
+        assert_null(together[i].format);
+        weight_close(&alone[i]);
+        free(halves[i].value);
+    }
+    assert_int_equal(weight_load(sources, 0, GEMM_BUILTIN, &concerned), 0);
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_make_the_same_panels),
+        cmocka_unit_test(many_at_once),
         cmocka_unit_test(values_that_are_not_finite_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
