@@ -18,6 +18,7 @@
 #define CHUNK 32768     /* elements: 512 KiB of values, gradients and moments */
 #define CLEAR (1 << 18) /* elements of new moments zeroed by a thread at a time */
 #define SETTLE_ROWS 256
+#define MEET_ROWS 64
 #define LANES 8
 #define CATCH_UP 32 /* elements multiplied side by side: hides the latency of the chain of factors */
 
@@ -80,7 +81,7 @@ out:
     return status;
 }
 
-static int take_all(struct optimizer *optimizer, size_t chunks, size_t widest) {
+static int take_all(struct optimizer *optimizer, size_t chunks, size_t widest, size_t longest) {
     int status = 0;
     void *view;
     TRY(arena_take(&optimizer->arena, &view, optimizer->trainables->count, sizeof *optimizer->items));
@@ -93,6 +94,8 @@ static int take_all(struct optimizer *optimizer, size_t chunks, size_t widest) {
     TRY(arena_take(&optimizer->arena, &view, widest, sizeof *optimizer->zeros));
     optimizer->zeros = view;
     memset(view, 0, widest * sizeof *optimizer->zeros);
+    TRY(arena_take(&optimizer->arena, &view, longest, sizeof *optimizer->met));
+    optimizer->met = view;
     for (size_t i = 0; i < optimizer->trainables->count; i++) TRY(take_item(optimizer, i));
 out:
     return status;
@@ -101,7 +104,7 @@ out:
 int optimizer_open(struct optimizer *optimizer, const struct optimizer_settings *settings,
                    const struct trainables *trainables) {
     int status = 0;
-    size_t chunks = 0, dense = 0, sparse = 0, widest = 0, moments;
+    size_t chunks = 0, dense = 0, sparse = 0, widest = 0, longest = 0, moments;
 
     *optimizer = (struct optimizer){.settings = *settings, .trainables = trainables};
     moments = settings->kind != OPTIMIZER_SGD ? 2 : has_momentum(settings);
@@ -116,14 +119,16 @@ int optimizer_open(struct optimizer *optimizer, const struct optimizer_settings 
         }
         sparse += bytes + size_round_up(trainable->rows * sizeof(uint32_t), MEMORY_ALIGN);
         if (trainable->columns > widest) widest = trainable->columns;
+        if (trainable->rows > longest) longest = trainable->rows;
     }
     dense += size_round_up(trainables->count * sizeof *optimizer->items, MEMORY_ALIGN) +
              size_round_up(chunks * sizeof *optimizer->chunks, MEMORY_ALIGN) +
              size_round_up(chunks * sizeof *optimizer->partial, MEMORY_ALIGN) +
-             size_round_up(widest * sizeof *optimizer->zeros, MEMORY_ALIGN);
+             size_round_up(widest * sizeof *optimizer->zeros, MEMORY_ALIGN) +
+             size_round_up(longest * sizeof *optimizer->met, MEMORY_ALIGN);
     TRY(arena_open_raw(&optimizer->arena, dense));
     TRY(arena_open_lazy(&optimizer->sparse, sparse));
-    TRY(take_all(optimizer, chunks, widest));
+    TRY(take_all(optimizer, chunks, widest, longest));
 out:
     if (status < 0) optimizer_close(optimizer);
     return status;
@@ -153,24 +158,42 @@ static bool decays(const struct optimizer *optimizer, const struct trainable *tr
     return trainable->decay && optimizer->settings.weight_decay != 0;
 }
 
-void optimizer_touch(struct optimizer *optimizer, size_t item, const int32_t *rows, size_t count) {
-    const struct trainable *trainable = &optimizer->trainables->items[item];
-    uint32_t *last = item < optimizer->trainables->count ? optimizer->items[item].last : NULL;
-    for (size_t i = 0; last && i < count; i++) {
-        size_t row = (size_t)rows[i];
-        if (!last[row] && decays(optimizer, trainable))
-            catch_up(optimizer, trainable->columns, trainable->value + row * trainable->columns);
-        last[row] = (uint32_t)optimizer->step + 1;
-    }
-}
-
-struct settle {
+struct rows {
     const struct optimizer *optimizer;
     size_t item;
 };
 
+/* Rows that occur for the first time: their values catch up. Zeros that are there by right are written all the same:
+ * a page that is read first is mapped twice, the second time with all threads interrupted. */
+static void meet_body(void *context, size_t begin, size_t end, int worker) {
+    const struct rows *rows = context;
+    const struct optimizer *optimizer = rows->optimizer;
+    const struct trainable *trainable = &optimizer->trainables->items[rows->item];
+    const struct optimizer_item *item = &optimizer->items[rows->item];
+    size_t columns = trainable->columns;
+    (void)worker;
+    for (size_t i = begin; i < end; i++) {
+        size_t at = optimizer->met[i] * columns;
+        if (decays(optimizer, trainable)) catch_up(optimizer, columns, trainable->value + at);
+        memset(trainable->gradient + at, 0, columns * sizeof(float));
+        if (item->m) memset(item->m + at, 0, columns * sizeof(float));
+        if (item->v) memset(item->v + at, 0, columns * sizeof(float));
+    }
+}
+
+void optimizer_touch(struct optimizer *optimizer, size_t item, const int32_t *rows, size_t count) {
+    uint32_t *last = item < optimizer->trainables->count ? optimizer->items[item].last : NULL;
+    size_t met = 0;
+    for (size_t i = 0; last && i < count; i++) {
+        size_t row = (size_t)rows[i];
+        if (!last[row]) optimizer->met[met++] = row;
+        last[row] = (uint32_t)optimizer->step + 1;
+    }
+    parallel_for(met, MEET_ROWS, meet_body, &(struct rows){optimizer, item});
+}
+
 static void settle_body(void *context, size_t begin, size_t end, int worker) {
-    const struct settle *settle = context;
+    const struct rows *settle = context;
     const struct trainable *trainable = &settle->optimizer->trainables->items[settle->item];
     (void)worker;
     for (size_t row = begin; row < end; row++)
@@ -181,8 +204,7 @@ static void settle_body(void *context, size_t begin, size_t end, int worker) {
 void optimizer_settle(struct optimizer *optimizer) {
     for (size_t i = 0; optimizer->missed_count && i < optimizer->trainables->count; i++)
         if (optimizer->items[i].last && decays(optimizer, &optimizer->trainables->items[i]))
-            parallel_for(optimizer->trainables->items[i].rows, SETTLE_ROWS, settle_body,
-                         &(struct settle){optimizer, i});
+            parallel_for(optimizer->trainables->items[i].rows, SETTLE_ROWS, settle_body, &(struct rows){optimizer, i});
     optimizer->missed_count = 0;
 }
 

@@ -42,6 +42,7 @@ struct optimizer {
     double *partial; /* [chunk_count] sums of squares */
     size_t chunk_count;
     float *zeros;  /* the gradient of a row that did not occur in a step */
+    size_t *met;   /* rows that occurred for the first time */
     float *missed; /* decay factors that untouched rows have yet to be multiplied by, oldest first */
     size_t missed_count, missed_room;
     size_t step;                /* steps taken */
@@ -53,8 +54,9 @@ int optimizer_open(struct optimizer *optimizer, const struct optimizer_settings 
                    const struct trainables *trainables);
 void optimizer_close(struct optimizer *optimizer); /* accepts a zeroed one */
 
-/* Rows of a sparse trainable that the coming step may give a gradient: to be called before anything reads them, once
- * for each micro-batch. Nothing for other trainables, nor for one that is not in the list (SIZE_MAX). */
+/* Rows of a sparse trainable that the coming step may give a gradient: to be called before anything reads them or
+ * adds to their gradient, once for each micro-batch. Nothing for other trainables, nor for one that is not in the list
+ * (SIZE_MAX). */
 void optimizer_touch(struct optimizer *optimizer, size_t item, const int32_t *rows, size_t count);
 
 /* One step at `rate`. norm: of all gradients before clipping, summed in a fixed order; the factor is
