@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/threads.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_parts.h"
 
@@ -328,6 +329,45 @@ static void words_met_again_stay_the_same(void **state) {
     }
 }
 
+#define SHARED_TEXTS 200
+
+struct sharing {
+    const struct tokenizer *tokenizer;
+    int32_t ids[SHARED_TEXTS][400];
+    size_t count[SHARED_TEXTS];
+};
+
+static void encode_corpus(void *context, size_t begin, size_t end, int worker) {
+    struct sharing *sharing = context;
+    (void)worker;
+    for (size_t i = begin; i < end; i++) {
+        const char *text = corpus[i % TEXTS];
+        sharing->count[i] = SIZE_MAX;
+        if (tokenizer_encode(sharing->tokenizer, text, strlen(text), sharing->ids[i], 400, &sharing->count[i]) < 0)
+            sharing->count[i] = SIZE_MAX;
+    }
+}
+
+/* Threads that meet the same words for the first time at the same time agree (ThreadSanitizer watches, too). */
+static void threads_share_a_tokenizer(void **state) {
+    (void)state;
+    struct tokenizer *tokenizer;
+    assert_int_equal(tokenizer_train_bpe(&tokenizer, corpus, TEXTS, 340, false), 0);
+    static struct sharing sharing, alone;
+    sharing.tokenizer = alone.tokenizer = tokenizer;
+    int before = threads_get();
+    threads_set(4);
+    parallel_for(SHARED_TEXTS, 1, encode_corpus, &sharing);
+    threads_set(before);
+    encode_corpus(&alone, 0, SHARED_TEXTS, 0);
+    for (size_t i = 0; i < SHARED_TEXTS; i++) {
+        assert_int_equal(sharing.count[i], alone.count[i]);
+        assert_true(alone.count[i] > 0 && alone.count[i] <= 400);
+        assert_memory_equal(sharing.ids[i], alone.ids[i], alone.count[i] * sizeof(int32_t));
+    }
+    tokenizer_free(tokenizer);
+}
+
 /* ---- files ---- */
 static void a_saved_tokenizer_loads_as_itself(void **state) {
     (void)state;
@@ -471,7 +511,8 @@ int main(void) {
         cmocka_unit_test(random_corpora_train_the_same),       cmocka_unit_test(training_is_deterministic_and_ordered),
         cmocka_unit_test(words_of_any_length_merge_by_rank),   cmocka_unit_test(every_byte_survives_the_round_trip),
         cmocka_unit_test(capacity_ids_and_case_are_respected), cmocka_unit_test(a_saved_tokenizer_loads_as_itself),
-        cmocka_unit_test(words_met_again_stay_the_same),       cmocka_unit_test(hostile_files_are_refused),
+        cmocka_unit_test(words_met_again_stay_the_same),       cmocka_unit_test(threads_share_a_tokenizer),
+        cmocka_unit_test(hostile_files_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
