@@ -4,10 +4,11 @@
 
 #include <stdbool.h>
 
-/* A stage that resumes begins at a fraction above 0: only what this process did is timed. */
+/* A stage that resumes begins at a fraction above 0: only what this process did is timed. One that tells the same
+ * fraction again and again prepares (a teacher's outputs, say): what that takes says nothing of the rest. */
 struct stage_clock {
     bool started;
-    double from, from_s; /* the first fraction that was told, and when */
+    double from, from_s; /* the first fraction that was told, and when last */
 };
 void stage_clock_start(struct stage_clock *clock);
 /* Seconds left at a fraction 0..1 told at now_s; NaN while too little is known: the first 1 % or 2 s. */

@@ -190,6 +190,11 @@ static void a_stage_knows_what_is_left(void **state) {
     /* Begun anew: what came before says nothing. */
     assert_true(isnan(stage_clock_left(&clock, 0, 1020)));
     assert_float_equal(stage_clock_left(&clock, 0.5, 1025), 5, 1e-6);
+    /* Prepared for 200 s: what came before the first step is not counted. */
+    stage_clock_start(&clock);
+    assert_true(isnan(stage_clock_left(&clock, 0, 2000)));
+    assert_true(isnan(stage_clock_left(&clock, 0, 2200)));
+    assert_float_equal(stage_clock_left(&clock, 0.1, 2210), 90, 1e-6);
 }
 
 static void times_are_written_short(void **state) {
