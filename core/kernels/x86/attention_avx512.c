@@ -41,22 +41,20 @@ INLINE wide wide_max(wide a, wide b) { return _mm512_max_ps(a, b); }
 INLINE wide wide_fmadd(wide a, wide b, wide c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE float wide_first(wide a) { return _mm_cvtss_f32(_mm512_castps512_ps128(a)); }
 
-/* Once per row; the compiler makes shuffles of these loops. */
+INLINE __m256 upper_half(wide a) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)); }
+
 INLINE float wide_sum(wide a) {
-    float each[LANES];
-    wide_store(each, a);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int lane = 0; lane < width; lane++) each[lane] += each[lane + width];
-    return each[0];
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), upper_half(a));
+    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps(quarter, quarter, 1)));
 }
 
 INLINE float wide_largest(wide a) {
-    float each[LANES];
-    wide_store(each, a);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int lane = 0; lane < width; lane++)
-            each[lane] = each[lane] > each[lane + width] ? each[lane] : each[lane + width];
-    return each[0];
+    __m256 half = _mm256_max_ps(_mm512_castps512_ps256(a), upper_half(a));
+    __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quarter = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_max_ss(quarter, _mm_shuffle_ps(quarter, quarter, 1)));
 }
 
 /* 2^x for x <= 0: x = n + r with |r| <= 1/2, 2^r by the polynomial of Cephes exp2f, relative error below 2^-22; 0 below
