@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "io/safetensors.h"
+#include "kernels/half.h"
 #include "kernels/kernels.h"
 #include "small_model.h"
 
@@ -172,11 +173,23 @@ static void write_text(const char *path, const char *text) {
     assert_int_equal(fclose(file), 0);
 }
 
-enum spelling { PLAIN, NO_PREFIX, GAMMA_BETA };
+enum spelling { PLAIN, NO_PREFIX, GAMMA_BETA, HALVES };
+
+/* A tensor's values in f16, to be released. */
+static uint16_t *halves_of(struct tensor *tensor) {
+    const float *value = tensor->data;
+    size_t count = tensor->shape[0] * tensor->shape[1];
+    uint16_t *halves = malloc(count * sizeof *halves);
+    for (size_t i = 0; i < count; i++) halves[i] = half_from_float(value[i]);
+    tensor->dtype = DTYPE_F16;
+    tensor->data = halves;
+    return halves;
+}
 
 /* The model's tensors under another spelling, with tensors such as Hugging Face adds. extra: how many of them. */
 static void write_folder(const struct model *model, enum spelling spelling, const struct tensor *extra, size_t extras) {
     struct tensor *tensors = calloc(model->parameter_count + extras, sizeof *tensors);
+    uint16_t **halves = calloc(model->parameter_count, sizeof *halves);
     char(*names)[160] = calloc(model->parameter_count, sizeof *names), *json;
     struct safetensors_meta metadata = {"format", "pt"};
     for (size_t i = 0; i < model->parameter_count; i++) {
@@ -190,12 +203,15 @@ static void write_folder(const struct model *model, enum spelling spelling, cons
         tensors[i] = (struct tensor){.name = names[i], .dtype = DTYPE_F32, .dimensions = 2, .data = parameter->value};
         tensors[i].shape[0] = parameter->rows, tensors[i].shape[1] = parameter->columns;
         if (parameter->kind == PARAMETER_VECTOR) tensors[i].dimensions = 1, tensors[i].shape[0] = parameter->columns;
+        else if (spelling == HALVES) halves[i] = halves_of(&tensors[i]);
     }
     for (size_t i = 0; i < extras; i++) tensors[model->parameter_count + i] = extra[i];
     must(safetensors_write(tensors_path, tensors, model->parameter_count + extras, &metadata, 1));
     must(model_config_print(&model->config, &json));
     write_text(config_path, json);
     memory_release(json);
+    for (size_t i = 0; i < model->parameter_count; i++) free(halves[i]);
+    free(halves);
     free(tensors);
     free(names);
 }
@@ -279,6 +295,31 @@ static void test_folder_contradicts_itself(void **state) {
     write_folder(&model, PLAIN, NULL, 0);
     expect_open_error(folder, E_NUMERIC, model.parameters[3].name);
     model_close(&model);
+}
+
+/* Matrices in f16 stay in the file until the model is made ready: the one that is bad is named then, and nothing is
+ * ready. */
+static void test_matrix_is_not_finite(void **state) {
+    static const char *const names[] = {"bert.encoder.layer.1.attention.output.dense.weight",
+                                        "bert.embeddings.word_embeddings.weight"};
+    static const char *const texts[] = {
+        "layer 'bert.encoder.layer.1.attention.output.dense': holds a value that is not finite",
+        "the head over 'bert.embeddings.word_embeddings.weight': holds a value that is not finite"};
+    struct model model, back;
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        small_model(&model, BOTH, 3);
+        const struct parameter *parameter = model_parameter(&model, names[i]);
+        assert_non_null(parameter);
+        parameter->value[40] = i ? INFINITY : NAN;
+        write_folder(&model, HALVES, NULL, 0);
+        must(model_open(&back, folder, false));
+        assert_int_equal(model_prepare(&back, GEMM_BUILTIN), E_NUMERIC);
+        assert_string_equal(error_text(), texts[i]);
+        assert_false(back.prepared);
+        model_close(&back);
+        model_close(&model);
+    }
 }
 
 /* ---- artifacts that lie ----------------------------------------------------------------------------- */
@@ -398,6 +439,7 @@ int main(void) {
         cmocka_unit_test(test_heads_left_out),
         cmocka_unit_test(test_folders),
         cmocka_unit_test(test_folder_contradicts_itself),
+        cmocka_unit_test(test_matrix_is_not_finite),
         cmocka_unit_test(test_lying_artifacts),
         cmocka_unit_test(test_failing_allocations),
     };
