@@ -225,6 +225,9 @@ FUZZ_SECONDS ?= 60
 build/fuzz/obj/unicode_tables.o: $(GEN)/unicode_tables.c
 	@mkdir -p $(dir $@)
 	$(Q)clang $(FUZZ_FLAGS) -c $< -o $@
+# No reader multiplies, and clang takes many minutes over each of these with sanitizers.
+build/fuzz/obj/core/kernels/x86/matmul_%.o build/fuzz/obj/core/kernels/x86/multiply_%.o: FUZZ_FLAGS = -std=c11 -O1 $(if $(NONE),,-DBACKENDS_NONE -DTHREADS_POSIX) $(CPPFLAGS_ALL) -ffp-contract=off
+
 build/fuzz/obj/%.o: %.c $(wildcard core/*/*.h core/*/*.inc core/*/*/*.inc)
 	@mkdir -p $(dir $@)
 	$(Q)clang $(FUZZ_FLAGS) $(call isa_flags,$<) -c $< -o $@
