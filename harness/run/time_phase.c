@@ -84,7 +84,8 @@ static int expect_classes(struct session *session, struct timing_inputs *inputs,
     int status = 0;
     int32_t *predicted = NULL;
     size_t count = 0, at = 0;
-    if (!session->task.classes || session->experiment->measure.prompt_tokens) return 0; /* no classes to compare */
+    bool classifies = session->task.kind->objective == TRAIN_CLASSIFICATION;
+    if (!classifies || session->experiment->measure.prompt_tokens) return 0; /* no classes to compare */
     TRY(store_predicted(session->store, session->cells[cell].id, session->id, &predicted, &count));
     for (size_t i = 0; i < inputs->count; i++) {
         int32_t *expected = (int32_t *)inputs->inputs[i].expected;

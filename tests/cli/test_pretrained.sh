@@ -27,6 +27,13 @@ task: {perplexity: {data: nowhere, test: story.txt, window: 32}}
 matrix: {pipeline: [[], [rtn: {bits: 4, group: 32}]], storage: [f32, f16]}
 measure: {rounds: 3, samples: 2, warmup: 1, batch: [1], prompt_tokens: 8, new_tokens: 6, cache: int8, meters: [time]}
 ---
+experiment: grades
+model: {path: small/encoder}
+task: {regression: {data: nowhere, train: pairs.tsv, validation: "", test: pairs.tsv, first: first, header: []}}
+prepare: [finetune: {steps: 5, batch: 16, rate: 0.001}]
+matrix: {pipeline: [[], [rtn: {bits: 8}]]}
+measure: {rounds: 2, samples: 2, warmup: 1, batch: [1], meters: [time]}
+---
 experiment: rolling
 model: {path: small/decoder}
 task: {perplexity_rolling: {data: nowhere, test: story.txt, window: 32, stride: 8}}
@@ -40,8 +47,8 @@ code=$?
 check "run exits 0" test $code -eq 0
 [ $code -eq 0 ] || tail -n 20 err.txt
 page_of() { sed -n 's/^report: //p' out.txt | grep "/$1/\|/$1\." | head -n 1; }
-check "four experiments have four reports" test "$(grep -c '^report: ' out.txt)" = 4
-check "every cell is a result" test "$(query "$db" "SELECT group_concat(n) FROM (SELECT count(*) AS n FROM result GROUP BY experiment ORDER BY experiment)")" = 4,1,2,4
+check "five experiments have five reports" test "$(grep -c '^report: ' out.txt)" = 5
+check "every cell is a result" test "$(query "$db" "SELECT group_concat(n) FROM (SELECT count(*) AS n FROM result GROUP BY experiment ORDER BY experiment)")" = 2,4,1,2,4
 metric() { # EXPERIMENT NAME: of the first baseline
     query "$db" "SELECT m.value FROM metric m JOIN result r ON r.run_id = m.run_id WHERE r.experiment = '$1' AND m.name = '$2' AND m.stage_id IS NULL AND r.is_baseline ORDER BY r.ordinal LIMIT 1"
 }
