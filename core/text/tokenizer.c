@@ -211,7 +211,8 @@ int tokenizer_append_pair(const struct tokenizer *tokenizer, const char *first, 
     size_t around = 0, begin = encoding->count;
     void *block = NULL;
     if (types) *types = NULL;
-    if (!template->count) FAIL(E_UNSUPPORTED, "this tokenizer has no form for two texts");
+    if (!template->count)
+        FAIL(E_UNSUPPORTED, "this tokenizer has no template for two texts: leave second texts out, or choose another");
     for (size_t i = 0; i < template->count; i++) around += template->items[i].part == TEMPLATE_ID;
     TRY(tokenizer_append(tokenizer, first, strlen(first), false, false, &texts));
     size_t split = texts.count;
