@@ -122,10 +122,6 @@ out:
  * look-up in place of merging from then on. */
 enum whole { WHOLE_NOT_KNOWN, WHOLE_YES, WHOLE_NO };
 
-static uint8_t *whole_of(const struct tokenizer *tokenizer, uint32_t id) {
-    return id == MAP_NONE ? NULL : &tokenizer->whole[id];
-}
-
 /* Merge a word and append what it becomes. Bytes that have no token are left out, as the reference does; *alone: one
  * token, of all bytes. `word` has room for its ids. */
 static int append_merged(const struct tokenizer *tokenizer, const uint8_t *text, size_t length, size_t begin,
@@ -156,7 +152,7 @@ out:
 static int append_word(const struct tokenizer *tokenizer, const uint8_t *text, size_t length, size_t begin,
                        void **block, struct encoding *encoding) {
     int status = 0;
-    uint8_t lowered[SHORT_WORD], *whole;
+    uint8_t lowered[SHORT_WORD], *whole, known;
     uint32_t short_word[SHORT_WORD], id;
     bool alone;
     if (length > SHORT_WORD) {
@@ -174,12 +170,11 @@ static int append_word(const struct tokenizer *tokenizer, const uint8_t *text, s
         return id == MAP_NONE ? 0 : encoding_add(encoding, (int32_t)id, begin, begin + 1);
     }
     id = text_pool_find(&tokenizer->tokens, (const char *)text, length);
-    whole = whole_of(tokenizer, id);
-    if (whole && __atomic_load_n(whole, __ATOMIC_RELAXED) == WHOLE_YES)
-        return encoding_add(encoding, (int32_t)id, begin, begin + length);
+    whole = id == MAP_NONE ? NULL : &tokenizer->whole[id];
+    known = whole ? __atomic_load_n(whole, __ATOMIC_RELAXED) : (uint8_t)WHOLE_NO;
+    if (known == WHOLE_YES) return encoding_add(encoding, (int32_t)id, begin, begin + length);
     TRY(append_merged(tokenizer, text, length, begin, short_word, encoding, &alone));
-    if (whole && __atomic_load_n(whole, __ATOMIC_RELAXED) == WHOLE_NOT_KNOWN)
-        __atomic_store_n(whole, alone ? WHOLE_YES : WHOLE_NO, __ATOMIC_RELAXED);
+    if (known == WHOLE_NOT_KNOWN) __atomic_store_n(whole, alone ? WHOLE_YES : WHOLE_NO, __ATOMIC_RELAXED);
 out:
     return status;
 }
