@@ -58,6 +58,7 @@ struct product {
     size_t block_tokens, blocks, block_tiles;
     const struct weight_epilogue *epilogue; /* NULL: none */
     bool gated;                             /* the tiles of part 0 cover part 1 as well */
+    bool dealt;                             /* each thread has one tile of every part, and takes them in turn */
     int32_t *left, *begun;                  /* [blocks] tiles not done yet, tokens whose whole-row work was begun;
                                                NULL: there is none */
     struct ready *next;                     /* to be converted block by block; NULL: nothing */
@@ -88,8 +89,10 @@ static void cut_panels(const struct product *product, struct part *part) {
     size_t tokens = smaller(product->T, product->block_tokens), threads = (size_t)threads_get();
     size_t panel_adds = tokens * 16 * product->N, step = tokens > 2 ? 4 : 2, best = SIZE_MAX;
     if (by_tiles(part) || (part->plan.group && kernels.flags & CPU_AVX512VNNI))
-        panel_adds = divide_up(panel_adds, TILES_FASTER);
-    size_t least = smaller(size_round_up(divide_up(TILE_LEAST, panel_adds), step), size_round_up(part->panels, step));
+        panel_adds =
+            divide_up(panel_adds, smaller(tokens, TILES_FASTER)); /* of few, reading the weights takes longer */
+    size_t least = divide_up(TILE_LEAST, panel_adds * product->count);
+    least = smaller(size_round_up(least, step), size_round_up(part->panels, step));
     size_t most = TILE_MOST / panel_adds / step * step;
     /* OpenBLAS packs its operands in every call, so its tiles are larger: 128 rows. */
     if (part->weight->backend == GEMM_OPENBLAS && part->weight->format == &format_f32 && least < 8) least = 8;
@@ -133,8 +136,11 @@ static void activate_tile(const struct product *product, const struct part *part
 
 static void multiply_tile(const struct product *product, size_t block, size_t tile) {
     const struct part *part = product->parts;
-    while (tile >= part->tile_end) part++;
-    size_t slice = tile - (part->tile_end - part->tiles), R = part->weight->shape.rows;
+    if (product->dealt) part += tile % product->count;
+    else
+        while (tile >= part->tile_end) part++;
+    size_t slice = product->dealt ? tile / product->count : tile - (part->tile_end - part->tiles);
+    size_t R = part->weight->shape.rows;
     size_t t_begin = block * product->block_tokens, t_end = smaller(t_begin + product->block_tokens, product->T);
     size_t p_begin = slice * part->tile_panels, p_end = smaller(p_begin + part->tile_panels, part->panels);
     for (const struct part *each = part; each <= part + product->gated; each++)
@@ -300,9 +306,11 @@ static int run_tiles(struct product *product, struct weight_scratch *scratch, si
     int status = 0;
     size_t end = 0;
     cut_tokens(product);
+    product->dealt = product->blocks == 1 && !product->gated;
     for (size_t i = 0; i < product->count; i++) {
         struct part *part = &product->parts[i];
         cut_panels(product, part);
+        product->dealt = product->dealt && part->tiles == (size_t)threads_get();
         if (!(product->gated && i == 1)) end += part->tiles;
         part->tile_end = end;
     }
