@@ -211,11 +211,15 @@ out:
     return status;
 }
 
+bool option_is_list(const struct option *option) {
+    return option->type == OPTION_NAMES || option->type == OPTION_PATHS;
+}
+
 int option_set_names(const struct option *option, void *target, const char *const *items, size_t count,
                      struct option_store *store) {
     int status = 0;
     void *block = NULL;
-    if (option->type != OPTION_NAMES) FAIL(E_ARGUMENT, "%s takes one value, not a list", option->name);
+    if (!option_is_list(option)) FAIL(E_ARGUMENT, "%s takes one value, not a list", option->name);
     TRY(memory_take(&block, count, sizeof(char *)));
     const char **kept = block;
     for (size_t i = 0; i < count; i++) {
@@ -253,6 +257,7 @@ int option_set(const struct option *option, void *target, const char *text, stru
     }
     case OPTION_PATH:
     case OPTION_TEXT: return store_text(store, text, strlen(text), slot);
+    case OPTION_PATHS:
     case OPTION_NAMES: return names_parse(option, target, text, store);
     }
     return error_record(E_ARGUMENT, __FILE__, __LINE__, "%s has an unknown type", option->name);
@@ -289,6 +294,7 @@ size_t option_print(const struct option *option, const void *target, char *text,
         const char *value = *(const char *const *)slot;
         return put(text, size, 0, value ? value : "");
     }
+    case OPTION_PATHS:
     case OPTION_NAMES: {
         const struct option_names *names = slot;
         size_t used = put(text, size, 0, "[");

@@ -20,6 +20,7 @@ enum option_type {
     OPTION_NAMES,   /* struct option_names: a list of texts; never becomes a matrix axis by itself */
     OPTION_PATH,    /* const char *: a file or folder, "" for none. One that is missing is refused when the
                      * experiment is read, and the bytes of what it names are part of a cell's key. */
+    OPTION_PATHS,   /* struct option_names: a list of such files or folders */
 };
 
 struct option_names {
@@ -40,6 +41,9 @@ struct option {
 
 #define OPTION_END                                                                                                     \
     { .name = NULL }
+
+/* OPTION_NAMES or OPTION_PATHS. */
+bool option_is_list(const struct option *option);
 
 /* Where parsed texts and lists live: the caller's memory, freed at once with option_store_close. */
 struct option_store {

@@ -63,6 +63,7 @@ static size_t option_bytes(enum option_type type) {
     case OPTION_CHOICE:
     case OPTION_PATH:
     case OPTION_TEXT: return sizeof(const char *);
+    case OPTION_PATHS:
     case OPTION_NAMES: return sizeof(struct option_names);
     }
     return 0;

@@ -57,6 +57,7 @@ static json_t *value_schema(const struct option *option) {
     case OPTION_CHOICE: schema = json_pack("{s:o}", "enum", choices_array(option->choices, false)); break;
     case OPTION_TEXT: schema = json_pack("{s:[s,s,s]}", "type", "string", "number", "boolean"); break;
     case OPTION_PATH: schema = text_type("string"); break;
+    case OPTION_PATHS:
     case OPTION_NAMES: {
         json_t *item = option->choices != NULL ? json_pack("{s:o}", "enum", choices_array(option->choices, false))
                                                : json_pack("{s:[s,s]}", "type", "string", "number");
@@ -72,7 +73,7 @@ static json_t *value_schema(const struct option *option) {
 static json_t *option_schema(const struct option *option, bool axes) {
     json_t *schema = value_schema(option);
     bool number = option->type == OPTION_INTEGER || option->type == OPTION_REAL;
-    if (axes && option->type != OPTION_NAMES) {
+    if (axes && !option_is_list(option)) {
         json_t *any = json_array(), *one = json_array();
         json_array_append(one, schema);
         if (number) json_array_append_new(one, json_pack("{s:s,s:s}", "type", "string", "pattern", RANGE_PATTERN));

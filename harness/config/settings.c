@@ -91,11 +91,24 @@ out:
     return status;
 }
 
+/* What an option names on disk can be read. */
+static int paths_check(const struct option *option, const void *target) {
+    int status = 0;
+    const void *at = (const char *)target + option->offset;
+    struct option_names paths = {0};
+    if (option->type == OPTION_PATH) paths = (struct option_names){at, 1};
+    if (option->type == OPTION_PATHS) paths = *(const struct option_names *)at;
+    for (size_t i = 0; i < paths.count; i++)
+        if (*paths.items[i] && access(paths.items[i], R_OK) != 0)
+            FAIL(E_ARGUMENT, "%s: %s: %s", option->name, paths.items[i], strerror(errno));
+out:
+    return status;
+}
+
 int settings_assign(const struct option *option, void *target, const char *text, struct option_store *store) {
     int status = 0;
     TRY(option_set(option, target, text, store));
-    if (option->type == OPTION_PATH && *text && access(text, R_OK) != 0)
-        FAIL(E_ARGUMENT, "%s: %s: %s", option->name, text, strerror(errno));
+    TRY(paths_check(option, target));
 out:
     return status;
 }
@@ -107,7 +120,7 @@ int settings_set(const struct option *option, void *target, const struct node *n
     void *block = NULL;
     if (node_is_empty(node)) FAIL_AT(&node->at, "%s: %s has no value", who, option->name);
     if (node->type == NODE_MAP) FAIL_AT(&node->at, "%s: %s takes a value, not a map", who, option->name);
-    if (option->type == OPTION_NAMES) {
+    if (option_is_list(option)) {
         size_t count = node->type == NODE_LIST ? node->count : 1;
         TRY(memory_take(&block, count, sizeof *items));
         items = block;
@@ -119,6 +132,7 @@ int settings_set(const struct option *option, void *target, const struct node *n
             items[i] = item->text;
         }
         status = option_set_names(option, target, items, count, store);
+        if (status == 0) status = paths_check(option, target);
     } else {
         if (node->type == NODE_LIST)
             FAIL_AT(&node->at, "%s: %s takes one value here, not a list (lists become axes inside matrix alone)", who,

@@ -14,7 +14,7 @@
 int settings_read(const struct option *table, void *target, const struct node *map, const char *who,
                   const struct position *at, struct option_store *store);
 
-/* Set one option from a scalar, or from a list for OPTION_NAMES. Messages begin with position and who. */
+/* Set one option from a scalar, or from a list for options that are lists. Messages begin with position and who. */
 int settings_set(const struct option *option, void *target, const struct node *node, const char *who,
                  struct option_store *store);
 

@@ -75,7 +75,7 @@ static int stage_read(struct stage_pattern *stage, struct experiment *experiment
         const struct option *option = table != NULL ? option_find(table, key->text) : NULL;
         if (option == NULL) TRY(unknown_option(&key->at, who, "option", key->text, table));
         stage->given.options[stage->given.count++] = option;
-        if (option->type == OPTION_NAMES || use == PIPELINE_SINGLE) {
+        if (option_is_list(option) || use == PIPELINE_SINGLE) {
             TRY(settings_set(option, stage->base, value, who, store));
             continue;
         }

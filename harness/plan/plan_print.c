@@ -48,7 +48,7 @@ static void option_json(struct json_writer *out, const struct option *option, co
     json_raw(out, ":");
     if (option->type == OPTION_INTEGER || option->type == OPTION_REAL || option->type == OPTION_BOOLEAN) {
         json_raw(out, text);
-    } else if (option->type == OPTION_NAMES) {
+    } else if (option_is_list(option)) {
         const struct option_names *names = (const void *)((const char *)options + option->offset);
         json_raw(out, "[");
         for (size_t i = 0; i < names->count; i++) {

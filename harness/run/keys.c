@@ -88,9 +88,12 @@ out:
 static int stage_paths_add(struct hash *hash, const struct stage_plan *stage) {
     int status = 0;
     for (const struct option *option = stage->technique->options; option && option->name; option++) {
-        if (option->type != OPTION_PATH) continue;
-        const char *path = *(const char *const *)(const void *)((const char *)stage->options + option->offset);
+        const void *at = (const char *)stage->options + option->offset;
+        const struct option_names *paths = at;
+        const char *path = option->type == OPTION_PATH ? *(const char *const *)at : NULL;
         if (path && *path) TRY(known_path_add(hash, path, option->name));
+        for (size_t i = 0; option->type == OPTION_PATHS && i < paths->count; i++)
+            TRY(known_path_add(hash, paths->items[i], option->name));
     }
 out:
     return status;

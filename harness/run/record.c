@@ -416,6 +416,7 @@ int options_json(const struct option *table, const void *options, char **json) {
             value = text ? json_string(text) : json_null();
             break;
         }
+        case OPTION_PATHS:
         case OPTION_NAMES: {
             const struct option_names *names = (const void *)at;
             value = json_array();

@@ -36,7 +36,7 @@ static void needs_text(uint32_t needs, char *text, size_t size) {
 
 static const char *type_name(enum option_type type) {
     static const char *const names[] = {"whole number", "number",        "true or false", "choice",
-                                        "text",         "list of names", "path"};
+                                        "text",         "list of names", "path",          "list of paths"};
     return (size_t)type < sizeof names / sizeof *names ? names[type] : "unknown";
 }
 

@@ -15,6 +15,10 @@
 static const struct option options[] = {
     {"teacher", OPTION_PATH, "", 0, 0, NULL, NULL,
      "A model file or folder to learn from; none: the model as the stage finds it.", AT(teacher)},
+    {"ensemble", OPTION_PATHS, "[]", 0, 0, NULL, NULL,
+     "More models to learn from: classes, scores, similarities and answers to aim at are the mean of what they and the "
+     "teacher say.",
+     AT(ensemble)},
     {"from", OPTION_CHOICE, "teacher", 0, 0, "teacher|model|scratch", NULL,
      "What the student starts as: layers of the teacher, layers of the model as the stage finds it, or random weights.",
      AT(from)},
@@ -128,6 +132,28 @@ out:
     return status;
 }
 
+static int check_ensemble(const struct distill_options *o, const struct model_config *student,
+                          enum train_objective objective, size_t cut) {
+    int status = 0;
+    struct model member = {0};
+    bool language = objective == TRAIN_CAUSAL_LM || objective == TRAIN_MASKED_LM;
+    if (o->ensemble.count && language)
+        FAIL(E_UNSUPPORTED, "language models learn from one teacher: an ensemble is not for %s",
+             train_objective_name(objective));
+    if (o->ensemble.count && o->alpha == 0) FAIL(E_ARGUMENT, "with alpha 0 nothing of an ensemble is heard");
+    for (size_t i = 0; i < o->ensemble.count; i++) {
+        TRY(model_open(&member, o->ensemble.items[i], false));
+        status = check_teacher(o, &member, student, objective, cut);
+        model_close(&member);
+        if (status < 0) {
+            error_prefix(status, "ensemble: %s", o->ensemble.items[i]);
+            goto out;
+        }
+    }
+out:
+    return status;
+}
+
 static int open_maps(const struct distill_options *o, size_t student, size_t teacher, struct layer_map *hidden,
                      struct layer_map *attention) {
     int status = 0;
@@ -150,6 +176,7 @@ static int check(const struct technique_context *context, const struct distill_o
     TRY(distill_student_config(&source->config, o, student));
     cut = cut_of(o, student, examples_of(context, o));
     TRY(check_teacher(o, teacher, student, objective, cut));
+    TRY(check_ensemble(o, student, objective, cut));
     TRY(check_language_model(o, student, objective, cut));
     TRY(distill_attention_check(o, student, &teacher->config));
     TRY(open_maps(o, student->layers, teacher->config.layers, &hidden, &attention));
@@ -278,6 +305,9 @@ static int prepare_teacher(struct technique_context *context, struct distill_sta
     task.examples = *examples;
     if (state->aims && kept)
         TRY(distill_outputs_open(&state->outputs, &state->teacher, &task, context->cache_dir, watch_teacher, context));
+    if (o->ensemble.count)
+        TRY(distill_ensemble_open(&state->outputs, &o->ensemble, &task, context->cache_dir, watch_teacher, context,
+                                  &state->teacher.forwards));
     if (kept || !state->aims) model_unprepare(teacher);
     if (state->compares) TRY(pass_open(&state->teacher.pass, teacher, NULL));
     TRY(open_maps(o, student->layers, teacher->config.layers, &state->hidden_map, &state->attention_map));
@@ -345,7 +375,7 @@ static void close_state(void *opaque) {
 
 const struct technique technique_distill = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "distill",
     .summary = "Trains a smaller student on what a teacher says, and on how it gets there.",
     .source =

@@ -4,6 +4,7 @@
  *   distill_student.c  the student from layers of its source, or from scratch
  *   distill_teacher.c  the teacher at work: its logits and states for a batch, and the two hooks of the training loop
  *   distill_outputs.c  its outputs for all examples, computed once
+ *   distill_ensemble.c the mean of several teachers' outputs
  *   distill_keep.c     a file of rows by content
  *   distill_losses.c   hidden states and attention
  */
@@ -24,7 +25,9 @@
 
 struct distill_options {
     struct train_options train;
-    const char *teacher, *from;
+    const char *teacher;
+    struct option_names ensemble;
+    const char *from;
     struct option_names layers;
     int64_t depth, width, heads, feed_forward;
     double temperature, alpha;
@@ -92,12 +95,22 @@ void distill_output_key(const struct output_task *task, const char model_hex[HAS
 struct outputs {
     struct kept kept;
     size_t *first; /* [examples + 1] first row of each example */
+    float *mean;   /* of several teachers' rows, in place of kept.rows; NULL: there is one teacher */
 };
 /* From `folder` (NULL: none), or by the teacher, whose model is prepared. progress: nonzero stops it; may be NULL.
  * E_NUMERIC: an output is not finite; E_SHAPE: the examples do not fit the teacher; E_MEMORY, E_INTERRUPTED. */
 int distill_outputs_open(struct outputs *outputs, struct teacher *teacher, const struct output_task *task,
                          const char *folder, int (*progress)(void *context, size_t done, size_t all), void *context);
 void distill_outputs_close(struct outputs *outputs); /* accepts a zeroed one */
+
+/* ---- distill_ensemble.c ----------------------------------------------------------------------------------- */
+
+/* Teachers of more than one voice: the outputs of `outputs`, which are of numbers alone, become the mean of theirs and
+ * those of the models at `paths`, one of which is open at a time. *forwards grows by the sequences that went through
+ * them. Errors as distill_outputs_open and model_open. */
+int distill_ensemble_open(struct outputs *outputs, const struct option_names *paths, const struct output_task *task,
+                          const char *folder, int (*progress)(void *context, size_t done, size_t all), void *context,
+                          size_t *forwards);
 
 /* ---- distill_student.c ------------------------------------------------------------------------------------ */
 

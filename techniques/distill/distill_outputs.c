@@ -291,5 +291,6 @@ out:
 void distill_outputs_close(struct outputs *outputs) {
     distill_kept_close(&outputs->kept);
     memory_release(outputs->first);
+    memory_release(outputs->mean);
     *outputs = (struct outputs){0};
 }

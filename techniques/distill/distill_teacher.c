@@ -21,7 +21,9 @@ out:
 }
 
 static const float *row_of(const struct distill_state *state, size_t row) {
-    return (const float *)(const void *)(state->outputs.kept.rows + row * state->outputs.kept.row_bytes);
+    const struct outputs *outputs = &state->outputs;
+    const void *rows = outputs->mean ? (const void *)outputs->mean : outputs->kept.rows;
+    return (const float *)rows + row * (outputs->kept.row_bytes / sizeof(float));
 }
 
 /* Vocabulary logits of some of the batch's rows, as head_tokens asks for them. */

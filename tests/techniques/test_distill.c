@@ -232,6 +232,9 @@ static void test_refusals(void **state) {
         {TRAIN_CAUSAL_LM, E_ARGUMENT, "teacher_top 98", {"teacher_top", "98"}},
         {TRAIN_CAUSAL_LM, E_ARGUMENT, "prompt_tokens 24", {"level", "both", "prompt_tokens", "24"}},
         {TRAIN_CLASSIFICATION, E_IO, "/nowhere", {"teacher", "/nowhere"}},
+        {TRAIN_CLASSIFICATION, E_IO, "/nowhere", {"ensemble", "/nowhere"}},
+        {TRAIN_CLASSIFICATION, E_ARGUMENT, "nothing of an ensemble", {"ensemble", "/nowhere", "alpha", "0"}},
+        {TRAIN_CAUSAL_LM, E_UNSUPPORTED, "learn from one teacher", {"ensemble", "/nowhere"}},
     };
     char before[65];
     (void)state;
@@ -266,9 +269,12 @@ static void test_refuses_foreign_teachers(void **state) {
         assert_int_equal(model_save(&teacher, path, config.model_heads), 0);
         model_close(&teacher);
         const char *const pairs[] = {"teacher", path, "from", "model", NULL};
+        const char *const member[] = {"ensemble", path, NULL};
         stage_open(&stage, "bert", TRAIN_CLASSIFICATION, 2, false);
         assert_int_equal(stage_run(&stage, &technique_distill, pairs), E_UNSUPPORTED);
         if (!strstr(error_text(), errors[i])) fail_msg("%s", error_text());
+        assert_int_equal(stage_run(&stage, &technique_distill, member), E_UNSUPPORTED);
+        if (!strstr(error_text(), errors[i]) || !strstr(error_text(), path)) fail_msg("%s", error_text());
         stage_close(&stage);
         scratch_remove(path);
     }

@@ -21,6 +21,7 @@
 #include "base/threads.h"
 #include "distill_stage.h"
 #include "kernels/kernels.h"
+#include "scratch_file.h"
 
 /* ---- a folder of kept outputs -------------------------------------------------------------------------------- */
 
@@ -175,6 +176,82 @@ static void test_prompts_are_not_learnt(void **state) {
     stage_close(&stage);
 }
 
+/* ---- several teachers ------------------------------------------------------------------------------------------ */
+
+/* Two models of the objective's own kind, which disagree. */
+static void two_teachers(enum train_objective objective, char one[128], char two[128]) {
+    struct stage stage;
+    stage_open(&stage, "bert", objective, 2, true);
+    scratch_file(one, ".safetensors", "");
+    assert_int_equal(model_save(&stage.model, one, train_objective_heads(objective)), 0);
+    for (size_t i = 0; i < stage.model.parameter_count; i++)
+        for (size_t k = 0; k < stage.model.parameters[i].rows * stage.model.parameters[i].columns; k++)
+            stage.model.parameters[i].value[k] *= k % 2 ? 1.2f : 0.8f;
+    scratch_file(two, ".safetensors", "");
+    assert_int_equal(model_save(&stage.model, two, train_objective_heads(objective)), 0);
+    stage_close(&stage);
+}
+
+/* The mean of a teacher and itself is what it says; that of two is neither's, and has no order. Each is asked once. */
+static void test_ensemble(void **state) {
+    static const enum train_objective objectives[] = {TRAIN_CLASSIFICATION, TRAIN_REGRESSION, TRAIN_SIMILARITY,
+                                                      TRAIN_QUESTION_ANSWERING};
+    (void)state;
+    folder_open();
+    for (size_t i = 0; i < sizeof objectives / sizeof *objectives; i++) {
+        char one[128], two[128], list[300], hash[6][65];
+        two_teachers(objectives[i], one, two);
+        snprintf(list, sizeof list, "[%s, %s]", one, two);
+        const char *const runs[6][12] = {
+            {"teacher", one, "from", "model"},
+            {"teacher", two, "from", "model"},
+            {"teacher", one, "from", "model", "ensemble", one},
+            {"teacher", one, "from", "model", "ensemble", two},
+            {"teacher", two, "from", "model", "ensemble", one},
+            {"teacher", one, "from", "model", "ensemble", list}, /* one counts twice */
+        };
+        static const size_t asked[] = {96, 96, 0, 0, 0, 0};
+        for (size_t k = 0; k < 6; k++) assert_true(run(objectives[i], runs[k], true, hash[k]) == asked[k]);
+        assert_string_equal(hash[2], hash[0]);
+        assert_string_equal(hash[4], hash[3]);
+        assert_string_not_equal(hash[3], hash[0]);
+        assert_string_not_equal(hash[3], hash[1]);
+        assert_string_not_equal(hash[5], hash[3]);
+        assert_true(folder_files(NULL) == 2);
+        folder_empty();
+        assert_true(run(objectives[i], runs[3], true, hash[5]) == 192);
+        assert_string_equal(hash[5], hash[3]);
+        folder_empty();
+        scratch_remove(one);
+        scratch_remove(two);
+    }
+    folder_close();
+}
+
+/* Two teachers' mean logits are the targets: a student at rate 0 has the divergence from them that they imply. */
+static void test_ensemble_is_the_mean(void **state) {
+    char one[128], two[128];
+    double loss[3];
+    (void)state;
+    two_teachers(TRAIN_REGRESSION, one, two);
+    const char *const runs[3][14] = {
+        {"teacher", one, "from", "model", "alpha", "1", "rate", "0"},
+        {"teacher", two, "from", "model", "alpha", "1", "rate", "0"},
+        {"teacher", one, "from", "model", "alpha", "1", "rate", "0", "ensemble", two},
+    };
+    for (size_t k = 0; k < 3; k++) {
+        struct stage stage;
+        stage_open(&stage, "bert", TRAIN_REGRESSION, 2, false);
+        stage_must(&stage, &technique_distill, runs[k]);
+        loss[k] = stage.loss_first;
+        stage_close(&stage);
+    }
+    /* (s - (a+b)/2)^2 lies below the mean of (s-a)^2 and (s-b)^2, by the mean of ((a-b)/2)^2. */
+    assert_true(loss[2] < (loss[0] + loss[1]) / 2 - 1e-6);
+    scratch_remove(one);
+    scratch_remove(two);
+}
+
 /* ---- the same bytes --------------------------------------------------------------------------------------------- */
 
 static void test_same_bytes(void **state) {
@@ -243,6 +320,8 @@ int main(void) {
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_nothing_can_be_kept),
         cmocka_unit_test(test_prompts_are_not_learnt),
+        cmocka_unit_test(test_ensemble),
+        cmocka_unit_test(test_ensemble_is_the_mean),
         cmocka_unit_test(test_same_bytes),
         cmocka_unit_test(test_students_learn),
     };

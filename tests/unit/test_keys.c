@@ -14,9 +14,12 @@
 
 struct teaching {
     const char *teacher;
+    struct option_names ensemble;
 };
 static const struct option teaching_options[] = {
-    {"teacher", OPTION_PATH, "", 0, 0, NULL, NULL, "A model.", offsetof(struct teaching, teacher)}, OPTION_END};
+    {"teacher", OPTION_PATH, "", 0, 0, NULL, NULL, "A model.", offsetof(struct teaching, teacher)},
+    {"ensemble", OPTION_PATHS, "[]", 0, 0, NULL, NULL, "Models.", offsetof(struct teaching, ensemble)},
+    OPTION_END};
 /* The source hash is looked up by name: this one borrows that of `null`. */
 static const struct technique teaching = {.abi = TECHNIQUE_ABI,
                                           .name = "null",
@@ -24,10 +27,10 @@ static const struct technique teaching = {.abi = TECHNIQUE_ABI,
                                           .options = teaching_options,
                                           .options_bytes = sizeof(struct teaching)};
 
-static void keys_of(const struct experiment *experiment, const char *teacher, char cell_key[HASH_HEX],
+static void keys_of(const struct experiment *experiment, const char *path, bool listed, char cell_key[HASH_HEX],
                     char before[HASH_HEX]) {
-    struct teaching options = {teacher};
-    struct stage_plan stages[2] = {{.technique = &teaching, .options = &(struct teaching){""}},
+    struct teaching options = {listed ? "" : path, {&path, listed}};
+    struct stage_plan stages[2] = {{.technique = &teaching, .options = &(struct teaching){"", {NULL, 0}}},
                                    {.technique = &teaching, .options = &options}};
     struct cell cell = {.stages = stages, .stage_count = 2, .threads = 1, .seed = 1};
     static const char data[HASH_HEX] = "data";
@@ -44,18 +47,17 @@ static void write_file(const char *path, const char *text) {
     assert_int_equal(fclose(file), 0);
 }
 
-static void bytes_of_a_path_are_in_the_key(void **state) {
-    (void)state;
+static void bytes_are_in_the_key(bool listed) {
     struct experiment experiment;
     char yaml[128], path[128], none[HASH_HEX], one[HASH_HEX], same[HASH_HEX], other[HASH_HEX], prefix[3][HASH_HEX];
     scratch_file(yaml, ".yaml", "experiment: e\nmodel: {layers: 1, width: 32, heads: 4}\ntask: {wordnet: {}}\n");
     scratch_file(path, ".teacher", "weights");
     assert_int_equal(experiment_read(&experiment, yaml, NULL, 0), 0);
-    keys_of(&experiment, "", none, prefix[0]);
-    keys_of(&experiment, path, one, prefix[1]);
-    keys_of(&experiment, path, same, prefix[1]);
+    keys_of(&experiment, "", false, none, prefix[0]);
+    keys_of(&experiment, path, listed, one, prefix[1]);
+    keys_of(&experiment, path, listed, same, prefix[1]);
     write_file(path, "Weights");
-    keys_of(&experiment, path, other, prefix[2]);
+    keys_of(&experiment, path, listed, other, prefix[2]);
     assert_string_equal(one, same);
     assert_string_not_equal(one, none);
     assert_string_not_equal(one, other);
@@ -67,15 +69,23 @@ static void bytes_of_a_path_are_in_the_key(void **state) {
     scratch_remove(yaml);
 }
 
+static void bytes_of_a_path_are_in_the_key(void **state) {
+    (void)state;
+    for (int listed = 0; listed < 2; listed++) bytes_are_in_the_key(listed);
+}
+
 static void missing_path_is_refused(void **state) {
     (void)state;
-    struct teaching options = {NULL};
+    struct teaching options = {NULL, {NULL, 0}};
     struct option_store store = {0};
     assert_int_equal(settings_assign(teaching_options, &options, "/nowhere/model", &store), E_ARGUMENT);
     assert_string_equal(error_text(), "teacher: /nowhere/model: No such file or directory");
     assert_int_equal(settings_assign(teaching_options, &options, "", &store), 0);
     assert_int_equal(settings_assign(teaching_options, &options, "/", &store), 0);
     assert_string_equal(options.teacher, "/");
+    assert_int_equal(settings_assign(teaching_options + 1, &options, "[/, /nowhere/model]", &store), E_ARGUMENT);
+    assert_string_equal(error_text(), "ensemble: /nowhere/model: No such file or directory");
+    assert_int_equal(settings_assign(teaching_options + 1, &options, "[/, /]", &store), 0);
     option_store_close(&store);
 }
 

@@ -19,7 +19,7 @@ struct sample {
     double sparsity, rate;
     bool symmetric;
     const char *scope, *path;
-    struct option_names layers;
+    struct option_names layers, files;
 };
 
 static const struct option table[] = {
@@ -32,6 +32,7 @@ static const struct option table[] = {
     {"scope", OPTION_CHOICE, "layer", 0, 0, "layer|global", NULL, "Ranking.", offsetof(struct sample, scope)},
     {"path", OPTION_TEXT, "", 0, 0, NULL, NULL, "File.", offsetof(struct sample, path)},
     {"layers", OPTION_NAMES, "[]", 0, 0, NULL, NULL, "Layers.", offsetof(struct sample, layers)},
+    {"files", OPTION_PATHS, "[]", 0, 0, NULL, NULL, "Files.", offsetof(struct sample, files)},
     OPTION_END,
 };
 
@@ -107,6 +108,8 @@ static void values_and_messages(void **state) {
         {"layers", "[]", "[]", 0},
         {"layers", "[ q ,k, \"a, b\" ]", "[q, k, \"a, b\"]", 0},
         {"layers", "ffn", "[ffn]", 0},
+        {"files", "[a/b.safetensors, c d]", "[a/b.safetensors, \"c d\"]", 0},
+        {"files", "[a,]", "files ends in a comma (got [a,])", E_ARGUMENT},
         {"layers", "[a", "layers must be a list such as [a, b] (got [a)", E_ARGUMENT},
         {"layers", "[a,]", "layers ends in a comma (got [a,])", E_ARGUMENT},
         {"layers", "[a,,b]", "layers must not hold an empty name", E_ARGUMENT},
