@@ -53,9 +53,13 @@ struct kept {
     struct file_map map;
     char *path; /* NULL: in memory alone */
     char key[HASH_HEX];
+    bool locked, waited; /* this process computes the rows; another one was at it before */
+    int lock;
 };
-/* folder NULL: nothing is kept. A file that is not whole is as good as none. E_MEMORY, E_LIMIT. */
-int distill_kept_open(struct kept *kept, const char *folder, const char key[HASH_HEX], size_t count, size_t row_bytes);
+/* folder NULL: nothing is kept. A file that is not whole is as good as none. While another process computes the same
+ * rows, `waiting` is called time and again; nonzero: E_INTERRUPTED. E_MEMORY, E_LIMIT. */
+int distill_kept_open(struct kept *kept, const char *folder, const char key[HASH_HEX], size_t count, size_t row_bytes,
+                      int (*waiting)(void *context), void *context);
 /* The block is written: keep it, if the disk lets us. */
 void distill_kept_finish(struct kept *kept);
 void distill_kept_close(struct kept *kept); /* accepts a zeroed one */

@@ -4,18 +4,23 @@
  * before
  *
  * in the machine's byte order. A file that is short, long, of another key or whose hash is not that of its bytes is as
- * good as none: it is computed anew and replaced. New files appear whole (written beside and renamed), so that cells
- * which need the same rows at the same time may race. A file that cannot be written costs the next cell its saving, not
- * this one its result.
+ * good as none: it is computed anew and replaced. New files appear whole (written beside and renamed). Of cells which
+ * need the same rows at the same time one computes them, under a lock that ends with its process; the others wait. A
+ * file that cannot be written or locked costs a cell its saving, not its result.
  */
 #include "distill.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAGIC "shrinklab-rows-1"
 #define HEADER_BYTES 128 /* rows begin aligned, as they are used in place */
+#define WAIT_NS 50000000 /* between two looks at another process's lock */
 
 struct header {
     char magic[16];
@@ -39,7 +44,50 @@ static bool file_is_whole(const struct file_map *map, const struct header *heade
     return memcmp(map->bytes + body, hex, HASH_HEX - 1) == 0;
 }
 
-int distill_kept_open(struct kept *kept, const char *folder, const char key[HASH_HEX], size_t count, size_t row_bytes) {
+/* The rows are on disk. */
+static bool find_file(struct kept *kept) {
+    struct header header = header_of(kept, kept->key);
+    if (access(kept->path, R_OK) != 0 || file_map_open(&kept->map, kept->path) < 0) return false;
+    if (!file_is_whole(&kept->map, &header)) {
+        log_line(LOG_WARN, "%s is damaged or foreign: it is computed anew", kept->path);
+        file_map_close(&kept->map);
+        return false;
+    }
+    kept->rows = kept->map.bytes + HEADER_BYTES;
+    kept->found = true;
+    return true;
+}
+
+static void lock_path(const struct kept *kept, char *path, size_t size) { snprintf(path, size, "%s.lock", kept->path); }
+
+/* Be the only one who computes the rows; without a lock where there can be none. E_INTERRUPTED. */
+static int take_turn(struct kept *kept, int (*waiting)(void *context), void *context) {
+    int status = 0;
+    char path[4096];
+    lock_path(kept, path, sizeof path);
+    kept->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    kept->locked = kept->lock >= 0;
+    while (kept->locked && flock(kept->lock, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR) goto out;
+        kept->waited = true;
+        if (waiting(context)) FAIL(E_INTERRUPTED, "stopped");
+        nanosleep(&(struct timespec){.tv_nsec = WAIT_NS}, NULL);
+    }
+out:
+    return status;
+}
+
+static void end_turn(struct kept *kept) {
+    char path[4096];
+    if (!kept->locked) return;
+    lock_path(kept, path, sizeof path);
+    unlink(path); /* who waits for this one finds the rows, or a lock of its own */
+    close(kept->lock);
+    kept->locked = false;
+}
+
+int distill_kept_open(struct kept *kept, const char *folder, const char key[HASH_HEX], size_t count, size_t row_bytes,
+                      int (*waiting)(void *context), void *context) {
     int status = 0;
     void *block;
     size_t bytes;
@@ -48,19 +96,12 @@ int distill_kept_open(struct kept *kept, const char *folder, const char key[HASH
     TRY(size_multiply(count, row_bytes, &bytes));
     if (folder) {
         size_t size = strlen(folder) + sizeof "/teacher-.rows" + HASH_HEX;
-        struct header header = header_of(kept, key);
         TRY(memory_take(&block, size, 1));
         kept->path = block;
         snprintf(kept->path, size, "%s/teacher-%s.rows", folder, key);
-        if (access(kept->path, R_OK) == 0 && file_map_open(&kept->map, kept->path) == 0) {
-            if (file_is_whole(&kept->map, &header)) {
-                kept->rows = kept->map.bytes + HEADER_BYTES;
-                kept->found = true;
-                goto out;
-            }
-            log_line(LOG_WARN, "%s is damaged or foreign: it is computed anew", kept->path);
-            file_map_close(&kept->map);
-        }
+        if (find_file(kept)) goto out;
+        TRY(take_turn(kept, waiting, context));
+        if (kept->waited && find_file(kept)) goto out;
     }
     TRY(memory_take_raw(&block, bytes, 1));
     kept->block = block;
@@ -93,7 +134,9 @@ out:
 
 void distill_kept_finish(struct kept *kept) {
     if (!kept->path || kept->found) return;
-    if (write_file(kept) < 0) {
+    int status = write_file(kept);
+    end_turn(kept);
+    if (status < 0) {
         log_line(LOG_WARN, "the teacher's outputs are not kept: %s", error_text());
         return;
     }
@@ -109,6 +152,7 @@ void distill_kept_finish(struct kept *kept) {
 }
 
 void distill_kept_close(struct kept *kept) {
+    end_turn(kept);
     file_map_close(&kept->map);
     memory_release(kept->block);
     memory_release(kept->path);

@@ -252,12 +252,25 @@ static int check_rows(const struct kept *kept, const struct output_task *task) {
     return 0;
 }
 
+/* Who is told how far the teacher is. */
+struct listener {
+    int (*progress)(void *context, size_t done, size_t all);
+    void *context;
+    size_t all;
+};
+
+static int still_waiting(void *context) {
+    const struct listener *listener = context;
+    return listener->progress ? listener->progress(listener->context, 0, listener->all) : 0;
+}
+
 int distill_outputs_open(struct outputs *outputs, struct teacher *teacher, const struct output_task *task,
                          const char *folder, int (*progress)(void *context, size_t done, size_t all), void *context) {
     int status = 0;
     char key[HASH_HEX] = "";
     struct slice slice = {0};
     const struct examples *examples = task->examples;
+    struct listener listener = {progress, context, examples->count};
     void *block;
 
     *outputs = (struct outputs){0};
@@ -270,7 +283,7 @@ int distill_outputs_open(struct outputs *outputs, struct teacher *teacher, const
         distill_output_key(task, model, key);
     }
     TRY(distill_kept_open(&outputs->kept, folder, key, outputs->first[examples->count],
-                          row_bytes_of(task, teacher->model)));
+                          row_bytes_of(task, teacher->model), still_waiting, &listener));
     if (outputs->kept.found) goto out;
     TRY(slice_open(&slice, task));
     while (slice.first < examples->count) {

@@ -8,11 +8,15 @@
 
 #include "cpu_mask.h"
 #include <dirent.h>
+#include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -147,6 +151,61 @@ static void test_damaged_files(void **state) {
         assert_string_equal(hash, expected);
     }
     memory_release(bytes);
+    folder_close();
+}
+
+/* A process that holds the lock of the rows at `path`, in which it has begun to compute them, and writes them (moves
+ * them there from `from`) after a while; from NULL: it does nothing until it is killed. */
+static pid_t other_process(const char *path, const char *from) {
+    char lock[600], ready;
+    int pipes[2];
+    assert_int_equal(pipe(pipes), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child) {
+        assert_true(read(pipes[0], &ready, 1) == 1);
+        close(pipes[0]), close(pipes[1]);
+        return child;
+    }
+    snprintf(lock, sizeof lock, "%s.lock", path);
+    int file = open(lock, O_RDWR | O_CREAT, 0600);
+    if (file < 0 || flock(file, LOCK_EX) != 0 || write(pipes[1], "x", 1) != 1) _exit(1);
+    if (!from) pause();
+    usleep(300000);
+    if (rename(from, path) != 0) _exit(1);
+    _exit(0);
+}
+
+/* What another process is at is waited for, unless it ends without it; and the wait can be stopped. */
+static void test_waits_for_another_process(void **state) {
+    static const char *const pairs[] = {"depth", "1", NULL};
+    char expected[65], hash[65], path[512], aside[600];
+    int ended;
+    (void)state;
+    folder_open();
+    run(TRAIN_CLASSIFICATION, pairs, true, expected);
+    assert_true(folder_files(path) == 1); /* the lock is gone */
+    snprintf(aside, sizeof aside, "%.100s.aside", folder);
+    assert_int_equal(rename(path, aside), 0);
+    pid_t other = other_process(path, aside);
+    assert_true(run(TRAIN_CLASSIFICATION, pairs, true, hash) == 0);
+    assert_string_equal(hash, expected);
+    assert_true(waitpid(other, &ended, 0) == other && ended == 0);
+    folder_empty();
+
+    struct stage stage;
+    other = other_process(path, NULL);
+    stage_open(&stage, "bert", TRAIN_CLASSIFICATION, 2, false);
+    stage.cache_dir = folder;
+    stage.stop = 1;
+    assert_int_equal(stage_run(&stage, &technique_distill, pairs), E_INTERRUPTED);
+    assert_true(stage.forwards == SIZE_MAX);
+    stage_close(&stage);
+    kill(other, SIGKILL);
+    assert_true(waitpid(other, &ended, 0) == other);
+    assert_true(run(TRAIN_CLASSIFICATION, pairs, true, hash) == 96);
+    assert_string_equal(hash, expected);
+    assert_true(folder_files(NULL) == 1);
     folder_close();
 }
 
@@ -318,6 +377,7 @@ int main(void) {
         cmocka_unit_test(test_kept_for_every_objective),
         cmocka_unit_test(test_kept_by_content),
         cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_waits_for_another_process),
         cmocka_unit_test(test_nothing_can_be_kept),
         cmocka_unit_test(test_prompts_are_not_learnt),
         cmocka_unit_test(test_ensemble),
