@@ -64,7 +64,7 @@ static void *cut(struct arena *arena, bool wanted, size_t count, size_t size) {
 
 static void cut_all(struct batches *batches, struct arena *arena, size_t tokens, bool weights, bool types) {
     enum train_objective objective = batches->plan->objective;
-    size_t B = batches->per_batch * batches->unit;
+    size_t B = batches->per_batch * batches->unit * batches->copies;
     bool rows = predicts_tokens(objective), answers = objective == TRAIN_QUESTION_ANSWERING;
     batches->order = cut(arena, true, batches->units, sizeof *batches->order);
     batches->slot = cut(arena, true, batches->per_epoch, sizeof *batches->slot);
@@ -100,6 +100,7 @@ int batches_open(struct batches *batches, const struct examples *examples, const
     batches->vocabulary = config->vocabulary;
     batches->classes = config->classes;
     batches->unit = plan->objective == TRAIN_SIMILARITY ? 2 : 1;
+    batches->copies = plan->r_drop > 0 ? 2 : 1;
     batches->units = examples->count / batches->unit;
     batches->per_batch = least_one(plan->batch / batches->unit);
     if (batches->per_batch > batches->units) batches->per_batch = least_one(batches->units);
@@ -107,7 +108,7 @@ int batches_open(struct batches *batches, const struct examples *examples, const
     batches->per_epoch = (batches->units + batches->per_batch - 1) / batches->per_batch;
     for (size_t i = 0; i < examples->count; i++)
         if (length_of(batches, i) > longest) longest = length_of(batches, i);
-    TRY(size_multiply(longest, batches->per_batch * batches->unit, &tokens));
+    TRY(size_multiply(longest, batches->per_batch * batches->unit * batches->copies, &tokens));
     cut_all(batches, &measure, tokens, weights, types);
     TRY(arena_open(&batches->arena, measure.used_bytes));
     cut_all(batches, &batches->arena, tokens, weights, types);
@@ -236,7 +237,8 @@ void batches_step(struct batches *batches, size_t step) {
     batches->sequences = batches->tokens = 0;
     batches->offset[0] = 0;
     for (size_t i = 0; i < count * batches->unit; i++)
-        append(batches, batches->order[begin + i / batches->unit] * batches->unit + i % batches->unit);
+        for (size_t copy = 0; copy < batches->copies; copy++)
+            append(batches, batches->order[begin + i / batches->unit] * batches->unit + i % batches->unit);
     if (plan->objective == TRAIN_MASKED_LM) mask_tokens(batches);
     else if (plan->objective == TRAIN_CAUSAL_LM) shift_tokens(batches);
     else if (plan->word_dropout > 0) hide_words(batches);
@@ -245,7 +247,7 @@ void batches_step(struct batches *batches, size_t step) {
 }
 
 void batches_micro(struct batches *batches, size_t index, struct train_batch *micro) {
-    size_t size = batches->per_micro * batches->unit, begin = index * size;
+    size_t size = batches->per_micro * batches->unit * batches->copies, begin = index * size;
     size_t end = batches->sequences - begin < size ? batches->sequences : begin + size;
     size_t at = batches->offset[begin], T = batches->offset[end] - at;
 

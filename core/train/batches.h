@@ -18,6 +18,7 @@ struct batches {
     size_t vocabulary; /* random ids are drawn below it */
     size_t classes;    /* of the model */
     size_t unit;       /* sequences that stay together: 2 of a pair, else 1 */
+    size_t copies;     /* of each in a batch, side by side: 2 with R-Drop, else 1 */
     size_t units, per_batch, per_micro;
     size_t per_epoch, epoch;
     uint32_t *order;     /* [units] this epoch's */

@@ -107,12 +107,20 @@ int head_classify(struct pass *pass, const struct logit_loss *labels, double *lo
     struct pooled head;
     struct logit_means means;
     size_t B = pass->batch->sequences, K = pass->model->config.classes;
+    size_t scratch = (size_t)threads_get() * logit_loss_scratch(labels, K);
+    bool agree = labels->agreement > 0;
+    double apart = 0;
 
     TRY(check_pooled(pass->model));
     TRY(logit_loss_check(labels, B, K));
-    TRY(pooled_forward(pass, (size_t)threads_get() * logit_loss_scratch(labels, K), &head));
+    TRY(pooled_forward(pass, scratch + (agree ? B * K : 0), &head));
     logit_loss_means(labels, B, K, &means);
+    if (agree)
+        apart = loss_agreement(head.logits, B / 2, K, labels->labels, labels->class_weight, labels->agreement,
+                               pass->options.scale, head.scratch + scratch);
     *loss = logit_loss_rows(labels, &means, 0, B, K, pass->options.scale, head.logits, head.row_loss, head.scratch);
+    *loss += apart;
+    if (agree) kernels.add(B * K, head.scratch + scratch, head.logits);
     pooled_backward(pass, &head);
 out:
     return status;

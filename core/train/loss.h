@@ -35,11 +35,22 @@ struct logit_loss {
      * first..first+count-1 to out (count,V); 0 or a negative status. Only head_tokens asks. */
     int (*teacher_rows)(void *context, size_t first, size_t count, float *out);
     void *teacher_context;
+    double agreement; /* above 0: rows 2i and 2i+1 are one example, and head_classify adds loss_agreement */
 };
 
 /* Mean loss of logits (rows,V), which become their gradient; rows that take no part get 0. *loss is 0 when no row takes
  * part. E_MEMORY. */
 int loss_logits(float *logits, size_t rows, size_t V, const struct logit_loss *aim, double scale, double *loss);
+
+/* How far two passes of an example with dropouts of their own are apart (R-Drop: Wu et al. 2021, equation 3), weighed
+ * as the cross-entropy of the same rows is:
+ *
+ *   weight Σ_i w[y_i] ½ [KL(p_2i ‖ p_2i+1) + KL(p_2i+1 ‖ p_2i)] / Σ_i w[y_i]
+ *
+ * logits (2·pairs,V); labels [2·pairs], equal in pairs and in 0..V-1; class_weight [V] or NULL: all 1. Writes `scale`
+ * times the gradient to gradient (2·pairs,V) and returns the loss in nats. */
+double loss_agreement(const float *logits, size_t pairs, size_t V, const int32_t *labels, const float *class_weight,
+                      double weight, double scale, float *gradient);
 
 /* What start and end logits of question answering aim at; a position outside its sequence is ignored. */
 struct span_loss {

@@ -84,6 +84,8 @@ struct train_plan {
     double dropout; /* on embeddings, each block's two outputs and the pooled vector; 0: none */
     double label_smoothing;
     double word_dropout;         /* not of language models: share of ordinary tokens replaced by [MASK] in each step */
+    double r_drop;               /* classification: each example goes through twice, with dropouts of its own, and this
+                                  * weighs how far the two are apart (loss_agreement); 0: once */
     bool balance_classes;        /* weigh class k by count / (classes · count_k) */
     const double *class_weights; /* [classes of the examples], or NULL */
     double mask_frac;            /* masked LM: fraction of tokens to predict (80 % [MASK], 10 % random, 10 % kept) */

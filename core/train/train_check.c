@@ -28,9 +28,15 @@ static int check_numbers(const struct train_plan *plan) {
     TRY(check_range("dropout", plan->dropout, 0, 0.95));
     TRY(check_range("label_smoothing", plan->label_smoothing, 0, 0.95));
     TRY(check_range("word_dropout", plan->word_dropout, 0, 0.95));
+    TRY(check_range("r_drop", plan->r_drop, 0, 100));
     TRY(check_range("checkpoint_s", plan->checkpoint_s, 0, 1e9));
     if (plan->optimizer == OPTIMIZER_SGD && plan->nesterov && plan->momentum == 0)
         FAIL(E_ARGUMENT, "nesterov needs a momentum above 0");
+    if (plan->r_drop > 0 && plan->dropout == 0)
+        FAIL(E_ARGUMENT, "r_drop compares two dropouts of an example: dropout must be above 0");
+    if (plan->r_drop > 0 && plan->objective != TRAIN_CLASSIFICATION)
+        FAIL(E_UNSUPPORTED, "r_drop is of classification, and the objective is %s",
+             train_objective_name(plan->objective));
 out:
     return status;
 }

@@ -55,7 +55,8 @@ int train_micro(struct training *training, size_t index, double *share, double *
     optimizer_touch(&training->optimizer, training->trainables.tokens, micro.batch.ids, micro.batch.tokens);
     struct aims aims = {.logits = {.labels = micro.row_label ? micro.row_label : micro.label,
                                    .class_weight = training->batches.class_weight,
-                                   .smoothing = plan->label_smoothing},
+                                   .smoothing = plan->label_smoothing,
+                                   .agreement = plan->r_drop},
                         .span = {.start = micro.start, .end = micro.end}};
     struct pass_options options = {.dropout = plan->dropout,
                                    .seed = plan->seed,

@@ -98,6 +98,7 @@ int train_options_plan(const struct train_options *options, enum train_objective
     plan->clip_norm = o->clip_norm;
     plan->dropout = o->dropout;
     plan->word_dropout = o->word_dropout;
+    plan->r_drop = o->r_drop;
     plan->label_smoothing = o->label_smoothing;
     plan->mask_frac = o->mask_frac;
     plan->max_tokens = (size_t)o->max_tokens;

@@ -15,7 +15,7 @@ struct train_options {
     const char *schedule;
     double schedule_power, schedule_end_frac, beta1, beta2, epsilon, momentum;
     bool nesterov;
-    double weight_decay, clip_norm, dropout, word_dropout, label_smoothing;
+    double weight_decay, clip_norm, dropout, word_dropout, r_drop, label_smoothing;
     struct option_names class_weights;
     double mask_frac;
     double average_decay;
@@ -83,6 +83,9 @@ struct train_options {
                  "vector; -1: 0.1, but none in families that were trained without (Llama, Mistral, Qwen2)."),          \
         TRAIN_OPTION(S, M, word_dropout, OPTION_REAL, "0", 0, 0.9, NULL, "frac",                                       \
                      "Share of words hidden behind [MASK], drawn anew each step; not of language models."),            \
+        TRAIN_OPTION(S, M, r_drop, OPTION_REAL, "0", 0, 100, NULL, NULL,                                               \
+                     "classification: weight of how far two passes of an example, each with a dropout of its own, "    \
+                     "are apart (R-Drop), in twice the time; 0: one pass."),                                           \
         TRAIN_OPTION(S, M, label_smoothing, OPTION_REAL, "0", 0, 0.9, NULL, "frac",                                    \
                      "Share of the target spread over all classes or tokens."),                                        \
         TRAIN_OPTION(S, M, class_weights, OPTION_NAMES, "[]", 0, 0, NULL, NULL,                                        \

@@ -44,10 +44,10 @@ static void hash_plan(struct hash *hash, const struct train_plan *plan, size_t c
                                 (uint64_t)plan->special_ids,
                                 plan->checkpoint_activations};
     const double reals[] = {
-        plan->epochs,       plan->rate,    plan->warmup_frac,     plan->schedule_power, plan->schedule_end_frac,
-        plan->beta1,        plan->beta2,   plan->epsilon,         plan->momentum,       plan->weight_decay,
-        plan->clip_norm,    plan->dropout, plan->label_smoothing, plan->word_dropout,   plan->mask_frac,
-        plan->average_decay};
+        plan->epochs,        plan->rate,    plan->warmup_frac,     plan->schedule_power, plan->schedule_end_frac,
+        plan->beta1,         plan->beta2,   plan->epsilon,         plan->momentum,       plan->weight_decay,
+        plan->clip_norm,     plan->dropout, plan->label_smoothing, plan->word_dropout,   plan->mask_frac,
+        plan->average_decay, plan->r_drop};
     hash_array(hash, numbers, sizeof numbers / sizeof *numbers, sizeof *numbers);
     hash_reals(hash, reals, sizeof reals / sizeof *reals);
     hash_reals(hash, plan->class_weights, classes);

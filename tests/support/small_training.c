@@ -148,7 +148,7 @@ void small_training_close(struct small_training *training) {
 
 static int run_head(struct small_training *training, double *loss) {
     struct pass *pass = &training->pass;
-    struct logit_loss labels = {.labels = training->labels, .smoothing = 0.1};
+    struct logit_loss labels = {.labels = training->labels, .smoothing = 0.1, .agreement = training->agreement};
     struct span_loss span = {.start = training->labels, .end = training->end};
     switch (training->kind->objective) {
     case SMALL_CLASSIFY: return head_classify(pass, &labels, loss);

@@ -23,7 +23,8 @@ struct small_training {
     int32_t *ids, *types, *labels, *end; /* labels: classes [B], starts [B] or ids [count]; end [B] */
     float *target;                       /* [B] */
     uint32_t *offset, *rows;
-    size_t count; /* of rows */
+    size_t count;     /* of rows */
+    double agreement; /* of struct logit_loss */
     /* NULL, or a further loss of what the pass holds after the head, with its gradient where the pass wants it. */
     double (*extra)(struct pass *pass);
 };

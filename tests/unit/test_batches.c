@@ -143,6 +143,49 @@ static void test_hidden_words(void **state) {
     small_task_close(&task);
 }
 
+/* R-Drop: each example twice, side by side and never in two passes, in the order of a run without. */
+static void test_examples_twice(void **state) {
+    struct small_task task;
+    struct train_plan plan, plain;
+    struct batches twice, once;
+    struct train_batch micro;
+    (void)state;
+    small_task_plan(&plain, TRAIN_CLASSIFICATION);
+    plain.batch = 7;
+    plan = plain;
+    plan.r_drop = 1;
+    plan.micro_batch = 3;
+    small_task_open(&task, TRAIN_CLASSIFICATION, 40, 2);
+    open_batches(&twice, &task, &plan);
+    open_batches(&once, &task, &plain);
+    assert_int_equal(twice.per_epoch, once.per_epoch);
+    for (size_t step = 0; step < once.per_epoch; step++) {
+        size_t seen = 0;
+        double share = 0;
+        batches_step(&twice, step);
+        batches_step(&once, step);
+        assert_int_equal(twice.tokens, 2 * once.tokens);
+        assert_int_equal(twice.sequences, 2 * once.sequences);
+        for (size_t m = 0; m < twice.micros; m++) {
+            batches_micro(&twice, m, &micro);
+            assert_true(micro.batch.sequences % 2 == 0 && micro.batch.sequences <= 6);
+            for (size_t s = 0; s < micro.batch.sequences; s++, seen++) {
+                uint32_t length = micro.batch.offset[s + 1] - micro.batch.offset[s], from = once.offset[seen / 2];
+                assert_int_equal(micro.example[s], once.example[seen / 2]);
+                assert_int_equal(micro.label[s], once.label[seen / 2]);
+                assert_int_equal(length, once.offset[seen / 2 + 1] - from);
+                assert_memory_equal(micro.batch.ids + micro.batch.offset[s], once.ids + from, length * sizeof(int32_t));
+            }
+            share += micro.share;
+        }
+        assert_int_equal(seen, twice.sequences);
+        assert_true(fabs(share - 1) < 1e-12);
+    }
+    batches_close(&twice);
+    batches_close(&once);
+    small_task_close(&task);
+}
+
 static void test_next_tokens(void **state) {
     struct small_task task;
     struct train_plan plan;
@@ -328,6 +371,7 @@ int main(void) {
         cmocka_unit_test(test_masks),
         cmocka_unit_test(test_one_mask_at_least),
         cmocka_unit_test(test_hidden_words),
+        cmocka_unit_test(test_examples_twice),
         cmocka_unit_test(test_next_tokens),
         cmocka_unit_test(test_pairs_stay_together),
         cmocka_unit_test(test_answers),

@@ -216,7 +216,7 @@ static void test_no_rows(void **state) {
     }
 }
 
-/* ---- definitions ---------------------------------------------------------------------------------------------- */
+/* ---- two passes of an example --------------------------------------------------------------------------------- */
 
 static const struct small_kind *kind_named(const char *name) {
     for (size_t i = 0; i < small_kind_count; i++)
@@ -224,6 +224,37 @@ static const struct small_kind *kind_named(const char *name) {
     fail_msg("no kind '%s'", name);
     return NULL;
 }
+
+/* Examples that differ by their dropout alone: the loss grows by how far they are apart, and gradients are its slopes.
+ */
+static void test_agreement(void **state) {
+    static const size_t lengths[] = {9, 9, 6, 6};
+    struct small_training training;
+    struct pass_options options = {.scale = 1, .dropout = 0.2, .seed = 3};
+    (void)state;
+    small_training_open(&training, kind_named("bert classification"), lengths, 4, 2);
+    for (size_t s = 0; s < 4; s += 2) {
+        memcpy(training.ids + training.offset[s + 1], training.ids + training.offset[s], lengths[s] * sizeof(int32_t));
+        training.labels[s + 1] = training.labels[s];
+    }
+    double alone = small_training_step(&training, &options);
+    training.agreement = 1;
+    double both = small_training_step(&training, &options);
+    assert_true(both > alone + 1e-3);
+    for (size_t i = 0; i < training.model.parameter_count; i++) {
+        struct parameter *parameter = &training.model.parameters[i];
+        if (!parameter->gradient) continue;
+        size_t at = 0; /* the value that matters most */
+        for (size_t k = 0; k < parameter->rows * parameter->columns; k++)
+            if (fabsf(parameter->gradient[k]) > fabsf(parameter->gradient[at])) at = k;
+        double got = (double)parameter->gradient[at],
+               slope = small_training_slope(&training, &options, &parameter->value[at]);
+        if (!(fabs(got - slope) <= 5e-3 * fabs(slope) + 1e-4)) fail_msg("%s: %g for %g", parameter->name, got, slope);
+    }
+    small_training_close(&training);
+}
+
+/* ---- definitions ---------------------------------------------------------------------------------------------- */
 
 /* Losses from what model_forward gives of the same model and batch. */
 static double defined_span(const struct small_training *training, const float *span) {
@@ -376,10 +407,10 @@ static void test_failing_allocations(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logit_losses),        cmocka_unit_test(test_teacher_limits),
-        cmocka_unit_test(test_tiles_of_rows),       cmocka_unit_test(test_no_rows),
-        cmocka_unit_test(test_definitions),         cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_logit_losses),  cmocka_unit_test(test_teacher_limits),
+        cmocka_unit_test(test_tiles_of_rows), cmocka_unit_test(test_no_rows),
+        cmocka_unit_test(test_agreement),     cmocka_unit_test(test_definitions),
+        cmocka_unit_test(test_errors),        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

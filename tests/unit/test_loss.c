@@ -86,6 +86,50 @@ static void test_against_the_definition(void **state) {
     free(teacher);
 }
 
+/* Two passes of an example: value in double, gradients by differences, nothing where both say the same. */
+static double apart(const double *z, size_t pairs, size_t V, const int32_t *labels, const float *weight) {
+    double sum = 0, all = 0;
+    for (size_t i = 0; i < pairs; i++, z += 2 * V) {
+        double p = 0, q = 0, w = weight ? (double)weight[labels[2 * i]] : 1, divergence = 0;
+        for (size_t c = 0; c < V; c++) p += exp(z[c]), q += exp(z[V + c]);
+        for (size_t c = 0; c < V; c++)
+            divergence += (exp(z[c]) / p - exp(z[V + c]) / q) * (z[c] - z[V + c] - log(p) + log(q));
+        sum += w * divergence / 2;
+        all += w;
+    }
+    return sum / all;
+}
+
+static void test_two_passes(void **state) {
+    enum { pairs = 3, V = 4, count = 2 * pairs * V };
+    float *logits = noise(count, 3), gradient[count];
+    const float weight[V] = {0.5f, 2, 0, 3};
+    const int32_t labels[2 * pairs] = {1, 1, 2, 2, 3, 3};
+    double z[count];
+    (void)state;
+    for (size_t i = 0; i < count; i++) z[i] = (double)logits[i];
+    for (int weighed = 0; weighed < 2; weighed++) {
+        const float *w = weighed ? weight : NULL;
+        double loss = loss_agreement(logits, pairs, V, labels, w, 0.7, 0.5, gradient);
+        assert_true(fabs(loss - 0.7 * apart(z, pairs, V, labels, w)) <= 1e-12);
+        for (size_t i = 0; i < count; i++) {
+            double kept = z[i], up, down;
+            z[i] = kept + 1e-5, up = apart(z, pairs, V, labels, w);
+            z[i] = kept - 1e-5, down = apart(z, pairs, V, labels, w);
+            z[i] = kept;
+            assert_true(fabs((double)gradient[i] - 0.5 * 0.7 * (up - down) / 2e-5) <= 1e-6);
+        }
+    }
+    memcpy(logits + V, logits, V * sizeof *logits);
+    assert_true(loss_agreement(logits, 1, V, labels, NULL, 1, 1, gradient) == 0);
+    for (size_t i = 0; i < 2 * V; i++) assert_true(gradient[i] == 0);
+    logits[1] = NAN;
+    assert_true(isnan(loss_agreement(logits, 1, V, labels, NULL, 1, 1, gradient)));
+    logits[1] = 200, logits[V + 1] = -200; /* far apart, and finite */
+    assert_true(isfinite(loss_agreement(logits, 1, V, labels, NULL, 1, 1, gradient)));
+    free(logits);
+}
+
 static void test_rows_that_take_no_part(void **state) {
     static const float logits[6] = {1, 2, 3, 4, 5, 6}, teacher[6] = {0};
     const int32_t labels[2] = {LABEL_IGNORED, LABEL_IGNORED}, counted[2] = {0, 1};
@@ -237,9 +281,13 @@ static void test_faults(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_the_definition),  cmocka_unit_test(test_rows_that_take_no_part),
-        cmocka_unit_test(test_no_share_of_the_teacher), cmocka_unit_test(test_same_bits_at_any_thread_count),
-        cmocka_unit_test(test_span_with_a_teacher),     cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_against_the_definition),
+        cmocka_unit_test(test_two_passes),
+        cmocka_unit_test(test_rows_that_take_no_part),
+        cmocka_unit_test(test_no_share_of_the_teacher),
+        cmocka_unit_test(test_same_bits_at_any_thread_count),
+        cmocka_unit_test(test_span_with_a_teacher),
+        cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

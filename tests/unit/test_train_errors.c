@@ -87,6 +87,8 @@ static void test_refuses_plans(void **state) {
     BAD(epsilon, 0, "epsilon must be");
     BAD(momentum, 1, "momentum must be");
     BAD(dropout, 1, "dropout must be");
+    BAD(r_drop, 101, "r_drop must be");
+    BAD(r_drop, 1, "dropout must be above 0");
     BAD(patience, 3, "patience 3 needs evaluate_steps");
     BAD(evaluate_steps, 3, "nothing to evaluate with");
     BAD(class_weights, weights, "class_weights must be");

@@ -175,6 +175,32 @@ static void test_micro_batches(void **state) {
     }
 }
 
+/* R-Drop: the divergence of an example's two passes is in the loss by its weight, whatever passes a batch is cut into,
+ * and it falls. */
+static void test_r_drop(void **state) {
+    struct outcome outcomes[4];
+    struct train_plan plan;
+    (void)state;
+    memset(outcomes, 0, sizeof outcomes);
+    small_task_plan(&plan, TRAIN_CLASSIFICATION);
+    plan.dropout = 0.2;
+    plan.epochs = 6;
+    for (size_t i = 0; i < 4; i++) {
+        static const double weights[] = {1e-9, 1, 3, 3};
+        plan.r_drop = weights[i];
+        plan.micro_batch = i == 3 ? plan.batch / 4 : 0;
+        run("bert", &plan, 256, 1, &outcomes[i]);
+        assert_int_equal(outcomes[i].status, 0);
+    }
+    const double *none = outcomes[0].watcher.loss, *one = outcomes[1].watcher.loss, *three = outcomes[2].watcher.loss,
+                 *parts = outcomes[3].watcher.loss;
+    assert_true(one[0] > none[0] + 1e-4);
+    assert_true(fabs((three[0] - none[0]) - 3 * (one[0] - none[0])) < 1e-6);
+    assert_true(fabs(parts[0] - three[0]) < 1e-6);
+    assert_string_not_equal(outcomes[0].hash, outcomes[1].hash);
+    assert_true(outcomes[2].result.loss_last < 0.9 * outcomes[2].result.loss_first);
+}
+
 static void test_checkpointed_activations_change_nothing(void **state) {
     (void)state;
     for (size_t i = 0; i < PAIRINGS; i++) {
@@ -481,6 +507,7 @@ int main(void) {
         cmocka_unit_test(test_learns),
         cmocka_unit_test(test_same_curve_at_any_thread_count),
         cmocka_unit_test(test_micro_batches),
+        cmocka_unit_test(test_r_drop),
         cmocka_unit_test(test_checkpointed_activations_change_nothing),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_optimizers_and_schedules),

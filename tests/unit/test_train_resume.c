@@ -101,6 +101,7 @@ static void make_plan(struct train_plan *plan) {
     plan->micro_batch = 10;
     plan->dropout = 0.1;
     plan->word_dropout = 0.1;
+    plan->r_drop = 0.5;
     plan->weight_decay = 0.5; /* rows that never occur move, too */
     plan->evaluate_steps = 2;
     plan->keep_best = true;
@@ -333,7 +334,7 @@ static void test_damaged_files_are_refused(void **state) {
 }
 
 static void test_other_runs_start_anew(void **state) {
-    struct train_plan plan, others[6];
+    struct train_plan plan, others[7];
     struct outcome stopped = {.host = {.stop_at = 3}};
     const double weights[] = {1, 2, 3};
     size_t count;
@@ -343,7 +344,7 @@ static void test_other_runs_start_anew(void **state) {
     unlink(path);
     run(&plan, NULL, &stopped);
     char *good = contents(path, &count);
-    for (size_t i = 0; i < 6; i++) others[i] = plan;
+    for (size_t i = 0; i < 7; i++) others[i] = plan;
     others[0].rate *= 2;
     others[1].seed++;
     others[2].steps++;
@@ -352,8 +353,10 @@ static void test_other_runs_start_anew(void **state) {
     others[4].micro_batch = 0;
     others[4].teacher = NULL;
     others[5].objective = TRAIN_REGRESSION; /* other data, other model */
+    others[5].r_drop = 0;
+    others[6].r_drop = 0.6;
     log_set_level(LOG_ERROR);
-    for (size_t i = 0; i < 6; i++) {
+    for (size_t i = 0; i < 7; i++) {
         struct outcome again = {.host = {.stop_at = 1}};
         others[i].checkpoint_s = 1e9;
         write_file(path, good, count);
