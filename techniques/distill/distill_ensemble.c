@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-static float *rows_of(const struct outputs *outputs) { return (float *)(void *)(uintptr_t)outputs->kept.rows; }
-
 /* Add what one more teacher says. */
 static int add_member(float *mean, size_t floats, const char *path, const struct output_task *task, const char *folder,
                       int (*progress)(void *context, size_t done, size_t all), void *context, size_t *forwards) {
@@ -19,7 +17,7 @@ static int add_member(float *mean, size_t floats, const char *path, const struct
     TRY(model_open(&model, path, false));
     TRY(model_prepare(&model, GEMM_BUILTIN));
     TRY(distill_outputs_open(&outputs, &member, task, folder, progress, context));
-    const float *rows = rows_of(&outputs);
+    const float *rows = (const float *)(const void *)outputs.kept.rows;
     for (size_t i = 0; i < floats; i++) mean[i] += rows[i];
     *forwards += member.forwards;
 out:
