@@ -1,5 +1,6 @@
-/* See forecast.h. The rule of thumb for what never ran: 6 floating-point operations a parameter and token to
- * train, 2 to score, at 30 GFLOP/s a CPU, 16 tokens an item; two seconds a cell beside that. */
+/* See forecast.h. The rule of thumb for what never ran: 6 floating-point operations a parameter and token to train, at
+ * half of the rate that products reach here (measured for some milliseconds), 16 tokens an item; two seconds a cell
+ * beside that. */
 #include "run/forecast.h"
 
 #include <math.h>
@@ -10,11 +11,15 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "machine_peaks.h"
 #include "run/keys.h"
 #include "run/stage_cache.h"
 
 #define TOKENS_PER_ITEM 16.0
-#define FLOP_PER_S_PER_CPU 30e9
+#define FLOP_PER_S 30e9 /* of a CPU, where it cannot be measured */
+#define PEAK_SIDE 384
+#define PEAK_SECONDS 0.02
+#define TRAINING_SHARE 0.5
 #define CELL_SECONDS 2.0
 
 int forecast_open(struct forecast *forecast, const char *db_path) {
@@ -33,9 +38,7 @@ out:
 int forecast_experiment(struct forecast *forecast, const struct experiment *experiment) {
     int status = 0;
     struct task task = {0};
-    memory_release(forecast->prefix_counted);
-    forecast->prefix_counted = NULL;
-    TRY(memory_take((void **)&forecast->prefix_counted, experiment->cell_count, sizeof(bool)));
+    forecast->paid_count = 0;
     TRY(experiment->task->open(&task, experiment->task_options));
     TRY(keys_data(experiment, task.data_hash, forecast->data_hash));
     forecast->train_items = (double)task.split[SPLIT_TRAIN].count;
@@ -60,35 +63,86 @@ bool forecast_cached(void *host, const struct experiment *experiment, const stru
     return run_id != 0;
 }
 
-static double parameters(const struct model_config *config) {
+static double parameters(const struct model_config *config, double layers) {
     double width = (double)config->width;
-    return (double)config->layers * (4 * width * width + 2 * width * (double)config->feed_forward);
+    return layers * (4 * width * width + 2 * width * (double)config->feed_forward);
+}
+
+/* Measured on one thread: two would wait for each other where another program keeps a CPU. */
+static double training_speed(struct forecast *forecast) {
+    int threads = threads_get();
+    double peak;
+    if (forecast->training_flop_per_s > 0) return forecast->training_flop_per_s;
+    threads_set(1);
+    if (peak_matmul("f32", GEMM_BUILTIN, PEAK_SIDE, PEAK_SECONDS, &peak) < 0) peak = FLOP_PER_S / TRAINING_SHARE;
+    threads_set(threads);
+    forecast->training_flop_per_s = TRAINING_SHARE * peak * threads;
+    return forecast->training_flop_per_s;
+}
+
+/* Whether an earlier cell pays for the stages with this key; from now on one does. */
+static bool is_paid(struct forecast *forecast, const char key[HASH_HEX]) {
+    void *block = forecast->paid;
+    for (size_t i = 0; i < forecast->paid_count; i++)
+        if (memcmp(forecast->paid[i], key, HASH_HEX) == 0) return true;
+    if (forecast->paid_count == forecast->paid_room) {
+        size_t room = 2 * forecast->paid_room + 16;
+        if (memory_resize(&block, room, HASH_HEX) < 0) return false; /* counted twice, then */
+        forecast->paid = block;
+        forecast->paid_room = room;
+    }
+    memcpy(forecast->paid[forecast->paid_count++], key, HASH_HEX);
+    return false;
+}
+
+/* NULL: the technique has no option of that name. */
+static const struct option *stage_option(const struct stage_plan *stage, const char *name) {
+    return stage->technique->options ? option_find(stage->technique->options, name) : NULL;
+}
+
+/* A number among a stage's options; `missing` where there is none of that name. */
+static double stage_number(const struct stage_plan *stage, const char *name, double missing) {
+    const struct option *option = stage_option(stage, name);
+    const char *at = option ? (const char *)stage->options + option->offset : NULL;
+    if (option && option->type == OPTION_REAL) return *(const double *)(const void *)at;
+    if (option && option->type == OPTION_INTEGER) return (double)*(const int64_t *)(const void *)at;
+    return missing;
+}
+
+/* Layers of the model after a stage that says how many it takes: which ones, or a depth (0: half). */
+static double layers_after(const struct stage_plan *stage, double layers) {
+    const struct option *which = stage_option(stage, "layers");
+    double depth = stage_number(stage, "depth", -1);
+    if (depth < 0) return layers;
+    if (which && which->type == OPTION_NAMES) {
+        const struct option_names *names = (const void *)((const char *)stage->options + which->offset);
+        if (names->count) return (double)names->count;
+    }
+    return depth > 0 ? depth : ceil(layers / 2);
+}
+
+/* Items that a training stage goes through. */
+static double trained_items(const struct forecast *forecast, const struct stage_plan *stage) {
+    double steps = stage_number(stage, "steps", 0), items = stage_number(stage, "epochs", 1) * forecast->train_items;
+    if (steps > 0) items = steps * stage_number(stage, "batch", 1);
+    return stage_number(stage, "r_drop", 0) > 0 ? 2 * items : items;
 }
 
 /* Seconds of the training stages that no cache holds and no earlier cell of the plan pays for. */
 static double training_seconds(struct forecast *forecast, const struct experiment *experiment,
                                const struct cell *cell) {
-    double flop = 0, cpus = threads_available();
-    size_t index = (size_t)(cell - experiment->cells);
-    for (size_t n = cell->stage_count; n > 0; n--) {
-        const struct stage_plan *stage = &cell->stages[n - 1];
+    double flop = 0, layers = (double)forecast->model.layers;
+    for (size_t n = 0; n < cell->stage_count; n++) {
+        const struct stage_plan *stage = &cell->stages[n];
         char key[HASH_HEX];
+        layers = layers_after(stage, layers);
         if (!(stage_needs(stage) & NEEDS_CACHE)) continue;
-        if (keys_prefix(experiment, cell, n, forecast->data_hash, key) < 0) continue;
-        if (stage_cache_has(forecast->cache_dir, key)) break;
-        /* The stages every cell begins with are paid by the first cell of its seed. */
-        bool paid = false;
-        for (size_t i = 0; n <= cell->prepare_count && i < index && !paid; i++)
-            paid = forecast->prefix_counted[i] && experiment->cells[i].seed == cell->seed;
-        if (paid) break;
-        const struct option *epochs = option_find(stage->technique->options, "epochs");
-        double count = 1;
-        if (epochs && epochs->type == OPTION_REAL)
-            count = *(const double *)(const void *)((const char *)stage->options + epochs->offset);
-        if (n == cell->prepare_count) forecast->prefix_counted[index] = true;
-        flop += 6 * parameters(&forecast->model) * forecast->train_items * TOKENS_PER_ITEM * count;
+        if (keys_prefix(experiment, cell, n + 1, forecast->data_hash, key) < 0) continue;
+        if (stage_cache_has(forecast->cache_dir, key)) flop = 0; /* nor do those before it run */
+        else if (!is_paid(forecast, key))
+            flop += 6 * parameters(&forecast->model, layers) * trained_items(forecast, stage) * TOKENS_PER_ITEM;
     }
-    return flop / (FLOP_PER_S_PER_CPU * cpus);
+    return flop > 0 ? flop / training_speed(forecast) : 0;
 }
 
 double forecast_seconds(void *host, const struct experiment *experiment, const struct cell *cell) {
@@ -108,7 +162,7 @@ double forecast_seconds(void *host, const struct experiment *experiment, const s
 }
 
 void forecast_close(struct forecast *forecast) {
-    memory_release(forecast->prefix_counted);
+    memory_release(forecast->paid);
     if (forecast->have_store) store_close(&forecast->store);
     *forecast = (struct forecast){0};
 }

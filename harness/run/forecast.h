@@ -13,7 +13,9 @@ struct forecast {
     char data_hash[HASH_HEX]; /* of the experiment being asked about; "" where its data cannot be read */
     double train_items;
     struct model_config model; /* a pretrained one's is read from its files */
-    bool *prefix_counted;      /* of the experiment's cells: has an earlier cell already paid for the shared stages */
+    char (*paid)[HASH_HEX];    /* keys of the training stages that earlier cells of the experiment pay for */
+    size_t paid_count, paid_room;
+    double training_flop_per_s; /* of this machine; 0: not measured yet */
 };
 
 int forecast_open(struct forecast *forecast, const char *db_path); /* a missing database is no error */

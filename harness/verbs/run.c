@@ -51,6 +51,7 @@ out:
 static int print_plans(struct experiment *experiments, size_t count, const struct run_words *words) {
     int status = 0;
     struct forecast forecast = {0};
+    kernels_open((uint32_t)words->cpumask);
     TRY(forecast_open(&forecast, words->db));
     struct plan_view view = {.cached = forecast_cached, .seconds = forecast_seconds, .host = &forecast};
     for (size_t i = 0; i < count; i++) {

@@ -10,6 +10,14 @@ db=$scratch/results/runexp.db
 check "plan exits 0" test $? -eq 0
 check "plan counts five cells" grep -q '5 cells' plan.txt
 check "plan runs nothing" test ! -e "$db"
+sed '/pipeline:/,/magnitude/d' small.yaml >long.yaml
+sed -i 's/^matrix:/matrix:\n  pipeline:\n    - [distill: {depth: 1, steps: 1000000, batch: 16}]\n    - [distill: {depth: 1, steps: 1000000, batch: 16}, rtn: {bits: 8}]\n    - [distill: {depth: 2, steps: 1000000, batch: 16}]\n    - [distill: {depth: 1, steps: 1000000, batch: 16, r_drop: 1}]/' long.yaml
+"$runexp" plan long.yaml --format jsonl >plan.txt 2>err.txt
+check "a plan of training has an estimate of each cell" test "$(grep -c '"seconds":[0-9]' plan.txt)" -ge 4
+# Cells as the plan numbers them, the baseline first: work that another cell pays for, twice the layers, twice the passes.
+check "a plan counts shared stages once, the student's layers and both passes of R-Drop" awk '
+    match($0, /"seconds":[0-9.]+/) { s[n++] = 0 + substr($0, RSTART + 10, RLENGTH - 10) }
+    END { one = s[1]; exit !(s[2] < one / 4 && s[3] > 1.5 * one && s[3] < 2.1 * one && s[4] > 1.5 * one && s[4] < 2.1 * one) }' plan.txt
 
 "$runexp" small.yaml "${options[@]}" >out.txt 2>err.txt
 code=$?
