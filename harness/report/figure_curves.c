@@ -19,8 +19,9 @@ enum {
     PANELS_MAX = 6,
     ROWS_DRAWN = 1024, /* of a curve: more than there are pixels */
     CURVES_MAX = 24,   /* of a panel; more are counted, not drawn */
-    LABEL_CHARACTERS = 30,
-    SMOOTH_SHARE = 50 /* a mean over 1/50 of the curve to either side */
+    LABEL_CHARACTERS = 36,
+    LABEL_SHARED = 26, /* before "and 10 more" */
+    SMOOTH_SHARE = 50  /* a mean over 1/50 of the curve to either side */
 };
 #define LOG_RATIO 8 /* a smoothed loss that spans more is drawn on a logarithmic axis */
 
@@ -190,7 +191,7 @@ static int chain_print(struct curves *curves, const struct chain *chain) {
     text_raw(&curves->steps, "\n"); /* a gap between curves */
     TRY(scores_print(curves, chain->stage, place, curve));
     text_print(&curves->legend, "%zu\t%zu\t%d ", place + 1, curve, cell->number);
-    text_field(&curves->legend, cell->label, LABEL_CHARACTERS);
+    text_label(&curves->legend, cell->label, chain->users > 1 ? LABEL_SHARED : LABEL_CHARACTERS);
     if (chain->users > 1) text_print(&curves->legend, " and %zu more", chain->users - 1);
     text_raw(&curves->legend, "\n");
 out:

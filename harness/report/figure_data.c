@@ -91,7 +91,7 @@ static int points_write(struct figure_point *points, size_t count, const struct 
     for (size_t i = 0; i < count; i++) {
         const struct figure_point *p = &points[i];
         text_print(&dat, "%d\t", p->cell->number);
-        text_field(&dat, p->cell->label, LABEL_CHARACTERS);
+        text_label(&dat, p->cell->label, LABEL_CHARACTERS);
         text_print(&dat, "\t%d\t%d\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%d\n", p->cell->series, p->cell->simulated,
                    p->x, p->x_lo, p->x_hi, p->y, p->y_lo, p->y_hi, p->place);
     }
@@ -212,7 +212,7 @@ out:
 static void cloud_box(struct cloud *cloud, struct text *boxes, const struct report_cell *cell, int row) {
     if (!cloud->count) return;
     text_print(boxes, "%d\t%d ", row, cell->number);
-    text_field(boxes, cell->label, LABEL_CHARACTERS);
+    text_label(boxes, cell->label, LABEL_CHARACTERS);
     text_print(boxes, "\t%d\t%d\t%.9g\t%.9g\t%.9g\t%zu", cell->series, cell->simulated,
                statistics_quantile(cloud->values, cloud->count, 0.25), statistics_median(cloud->values, cloud->count),
                statistics_quantile(cloud->values, cloud->count, 0.75), cloud->count);
@@ -314,7 +314,7 @@ int figure_stage_waterfall(struct figures *figures, const struct report *report,
         text_print(&dat, "%d\t", ++row);
         if (cell != stage->cell) {
             text_print(&dat, "%d ", stage->cell->number);
-            text_field(&dat, stage->cell->label, LABEL_CHARACTERS - 3);
+            text_label(&dat, stage->cell->label, LABEL_CHARACTERS - 3);
         }
         cell = stage->cell;
         text_raw(&dat, "\t");

@@ -240,7 +240,7 @@ static int ranges_dat(const struct layers *layers, const size_t *members, size_t
     for (size_t m = 0; m < count; m++) {
         const struct report_cell *cell = layers->told[members[m]].stage->cell;
         text_print(&dat, "%zu\t%d ", m + 1, cell->number);
-        text_field(&dat, cell->label, LABEL_CHARACTERS);
+        text_label(&dat, cell->label, LABEL_CHARACTERS);
         text_raw(&dat, "\n");
     }
     if (left_out) text_print(&dat, "%zu\t%zu more not drawn\n", count + 1, left_out);

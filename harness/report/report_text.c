@@ -64,6 +64,7 @@ static size_t character_length(const unsigned char *c) {
     return length;
 }
 
+#define ELLIPSIS "\xE2\x80\xA6"
 #define REPLACEMENT "\xEF\xBF\xBD"
 
 void text_escape(struct text *text, const char *bytes) {
@@ -80,15 +81,13 @@ void text_escape(struct text *text, const char *bytes) {
     }
 }
 
-void text_field(struct text *text, const char *bytes, size_t limit) {
-    size_t count = 0;
-    for (const unsigned char *c = (const unsigned char *)(bytes ? bytes : ""); *c; count++) {
+/* Characters begin..end-1 of a field. */
+static void put_characters(struct text *text, const char *bytes, size_t begin, size_t end) {
+    size_t at = 0;
+    for (const unsigned char *c = (const unsigned char *)bytes; *c && at < end; at++) {
         size_t length = character_length(c);
-        if (count + 1 >= limit && c[length ? length : 1]) {
-            text_raw(text, "\xE2\x80\xA6"); /* … */
-            break;
-        }
-        if (length == 0) text_raw(text, REPLACEMENT);
+        if (at < begin) {
+        } else if (length == 0) text_raw(text, REPLACEMENT);
         else if (*c < 0x20 || *c == 0x7F) text_raw(text, " ");
         else if (*c == '"' || *c == '`') text_raw(text, "'");
         else if (*c == '\\') text_raw(text, "/");
@@ -96,6 +95,27 @@ void text_field(struct text *text, const char *bytes, size_t limit) {
         c += length ? length : 1;
     }
 }
+
+/* At most `limit` characters, the last `tail` of them from the end. */
+static void put_field(struct text *text, const char *bytes, size_t limit, size_t tail) {
+    size_t count = 0;
+    if (!bytes) return;
+    for (const unsigned char *c = (const unsigned char *)bytes; *c; count++) {
+        size_t length = character_length(c);
+        c += length ? length : 1;
+    }
+    if (count <= limit) {
+        put_characters(text, bytes, 0, count);
+        return;
+    }
+    put_characters(text, bytes, 0, limit - 1 - tail);
+    text_raw(text, ELLIPSIS);
+    put_characters(text, bytes, count - tail, count);
+}
+
+void text_field(struct text *text, const char *bytes, size_t limit) { put_field(text, bytes, limit, 0); }
+
+void text_label(struct text *text, const char *label, size_t limit) { put_field(text, label, limit, 2 * limit / 5); }
 
 int text_status(const struct text *text) { return text->status; }
 

@@ -25,6 +25,8 @@ void text_escape(struct text *text, const char *bytes);
 /* Append as one field of a tab-separated gnuplot file: at most `limit` characters, and no character that
  * gnuplot or the format gives a meaning (tab, newline, quotes, backslash, control). */
 void text_field(struct text *text, const char *bytes, size_t limit);
+/* The same of a cell's label, which loses its middle where it is too long: cells often differ at the end. */
+void text_label(struct text *text, const char *label, size_t limit);
 
 int text_status(const struct text *text);
 void text_close(struct text *text);

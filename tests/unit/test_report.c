@@ -421,7 +421,10 @@ static void numbers_are_printed_for_people(void **state) {
     text_close(&t);
     text_field(&t, "a\tb\"c`d\\e\nf", 99), text_raw(&t, "|"), text_field(&t, "\xC3\xA9t\xC3\xA9s", 3);
     text_raw(&t, "|"), text_field(&t, "abc", 3);
-    assert_string_equal(t.bytes, "a b'c'd/e f|\xC3\xA9t\xE2\x80\xA6|abc");
+    text_raw(&t, "|"), text_label(&t, "distill \xC3\xA9pochs=2 alpha=0.5\n", 10), text_raw(&t, "|"),
+        text_label(&t, "0123456789", 10);
+    assert_string_equal(t.bytes, "a b'c'd/e f|\xC3\xA9t\xE2\x80\xA6|abc|disti\xE2\x80\xA6"
+                                 "0.5 |0123456789");
     text_close(&t);
 }
 
