@@ -215,6 +215,14 @@ bool option_is_list(const struct option *option) {
     return option->type == OPTION_NAMES || option->type == OPTION_PATHS;
 }
 
+struct option_names option_paths(const struct option *option, const void *target) {
+    const void *slot = (const char *)target + option->offset;
+    const char *const *path = slot;
+    if (option->type == OPTION_PATHS) return *(const struct option_names *)slot;
+    if (option->type == OPTION_PATH && *path && **path) return (struct option_names){path, 1};
+    return (struct option_names){0};
+}
+
 int option_set_names(const struct option *option, void *target, const char *const *items, size_t count,
                      struct option_store *store) {
     int status = 0;

@@ -44,6 +44,8 @@ struct option {
 
 /* OPTION_NAMES or OPTION_PATHS. */
 bool option_is_list(const struct option *option);
+/* What an option names on disk; count 0: nothing, as of other types. Items are those of `target`. */
+struct option_names option_paths(const struct option *option, const void *target);
 
 /* Where parsed texts and lists live: the caller's memory, freed at once with option_store_close. */
 struct option_store {

@@ -42,11 +42,12 @@ struct logit_loss {
  * part. E_MEMORY. */
 int loss_logits(float *logits, size_t rows, size_t V, const struct logit_loss *aim, double scale, double *loss);
 
-/* How far two passes of an example with dropouts of their own are apart (R-Drop: Wu et al. 2021, equation 3), weighed
+/* How far two passes of an example with dropouts of their own are apart (R-Drop: Wu et al. 2021, section 2), weighed
  * as the cross-entropy of the same rows is:
  *
  *   weight Σ_i w[y_i] ½ [KL(p_2i ‖ p_2i+1) + KL(p_2i+1 ‖ p_2i)] / Σ_i w[y_i]
  *
+ * The paper adds the two cross-entropies up where loss_logits takes their mean, so its alpha is twice this weight.
  * logits (2·pairs,V); labels [2·pairs], equal in pairs and in 0..V-1; class_weight [V] or NULL: all 1. Writes `scale`
  * times the gradient to gradient (2·pairs,V) and returns the loss in nats. */
 double loss_agreement(const float *logits, size_t pairs, size_t V, const int32_t *labels, const float *class_weight,

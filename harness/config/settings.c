@@ -94,12 +94,9 @@ out:
 /* What an option names on disk can be read. */
 static int paths_check(const struct option *option, const void *target) {
     int status = 0;
-    const void *at = (const char *)target + option->offset;
-    struct option_names paths = {0};
-    if (option->type == OPTION_PATH) paths = (struct option_names){at, 1};
-    if (option->type == OPTION_PATHS) paths = *(const struct option_names *)at;
+    struct option_names paths = option_paths(option, target);
     for (size_t i = 0; i < paths.count; i++)
-        if (*paths.items[i] && access(paths.items[i], R_OK) != 0)
+        if (access(paths.items[i], R_OK) != 0)
             FAIL(E_ARGUMENT, "%s: %s: %s", option->name, paths.items[i], strerror(errno));
 out:
     return status;

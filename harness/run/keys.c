@@ -88,12 +88,8 @@ out:
 static int stage_paths_add(struct hash *hash, const struct stage_plan *stage) {
     int status = 0;
     for (const struct option *option = stage->technique->options; option && option->name; option++) {
-        const void *at = (const char *)stage->options + option->offset;
-        const struct option_names *paths = at;
-        const char *path = option->type == OPTION_PATH ? *(const char *const *)at : NULL;
-        if (path && *path) TRY(known_path_add(hash, path, option->name));
-        for (size_t i = 0; option->type == OPTION_PATHS && i < paths->count; i++)
-            TRY(known_path_add(hash, paths->items[i], option->name));
+        struct option_names paths = option_paths(option, stage->options);
+        for (size_t i = 0; i < paths.count; i++) TRY(known_path_add(hash, paths.items[i], option->name));
     }
 out:
     return status;

@@ -66,14 +66,15 @@ static int take_turn(struct kept *kept, int (*waiting)(void *context), void *con
     char path[4096];
     lock_path(kept, path, sizeof path);
     kept->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    kept->locked = kept->lock >= 0;
-    while (kept->locked && flock(kept->lock, LOCK_EX | LOCK_NB) != 0) {
+    if (kept->lock < 0) goto out;
+    while (!(kept->locked = flock(kept->lock, LOCK_EX | LOCK_NB) == 0)) {
         if (errno != EWOULDBLOCK && errno != EINTR) goto out;
         kept->waited = true;
         if (waiting(context)) FAIL(E_INTERRUPTED, "stopped");
         nanosleep(&(struct timespec){.tv_nsec = WAIT_NS}, NULL);
     }
 out:
+    if (!kept->locked && kept->lock >= 0) close(kept->lock); /* the file is another's */
     return status;
 }
 

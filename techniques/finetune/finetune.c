@@ -61,7 +61,7 @@ const struct technique technique_finetune = {
     .summary = "Trains the model on what the task's data teaches, or as a language model on its text.",
     .source =
         "AdamW: Loshchilov and Hutter 2019, Algorithm 2; masked LM: Devlin et al. 2018, section 3.1; R-Drop: Wu et "
-        "al. 2021, equation 4; similarity: "
+        "al. 2021, section 2; similarity: "
         "Reimers and Gurevych 2019, section 3",
     .needs = NEEDS_TRAINING_DATA | NEEDS_UNLABELLED_TEXT | NEEDS_GRADIENTS | NEEDS_CACHE,
     .options = options,

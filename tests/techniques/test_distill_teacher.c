@@ -201,6 +201,8 @@ static void test_waits_for_another_process(void **state) {
     assert_int_equal(stage_run(&stage, &technique_distill, pairs), E_INTERRUPTED);
     assert_true(stage.forwards == SIZE_MAX);
     stage_close(&stage);
+    snprintf(aside, sizeof aside, "%s.lock", path);
+    assert_int_equal(access(aside, F_OK), 0); /* who gave up leaves the other's lock alone */
     kill(other, SIGKILL);
     assert_true(waitpid(other, &ended, 0) == other);
     assert_true(run(TRAIN_CLASSIFICATION, pairs, true, hash) == 96);
