@@ -25,8 +25,7 @@
 #define BLOCK_TOKENS 96          /* a block is no larger, so that threads share the whole-row work at its end */
 #define TILE_LEAST (64u << 10)   /* multiply-adds: about a microsecond, ten times the cost of handing out a tile */
 #define TILE_MOST (5u << 18)     /* some 25 microseconds: what a thread may wait for the last one */
-#define TOKENS_STEP 6            /* tokens of a register tile */
-#define TILES_STEP 32            /* the same in a CPU's tile unit, */
+#define TILES_STEP 32            /* tokens of a tile in a CPU's tile unit, */
 #define TILES_BLOCK 64           /* a block of theirs: fewer read each weight more often, more were slower, */
 #define TILES_FASTER 8           /* and how many times faster it is, as 8-bit products with VNNI nearly are */
 #define ROWS_GRAIN 8             /* tokens of whole-row work that a thread takes at a time */
@@ -74,7 +73,7 @@ static bool by_tiles(const struct part *part) {
 }
 
 static void cut_tokens(struct product *product) {
-    size_t token_bytes = product->N * sizeof(float), most = INPUT_BYTES / token_bytes, step = TOKENS_STEP;
+    size_t token_bytes = product->N * sizeof(float), most = INPUT_BYTES / token_bytes, step = 1;
     most = smaller(most < 12 ? 12 : most, BLOCK_TOKENS);
     for (size_t i = 0; i < product->count; i++)
         if (by_tiles(&product->parts[i])) step = TILES_STEP, most = TILES_BLOCK;
