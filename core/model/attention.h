@@ -14,6 +14,7 @@ struct attention {
     const struct model_config *config;
     const struct batch *batch; /* with a cache: its lengths are those before the pass; the caller grows them after it */
     size_t layer;
+    bool int8;                  /* in 8-bit products; without a cache, not causal, no shared keys */
     const float *rotary;        /* rotary_table (T,D) of the tokens' positions, or NULL */
     float *query, *key, *value; /* (T,H·D), (T,K·D), (T,K·D); query and key are turned in place */
     const uint32_t *read; /* NULL, or [B] the one token of each sequence, counted over the batch, that asks: query and
@@ -24,7 +25,8 @@ struct attention {
 };
 
 /* Floats that attention_run needs at this many threads. */
-size_t attention_scratch_floats(const struct model_config *config, size_t sequences, size_t threads);
+size_t attention_scratch_floats(const struct model_config *config, const struct batch *batch, bool int8,
+                                size_t threads);
 void attention_run(const struct attention *attention);
 
 #endif

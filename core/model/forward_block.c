@@ -47,6 +47,7 @@ static int forward_attention(struct forward *forward, const float *input) {
     struct attention attention = {.config = &model->config,
                                   .batch = forward->batch,
                                   .layer = forward->block,
+                                  .int8 = model->int8_attention,
                                   .rotary = forward->rotary,
                                   .query = forward->query,
                                   .key = forward->key,

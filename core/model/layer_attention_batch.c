@@ -21,9 +21,19 @@ struct run {
 
 static size_t group_of(const struct model_config *config) { return config->heads / config->key_value_heads; }
 
-size_t attention_scratch_floats(const struct model_config *config, size_t sequences, size_t threads) {
-    size_t each = size_round_up(attention_stream_scratch(config->head_width, group_of(config)), 16);
-    return size_round_up(sequences + 1, 16) + threads * each;
+/* Of one thread. */
+static size_t scratch_each(const struct model_config *config, const struct batch *batch, bool int8) {
+    size_t floats = attention_stream_scratch(config->head_width, group_of(config));
+    for (size_t i = 0; int8 && i < batch->sequences; i++) {
+        size_t needed = attention_int8_scratch(config->head_width, batch->offset[i + 1] - batch->offset[i]);
+        if (needed > floats) floats = needed;
+    }
+    return size_round_up(floats, 16);
+}
+
+size_t attention_scratch_floats(const struct model_config *config, const struct batch *batch, bool int8,
+                                size_t threads) {
+    return size_round_up(batch->sequences + 1, 16) + threads * scratch_each(config, batch, int8);
 }
 
 static size_t slot_of(const struct batch *batch, size_t sequence) {
@@ -86,6 +96,17 @@ static void turn_read(const struct attention *a) {
                        a->query + i * a->query_stride);
 }
 
+/* `count` queries at q, in 8-bit products or streamed. `at`: where the first stands among the keys. */
+static void attend_tile(const struct attention *a, const struct attention_keys *keys, size_t count, const float *q,
+                        size_t at, float *context, float *scratch) {
+    const struct model_config *config = a->config;
+    size_t width = config->heads * config->head_width;
+    if (a->int8) attention_int8(count, config->head_width, q, a->query_stride, keys, context, width, scratch);
+    else
+        attention_stream(count, group_of(config), config->head_width, q, a->query_stride, keys, at, config->causal,
+                         config->window, context, width, scratch);
+}
+
 static void attend_item(const struct run *run, size_t sequence, size_t tile, size_t head, float *scratch) {
     const struct attention *a = run->a;
     const struct batch *batch = a->batch;
@@ -97,16 +118,10 @@ static void attend_item(const struct run *run, size_t sequence, size_t tile, siz
                                   .stride = a->key_stride,
                                   .count = t};
     if (batch->cache) keys = kv_cache_keys(batch->cache, a->layer, slot_of(batch, sequence), head, past + t);
-    if (a->read) {
-        attention_stream(1, group, D, a->query + sequence * a->query_stride + head * group * D, a->query_stride, &keys,
-                         past + a->read[sequence] - first, a->config->causal, a->config->window,
-                         a->context + sequence * width + head * group * D, width, scratch);
-        return;
-    }
-    attention_stream(t - skip < most ? t - skip : most, group, D,
-                     a->query + (first + skip) * a->query_stride + head * group * D, a->query_stride, &keys,
-                     past + skip, a->config->causal, a->config->window,
-                     a->context + (first + skip) * width + head * group * D, width, scratch);
+    size_t row = a->read ? sequence : first + skip, count = t - skip < most ? t - skip : most;
+    attend_tile(a, &keys, a->read ? 1 : count, a->query + row * a->query_stride + head * group * D,
+                a->read ? past + a->read[sequence] - first : past + skip, a->context + row * width + head * group * D,
+                scratch);
 }
 
 /* Items of a sequence: tile by tile, its heads inside. */
@@ -124,7 +139,7 @@ void attention_run(const struct attention *a) {
     size_t group = group_of(a->config), most = attention_tile(group), pairs = 0;
     struct run run = {.a = a, .tiles = (uint32_t *)(void *)a->scratch};
     run.scratch = a->scratch + size_round_up(batch->sequences + 1, 16);
-    run.each = size_round_up(attention_stream_scratch(a->config->head_width, group), 16);
+    run.each = scratch_each(a->config, batch, a->int8);
 
     run.tiles[0] = 0;
     for (size_t i = 0; i < batch->sequences; i++) {

@@ -64,6 +64,16 @@ void attention_stream(size_t t, size_t group, size_t D, const float *q, size_t q
                       const struct attention_keys *keys, size_t start, bool causal, size_t window, float *context,
                       size_t context_stride, float *scratch);
 
+#define INT8_ATTENTION_KEYS 65536 /* most of one sequence: sums stay in 32 bits */
+/* Floats of scratch for attention_int8 over so many keys. */
+size_t attention_int8_scratch(size_t D, size_t keys);
+/* One head of one sequence, every query seeing all keys, in 8-bit products: rows of queries, keys and values take a
+ * scale each, weights one per query (layer_attention_int8.c says how). q (t,D) row stride q_stride; keys: rows of a
+ * batch, at most INT8_ATTENTION_KEYS; context (t,D). Any t. The result of a query does not depend on the other queries.
+ * scratch: aligned to MEMORY_ALIGN. */
+void attention_int8(size_t t, size_t D, const float *q, size_t q_stride, const struct attention_keys *keys,
+                    float *context, size_t context_stride, float *scratch);
+
 /* Rotary positions (Su et al. 2021) in Hugging Face's half-rotated layout: pair (i, i+D/2) of a head turns by
  * position·base^(-2i/D), in f32 throughout as the reference does it. The table (T,D) holds for each token D/2 cosines,
  * then D/2 sines; made once per batch, it serves every layer. position [T]; D even. */

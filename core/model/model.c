@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "model/layers.h"
 #include "model/model_source.h"
 
 #define RANDOM_TILE 4096
@@ -367,6 +368,25 @@ int linear_set_activation(struct model *model, struct linear *linear, const stru
     status = weight_set_activation(&linear->weight, activation);
     if (status < 0) error_prefix(status, "layer '%s'", linear->name);
 out:
+    return status;
+}
+
+int model_check_int8_attention(const struct model *model) {
+    int status = 0;
+    const struct model_config *config = &model->config;
+    if (config->causal)
+        FAIL(E_UNSUPPORTED, "attention of a %s model is causal, over a cache: 8-bit attention is for encoders",
+             config->family);
+    if (config->positions > INT8_ATTENTION_KEYS)
+        FAIL(E_UNSUPPORTED, "%zu positions, 8-bit attention sums over at most %d", config->positions,
+             INT8_ATTENTION_KEYS);
+out:
+    return status;
+}
+
+int model_set_int8_attention(struct model *model) {
+    int status = model_check_int8_attention(model);
+    if (status == 0) model->int8_attention = true;
     return status;
 }
 

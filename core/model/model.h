@@ -127,6 +127,7 @@ struct model {
     struct arena names;
     struct arena gradients; /* while parameter->gradient is set */
     bool editable;
+    bool int8_attention; /* model_set_int8_attention; part of the artifact */
     enum gemm_backend backend;
     enum weight_storage storage;
     bool prepared;
@@ -158,8 +159,8 @@ int model_copy(struct model *copy, const struct model *model, const bool *unpack
 int model_view(struct model *view, const struct model *model, unsigned heads);
 
 /* Write one safetensors file: metadata "config" (config.json text), "weights" (format of each packed
- * layer) and the model's own metadata; f32 parameters as F32, packed layers as U8 "NAME.packed". Heads not
- * in `heads` are left out. Same model, same bytes. */
+ * layer), "attention" where it is in 8 bits, and the model's own metadata; f32 parameters as F32, packed layers as U8
+ * "NAME.packed". Heads not in `heads` are left out. Same model, same bytes. */
 int model_save(const struct model *model, const char *path, unsigned heads);
 
 /* Write FOLDER/config.json and FOLDER/model.safetensors (f32) as Hugging Face has them, so that transformers loads
@@ -183,6 +184,12 @@ int linear_pack(struct model *model, struct linear *linear, const struct weight_
 /* How the input of a layer packed in 8 bits is quantized (formats/activation.h); stored with the layer. E_STATE: the
  * layer is not packed; E_UNSUPPORTED: it is packed in another format; E_ARGUMENT. */
 int linear_set_activation(struct model *model, struct linear *linear, const struct activation_quantizer *activation);
+
+/* Let inference compute attention in 8-bit products (layer_attention_int8.c); weights, and training, stay as they are.
+ * E_UNSUPPORTED: causal models, whose keys come from a cache (which may hold them in 8 bits), and more than
+ * INT8_ATTENTION_KEYS positions. */
+int model_set_int8_attention(struct model *model);
+int model_check_int8_attention(const struct model *model); /* could it be set? */
 
 struct kv_cache; /* model/kv_cache.h */
 

@@ -80,7 +80,7 @@ int model_copy(struct model *copy, const struct model *model, const bool *unpack
     struct packed_entry *packed = NULL;
     size_t packed_count = 0;
 
-    *copy = (struct model){.config = model->config, .editable = true};
+    *copy = (struct model){.config = model->config, .editable = true, .int8_attention = model->int8_attention};
     TRY(list_packed(model, unpack, &packed, &packed_count));
     TRY(model_layout(copy, packed, packed_count));
     TRY(copy_values(copy, model));

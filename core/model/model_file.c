@@ -15,6 +15,7 @@
 #include "model/model_source.h"
 
 #define FORMAT_VERSION "shrinklab-1"
+#define ATTENTION_KEY "attention" /* in the metadata of an artifact whose attention is not f32 */
 
 /* ---- open ------------------------------------------------------------------------------------------- */
 
@@ -133,6 +134,11 @@ static int read_artifact(struct model *model, struct json_document *document, st
     const char *weights = safetensors_metadata(file, "weights");
     for (size_t i = 0; i < file->metadata_count; i++) {
         const struct safetensors_meta *meta = &file->metadata[i];
+        if (strcmp(meta->key, ATTENTION_KEY) == 0) {
+            if (strcmp(meta->value, "int8") != 0) FAIL(E_FORMAT, "attention \"%.40s\" is not known", meta->value);
+            TRY(model_set_int8_attention(model));
+            continue;
+        }
         if (strcmp(meta->key, "config") == 0 || strcmp(meta->key, "weights") == 0 || strcmp(meta->key, "format") == 0)
             continue;
         TRY(model_set_metadata(model, meta->key, meta->value));
@@ -263,6 +269,7 @@ int model_save(const struct model *model, const char *path, unsigned heads) {
     struct saving saving = {.model = model, .names = &names};
     struct safetensors_meta *metadata = NULL;
     char *config_text = NULL;
+    size_t count = 0;
     void *block;
 
     config.model_heads &= heads;
@@ -272,14 +279,15 @@ int model_save(const struct model *model, const char *path, unsigned heads) {
     saving.tensors = block;
     TRY(arena_open(&names, model->linear_count * size_round_up(MODEL_NAME_BYTES + 8, MEMORY_ALIGN)));
     TRY(layout_walk(&config, save_visit, &saving));
-    TRY(memory_take(&block, model->metadata_count + 3, sizeof *metadata));
+    TRY(memory_take(&block, model->metadata_count + 4, sizeof *metadata));
     metadata = block;
-    metadata[0] = (struct safetensors_meta){"format", FORMAT_VERSION};
-    metadata[1] = (struct safetensors_meta){"config", config_text};
-    metadata[2] = (struct safetensors_meta){"weights", weights.text};
+    metadata[count++] = (struct safetensors_meta){"format", FORMAT_VERSION};
+    metadata[count++] = (struct safetensors_meta){"config", config_text};
+    metadata[count++] = (struct safetensors_meta){"weights", weights.text};
+    if (model->int8_attention) metadata[count++] = (struct safetensors_meta){ATTENTION_KEY, "int8"};
     for (size_t i = 0; i < model->metadata_count; i++)
-        metadata[3 + i] = (struct safetensors_meta){model->metadata[i].key, model->metadata[i].value};
-    TRY(safetensors_write(path, saving.tensors, saving.count, metadata, model->metadata_count + 3));
+        metadata[count++] = (struct safetensors_meta){model->metadata[i].key, model->metadata[i].value};
+    TRY(safetensors_write(path, saving.tensors, saving.count, metadata, count));
 out:
     json_writer_close(&weights);
     arena_close(&names);

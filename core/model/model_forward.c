@@ -137,8 +137,8 @@ static int workspace_cut(struct forward *forward) {
     int status = 0;
     struct arena measure = {0}, *arena = &forward->workspace->arena;
 
-    forward->attention_floats =
-        attention_scratch_floats(&forward->model->config, forward->batch->sequences, (size_t)threads_get());
+    forward->attention_floats = attention_scratch_floats(&forward->model->config, forward->batch,
+                                                         forward->model->int8_attention, (size_t)threads_get());
     cut_all(forward, &measure);
     if (measure.used_bytes > arena->capacity_bytes) {
         arena_close(arena);

@@ -41,6 +41,7 @@ int model_view(struct model *view, const struct model *model, unsigned heads) {
     memset(view, 0, sizeof *view);
     view->config = model->config;
     view->config.model_heads &= heads;
+    view->int8_attention = model->int8_attention;
     TRY(view_packed(model, view->config.model_heads, &packed, &packed_count));
     TRY(model_layout(view, packed, packed_count));
     for (size_t i = 0; i < view->parameter_count; i++) {

@@ -421,6 +421,35 @@ static KERNEL_ATTEND_F16(reads_values_of_whole_panels) {
     attend_f16_c(ATTEND_PASS);
     seen = v[((n + 15) / 16 * 16 - 1) * v_stride + W - 1];
 }
+/* Zero steps are the code 0 here, beyond n alone. */
+static KERNEL_SOFTMAX_S8(pads_with_the_zero_code) {
+    softmax_s8_c(rows, n, stride, score, inverse, code, scale);
+    for (size_t i = 0; i < rows; i++) memset(code + i * stride + n, 0, stride - n);
+}
+static KERNEL_SOFTMAX_S8(sums_without_the_inverse) {
+    (void)inverse;
+    float ones[1024];
+    for (size_t j = 0; j < n; j++) ones[j] = 1;
+    softmax_s8_c(rows, n, stride, score, ones, code, scale);
+}
+static KERNEL_SOFTMAX_S8(lets_nan_pass) {
+    softmax_s8_c(rows, n, stride, score, inverse, code, scale);
+    for (size_t i = 0; i < rows; i++)
+        if (isnan(scale[i])) scale[i] = 0;
+}
+static KERNEL_SOFTMAX_S8(rounds_down) {
+    softmax_s8_c(rows, n, stride, score, inverse, code, scale);
+    for (size_t i = 0; i < rows * stride; i++)
+        if (code[i] > -127 && code[i] < 127) code[i]--;
+}
+static KERNEL_PANEL_SUMS_S8(counts_what_is_above_zero) {
+    panel_sums_s8_c(n_padded, count, panels, total, negative);
+    for (size_t r = 0; r < 16 * count; r++) negative[r] += total[r];
+}
+static KERNEL_PANEL_SUMS_S8(leaves_the_last_columns) {
+    if (n_padded > 4) panel_sums_s8_c(n_padded, count, panels, total, negative);
+    else memset(total, 0, 16 * count * sizeof *total);
+}
 static KERNEL_PACK_F32(leaves_absent_rows) {
     float before[16];
     memcpy(before, panel, sizeof before);
@@ -559,6 +588,12 @@ static void planted_bugs_in_elementwise_kernels_are_caught(void **state) {
     PLANT(attend_f16, sees_the_next_key);
     PLANT(attend_f32, touches_rows_that_see_nothing);
     PLANT(attend_f16, reads_values_of_whole_panels);
+    PLANT(softmax_s8, pads_with_the_zero_code);
+    PLANT(softmax_s8, sums_without_the_inverse);
+    PLANT(softmax_s8, lets_nan_pass);
+    PLANT(softmax_s8, rounds_down);
+    PLANT(panel_sums_s8, counts_what_is_above_zero);
+    PLANT(panel_sums_s8, leaves_the_last_columns);
     PLANT(pack_f32, leaves_absent_rows);
     PLANT(layer_norm, divides_by_one_less);
     PLANT(layer_norm, ignores_absent_statistics);

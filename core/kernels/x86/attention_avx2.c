@@ -73,6 +73,48 @@ INLINE wide wide_exp2(wide x) {
 #define ATTEND(name) attend_##name##_f16_avx2
 #include "attention.inc"
 
+INLINE wide wide_round(wide a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+/* a 2^n of an integer n from -126 to 0. */
+INLINE wide wide_scale(wide a, wide n) {
+    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
+}
+
+/* Nearest-even of 0 to 255, less 128. */
+INLINE void wide_store_codes(int8_t *code, wide a) {
+    __m256i steps = _mm256_sub_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(128));
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(steps), _mm256_extracti128_si256(steps, 1));
+    _mm_storel_epi64((__m128i *)code, _mm_packs_epi16(words, words));
+}
+
+#define VARIANT(name) name##_avx2
+#include "softmax_s8.inc"
+#undef VARIANT
+
+/* a plus the four bytes of each lane of b, which as unsigned or signed numbers of 7 bits fit pairs of 16. */
+INLINE __m256i add_bytes(__m256i a, __m256i b) {
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), b);
+    return _mm256_add_epi32(a, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+KERNEL_PANEL_SUMS_S8(panel_sums_s8_avx2) {
+    const __m256i zero = _mm256_setzero_si256();
+    for (size_t p = 0; p < count; p++, total += PANEL_ROWS, negative += PANEL_ROWS) {
+        __m256i sum[2] = {zero, zero}, below[2] = {zero, zero};
+        for (size_t n = 0; n < n_padded; n += 4)
+            for (size_t half = 0; half < 2; half++, panels += 32) {
+                __m256i codes = _mm256_loadu_si256((const __m256i *)panels);
+                sum[half] = add_bytes(sum[half], codes);
+                below[half] = add_bytes(below[half], _mm256_max_epi8(_mm256_sub_epi8(zero, codes), zero));
+            }
+        for (size_t half = 0; half < 2; half++) {
+            _mm256_storeu_si256((__m256i *)(total + 8 * half), sum[half]);
+            _mm256_storeu_si256((__m256i *)(negative + 8 * half), below[half]);
+        }
+    }
+}
+
 KERNEL_ATTEND_F32(attend_f32_avx2) {
     (void)n;
     attend_run_f32_avx2(T, D, W, q, k, v, v_stride, low, high, top, sum, y);

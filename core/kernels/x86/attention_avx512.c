@@ -88,6 +88,19 @@ INLINE wide wide_exp2(wide x) {
 #undef ELEMENT_LOAD
 #undef ATTEND
 
+INLINE wide wide_round(wide a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE wide wide_scale(wide a, wide n) { return _mm512_scalef_ps(a, n); }
+
+/* Nearest-even of 0 to 255, less 128. */
+INLINE void wide_store_codes(int8_t *code, wide a) {
+    __m512i steps = _mm512_sub_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(128));
+    _mm_storeu_si128((__m128i *)code, _mm512_cvtsepi32_epi8(steps));
+}
+
+#define VARIANT(name) name##_avx512
+#include "softmax_s8.inc"
+#undef VARIANT
+
 KERNEL_ATTEND_F32(attend_f32_avx512) {
     (void)n;
     attend_run_f32_avx512(T, D, W, q, k, v, v_stride, low, high, top, sum, y);

@@ -90,13 +90,15 @@ INLINE void raise_vnni(const int8_t *q, size_t count, uint8_t *raised) {
 
 /* Scale, add the bias and store. */
 INLINE void finish_s8_vnni(const size_t tokens, const size_t panels, const struct tile_vnni *c, const sums_vnni *sum) {
-    bool whole = c->left >= panels * PANEL_ROWS && c->bias;
+    bool whole = c->left >= panels * PANEL_ROWS;
 #pragma GCC unroll 24
     for (size_t i = 0; i < tokens * panels; i++) {
         size_t t = i / panels, r = i % panels * PANEL_ROWS;
         __m512 factor = _mm512_mul_ps(_mm512_set1_ps(c->scale_x[t]), _mm512_loadu_ps(c->scale_w + r));
         __m512 value = _mm512_mul_ps(factor, sums_f32_vnni(sum[i]));
-        if (whole) _mm512_storeu_ps(c->y + t * c->y_stride + r, _mm512_add_ps(value, _mm512_loadu_ps(c->bias + r)));
+        if (whole && c->bias)
+            _mm512_storeu_ps(c->y + t * c->y_stride + r, _mm512_add_ps(value, _mm512_loadu_ps(c->bias + r)));
+        else if (whole) _mm512_storeu_ps(c->y + t * c->y_stride + r, value);
         else store_vnni(c, t, i % panels, value);
     }
 }

@@ -14,10 +14,11 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+#define SHORT 256 /* columns up to which 16 tokens stay in the first-level cache and reductions are worth sharing */
 #define NEAR_HALF 0.49995f /* 127.5 * 2^-23 = 1.5e-5 below a half, and more */
 
 /* As largest_magnitude in integer_c.c: integer comparison of the bits without sign. */
-INLINE float largest_magnitude(const float *x, size_t count) {
+INLINE __m512i largest_bits(const float *x, size_t count) {
     const __m512i mask = _mm512_set1_epi32(0x7fffffff);
     __m512i largest = _mm512_setzero_si512();
     size_t i = 0;
@@ -27,10 +28,33 @@ INLINE float largest_magnitude(const float *x, size_t count) {
         __mmask16 rest = (__mmask16)((1u << (count - i)) - 1);
         largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_maskz_loadu_epi32(rest, x + i), mask));
     }
-    int32_t bits = _mm512_reduce_max_epi32(largest);
+    return largest;
+}
+
+INLINE float largest_magnitude(const float *x, size_t count) {
+    int32_t bits = _mm512_reduce_max_epi32(largest_bits(x, count));
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+INLINE __m512i max_or_sum(bool sum, __m512i a, __m512i b) {
+    return sum ? _mm512_add_epi32(a, b) : _mm512_max_epi32(a, b);
+}
+
+/* Lane i: all lanes of part[i] together. Pairs, then fours share a vector's lanes of 128 bits, which then change
+ * places. */
+INLINE __m512i reduce_16(bool sum, __m512i part[16]) {
+    for (int i = 0; i < 16; i += 2)
+        part[i] =
+            max_or_sum(sum, _mm512_unpacklo_epi32(part[i], part[i + 1]), _mm512_unpackhi_epi32(part[i], part[i + 1]));
+    for (int i = 0; i < 16; i += 4)
+        part[i] =
+            max_or_sum(sum, _mm512_unpacklo_epi64(part[i], part[i + 2]), _mm512_unpackhi_epi64(part[i], part[i + 2]));
+    for (int i = 0; i < 16; i += 8)
+        part[i] = max_or_sum(sum, _mm512_shuffle_i32x4(part[i], part[i + 4], 0x88),
+                             _mm512_shuffle_i32x4(part[i], part[i + 4], 0xdd));
+    return max_or_sum(sum, _mm512_shuffle_i32x4(part[0], part[8], 0x88), _mm512_shuffle_i32x4(part[0], part[8], 0xdd));
 }
 
 struct steps {
@@ -53,8 +77,8 @@ INLINE __m512i quantize_16(__m512 value, const struct steps *c) {
     return _mm512_cvtps_epi32(whole);
 }
 
-/* Codes of columns begin..end-1 and their sum; columns from N on are 0. */
-INLINE int32_t quantize_group(const float *x, size_t begin, size_t end, size_t N, const struct steps *c,
+/* Codes of columns begin..end-1; columns from N on are 0. Returns their sum, lane by lane. */
+INLINE __m512i quantize_group(const float *x, size_t begin, size_t end, size_t N, const struct steps *c,
                               int8_t *codes) {
     __m512i sum = _mm512_setzero_si512();
     size_t n = begin, whole = end < N ? end : N;
@@ -70,18 +94,40 @@ INLINE int32_t quantize_group(const float *x, size_t begin, size_t end, size_t N
         sum = _mm512_add_epi32(sum, code);
         _mm_mask_storeu_epi8(codes + n, here, _mm512_cvtepi32_epi8(code));
     }
-    return _mm512_reduce_add_epi32(sum);
+    return sum;
+}
+
+INLINE bool invertible(float step) { return step >= 1e-30f && step <= 1e30f; }
+
+/* 16 short tokens whose codes are one group: steps of all at once, and sums. */
+INLINE void quantize_16_tokens(size_t N, const float *x, size_t x_stride, size_t n_padded, int8_t *q, float *scale,
+                               int32_t *sums) {
+    __m512i part[16];
+    float inverse[16];
+    for (size_t t = 0; t < 16; t++) part[t] = largest_bits(x + t * x_stride, N);
+    __m512 steps = _mm512_div_ps(_mm512_castsi512_ps(reduce_16(false, part)), _mm512_set1_ps(127.0f));
+    _mm512_storeu_ps(scale, steps);
+    _mm512_storeu_ps(inverse, _mm512_div_ps(_mm512_set1_ps(1.0f), steps));
+    for (size_t t = 0; t < 16; t++) {
+        struct steps c = {_mm512_set1_ps(scale[t]), _mm512_set1_ps(inverse[t]), invertible(scale[t])};
+        part[t] = quantize_group(x + t * x_stride, 0, n_padded, scale[t] == 0.0f ? 0 : N, &c, q + t * n_padded);
+    }
+    _mm512_storeu_si512(sums, reduce_16(true, part));
 }
 
 KERNEL_QUANTIZE_S8(quantize_s8_avx512) {
-    for (size_t t = 0; t < T; t++) {
+    size_t t = 0;
+    for (; N <= SHORT && G == n_padded && t + 16 <= T; t += 16)
+        quantize_16_tokens(N, x + t * x_stride, x_stride, n_padded, q + t * n_padded, scale + t, sums + t);
+    for (; t < T; t++) {
         const float *row = x + t * x_stride;
         int8_t *codes = q + t * n_padded;
         float step = largest_magnitude(row, N) / 127.0f, inverse = 1.0f / step;
-        struct steps c = {_mm512_set1_ps(step), _mm512_set1_ps(inverse), step >= 1e-30f && step <= 1e30f};
+        struct steps c = {_mm512_set1_ps(step), _mm512_set1_ps(inverse), invertible(step)};
         scale[t] = step;
         for (size_t g = 0; g < n_padded / G; g++)
-            sums[t * (n_padded / G) + g] = quantize_group(row, g * G, (g + 1) * G, step == 0.0f ? 0 : N, &c, codes);
+            sums[t * (n_padded / G) + g] =
+                _mm512_reduce_add_epi32(quantize_group(row, g * G, (g + 1) * G, step == 0.0f ? 0 : N, &c, codes));
     }
 }
 #else
