@@ -123,6 +123,8 @@ void weight_close(struct weight *weight) {
     *weight = (struct weight){0};
 }
 
+bool weight_rounds_to_bf16(const struct weight *weight) { return weight->format == &format_bf16; }
+
 int weight_set_activation(struct weight *weight, const struct activation_quantizer *activation) {
     int status = 0;
     if (!weight->format->quantizes_input)

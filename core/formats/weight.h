@@ -138,6 +138,8 @@ int weight_pack_room(struct weight *weight, const struct weight_format *format, 
 /* Make what multiplication needs; idempotent. The backend matters for f32 only. */
 int weight_prepare(struct weight *weight, enum gemm_backend backend);
 void weight_close(struct weight *weight);
+/* Does its product round the input to bf16? */
+bool weight_rounds_to_bf16(const struct weight *weight);
 /* How an 8-bit matrix's input is quantized from now on; prepared or not. E_UNSUPPORTED: another format; E_ARGUMENT. */
 int weight_set_activation(struct weight *weight, const struct activation_quantizer *activation);
 

@@ -48,13 +48,31 @@ static float weigh(size_t count, float *score, float *top, float *sum) {
     }
 
 #define READ_F32(value) (value)
-KERNEL_ATTEND_F32(attend_f32_c){ATTEND_BODY(READ_F32)} KERNEL_ATTEND_F16(attend_f16_c){ATTEND_BODY(half_to_float)}
+KERNEL_ATTEND_F32(attend_f32_c){ATTEND_BODY(READ_F32)} KERNEL_ATTEND_F16(attend_f16_c) { ATTEND_BODY(half_to_float) }
+
+static float largest_of(size_t n, const float *score) {
+    float top = -INFINITY;
+    for (size_t j = 0; j < n; j++)
+        if (score[j] > top) top = score[j];
+    return top;
+}
+
+KERNEL_SOFTMAX_BF16(softmax_bf16_c) {
+    for (size_t row = 0; row < rows; row++, score += stride, weight += stride) {
+        float top = largest_of(n, score), total = 0;
+        for (size_t j = 0; j < n; j++) {
+            float p = exp2f(score[j] - top);
+            total += p;
+            weight[j] = bf16_from_float(p);
+        }
+        memset(weight + n, 0, (stride - n) * sizeof *weight);
+        scale[row] = 1.0f / total;
+    }
+}
 
 KERNEL_SOFTMAX_S8(softmax_s8_c) {
     for (size_t row = 0; row < rows; row++, score += stride, code += stride) {
-        float top = -INFINITY, total = 0;
-        for (size_t j = 0; j < n; j++)
-            if (score[j] > top) top = score[j];
+        float top = largest_of(n, score), total = 0;
         for (size_t j = 0; j < n; j++) {
             float steps = 255.0f * exp2f(score[j] - top);
             total += steps * inverse[j];

@@ -173,6 +173,14 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
 #define KERNEL_SOFTMAX_S8(id)                                                                                          \
     void id(size_t rows, size_t n, size_t stride, float *score, const float *inverse, int8_t *code, float *scale)
 
+/* Rows of attention's scores become bf16 weights: p[j] = 2^(score[j] - max score), rounded as narrow_bf16 has it, and
+ * scale[row] = 1 / Σ p. p is within 2^-16 of itself, or of 0 up to 2^-126. A NaN among the scores reaches the scale.
+ *   score   as softmax_s8
+ *   weight  bf16 (rows,stride); at most 2^-126 from n on
+ *   scale   f32 [rows] */
+#define KERNEL_SOFTMAX_BF16(id)                                                                                        \
+    void id(size_t rows, size_t n, size_t stride, float *score, uint16_t *weight, float *scale)
+
 /* Of each row of `count` panels of matmul_s8: total[r] = Σ_n w[r,n], negative[r] = Σ_n max(-w[r,n], 0).
  *   panels  s8 [n_padded/4][16][4] each, values -127..127; n_padded a multiple of 4
  *   total, negative  s32 [16 count] */
@@ -291,6 +299,7 @@ static inline size_t panel_u4_bytes(size_t n_padded, size_t G, int symmetric) {
     X(attend_f32, KERNEL_ATTEND_F32)                                                                                   \
     X(attend_f16, KERNEL_ATTEND_F16)                                                                                   \
     X(softmax_s8, KERNEL_SOFTMAX_S8)                                                                                   \
+    X(softmax_bf16, KERNEL_SOFTMAX_BF16)                                                                               \
     X(panel_sums_s8, KERNEL_PANEL_SUMS_S8)                                                                             \
     X(softmax, KERNEL_SOFTMAX)                                                                                         \
     X(layer_norm, KERNEL_LAYER_NORM)                                                                                   \

@@ -60,6 +60,8 @@
     X(attend_f16, KERNEL_ATTEND_F16, avx512, NEEDS_AVX512)                                                             \
     X(softmax_s8, KERNEL_SOFTMAX_S8, avx2, NEEDS_AVX2)                                                                 \
     X(softmax_s8, KERNEL_SOFTMAX_S8, avx512, NEEDS_AVX512)                                                             \
+    X(softmax_bf16, KERNEL_SOFTMAX_BF16, avx2, NEEDS_AVX2)                                                             \
+    X(softmax_bf16, KERNEL_SOFTMAX_BF16, avx512, NEEDS_AVX512)                                                         \
     X(panel_sums_s8, KERNEL_PANEL_SUMS_S8, avx2, NEEDS_AVX2)                                                           \
     X(softmax, KERNEL_SOFTMAX, avx2, NEEDS_AVX2)                                                                       \
     X(softmax, KERNEL_SOFTMAX, avx512, NEEDS_AVX512)                                                                   \

@@ -37,6 +37,8 @@ struct forward {
 
 /* A grid in the last block serves whole sequences, and unread tokens take part in choosing it. */
 bool forward_reads_late(const struct model *model);
+/* What a block's attention multiplies: what the layers in front of it do, or codes where the model asks for them. */
+enum attention_arithmetic forward_arithmetic(const struct model *model, size_t block);
 /* Run the body here when the whole is small, else on all threads; either way the items are independent. */
 void forward_run_items(struct forward *forward, size_t count, size_t elements_each, parallel_body *body);
 /* y = x·Wᵀ + b, after the tap saw x. */

@@ -23,6 +23,16 @@ bool forward_reads_late(const struct model *model) {
     return false;
 }
 
+enum attention_arithmetic forward_arithmetic(const struct model *model, size_t block) {
+    static const enum part parts[] = {PART_QUERY, PART_KEY, PART_VALUE};
+    const struct model_config *config = &model->config;
+    if (config->causal || config->heads != config->key_value_heads) return ATTENTION_F32;
+    if (model->int8_attention) return ATTENTION_INT8;
+    for (size_t i = 0; i < 3; i++)
+        if (!weight_rounds_to_bf16(&block_part(model, block, parts[i])->linear->weight)) return ATTENTION_F32;
+    return ATTENTION_BF16;
+}
+
 /* From here on x and y hold the rows that are read, one for each sequence. Tokens rise, so rows move forward only. */
 static void keep_read(struct forward *forward) {
     size_t C = forward->model->config.width;
@@ -47,7 +57,7 @@ static int forward_attention(struct forward *forward, const float *input) {
     struct attention attention = {.config = &model->config,
                                   .batch = forward->batch,
                                   .layer = forward->block,
-                                  .int8 = model->int8_attention,
+                                  .arithmetic = forward_arithmetic(model, forward->block),
                                   .rotary = forward->rotary,
                                   .query = forward->query,
                                   .key = forward->key,

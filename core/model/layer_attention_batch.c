@@ -22,18 +22,20 @@ struct run {
 static size_t group_of(const struct model_config *config) { return config->heads / config->key_value_heads; }
 
 /* Of one thread. */
-static size_t scratch_each(const struct model_config *config, const struct batch *batch, bool int8) {
-    size_t floats = attention_stream_scratch(config->head_width, group_of(config));
-    for (size_t i = 0; int8 && i < batch->sequences; i++) {
-        size_t needed = attention_int8_scratch(config->head_width, batch->offset[i + 1] - batch->offset[i]);
+static size_t scratch_each(const struct model_config *config, const struct batch *batch,
+                           enum attention_arithmetic arithmetic) {
+    size_t D = config->head_width, floats = attention_stream_scratch(D, group_of(config));
+    for (size_t i = 0; arithmetic != ATTENTION_F32 && i < batch->sequences; i++) {
+        size_t t = batch->offset[i + 1] - batch->offset[i];
+        size_t needed = arithmetic == ATTENTION_INT8 ? attention_int8_scratch(D, t) : attention_bf16_scratch(D, t);
         if (needed > floats) floats = needed;
     }
     return size_round_up(floats, 16);
 }
 
-size_t attention_scratch_floats(const struct model_config *config, const struct batch *batch, bool int8,
-                                size_t threads) {
-    return size_round_up(batch->sequences + 1, 16) + threads * scratch_each(config, batch, int8);
+size_t attention_scratch_floats(const struct model_config *config, const struct batch *batch,
+                                enum attention_arithmetic arithmetic, size_t threads) {
+    return size_round_up(batch->sequences + 1, 16) + threads * scratch_each(config, batch, arithmetic);
 }
 
 static size_t slot_of(const struct batch *batch, size_t sequence) {
@@ -96,15 +98,19 @@ static void turn_read(const struct attention *a) {
                        a->query + i * a->query_stride);
 }
 
-/* `count` queries at q, in 8-bit products or streamed. `at`: where the first stands among the keys. */
+/* `count` queries at q, the first of which stands at `at` among the keys. */
 static void attend_tile(const struct attention *a, const struct attention_keys *keys, size_t count, const float *q,
                         size_t at, float *context, float *scratch) {
     const struct model_config *config = a->config;
-    size_t width = config->heads * config->head_width;
-    if (a->int8) attention_int8(count, config->head_width, q, a->query_stride, keys, context, width, scratch);
-    else
-        attention_stream(count, group_of(config), config->head_width, q, a->query_stride, keys, at, config->causal,
-                         config->window, context, width, scratch);
+    size_t D = config->head_width, width = config->heads * D;
+    switch (a->arithmetic) {
+    case ATTENTION_INT8: attention_int8(count, D, q, a->query_stride, keys, context, width, scratch); break;
+    case ATTENTION_BF16: attention_bf16(count, D, q, a->query_stride, keys, context, width, scratch); break;
+    case ATTENTION_F32:
+        attention_stream(count, group_of(config), D, q, a->query_stride, keys, at, config->causal, config->window,
+                         context, width, scratch);
+        break;
+    }
 }
 
 static void attend_item(const struct run *run, size_t sequence, size_t tile, size_t head, float *scratch) {
@@ -139,7 +145,7 @@ void attention_run(const struct attention *a) {
     size_t group = group_of(a->config), most = attention_tile(group), pairs = 0;
     struct run run = {.a = a, .tiles = (uint32_t *)(void *)a->scratch};
     run.scratch = a->scratch + size_round_up(batch->sequences + 1, 16);
-    run.each = scratch_each(a->config, batch, a->int8);
+    run.each = scratch_each(a->config, batch, a->arithmetic);
 
     run.tiles[0] = 0;
     for (size_t i = 0; i < batch->sequences; i++) {

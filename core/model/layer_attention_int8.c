@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "kernels/kernels.h"
+#include "model/attention_scratch.h"
 
 #define TILE_ROWS 128 /* as attention_tile(1) */
 #define LEAST_SCALE 1e-20f
@@ -37,37 +38,30 @@ struct codes {
 static size_t padded(size_t n) { return size_round_up(n, PANEL_ROWS); }
 static size_t longest(size_t n) { return n < TILE_ROWS ? TILE_ROWS : n; }
 
-/* Takes `bytes` of scratch; with none it measures. */
-static void *cut(uintptr_t *at, size_t bytes) {
-    uintptr_t begin = *at;
-    *at += size_round_up(bytes, MEMORY_ALIGN);
-    return (void *)begin; /* NOLINT: of a scratch that is aligned, or of nothing */
-}
-
 /* Where the parts lie behind `scratch`; returns the end. */
 static uintptr_t codes_cut(struct codes *c, size_t D, size_t n, float *scratch) {
     uintptr_t at = (uintptr_t)scratch;
     size_t W = padded(D), m = padded(n), rows = padded(longest(n));
     *c = (struct codes){.D = D, .W = W, .n = n, .padded = m};
-    c->queries = cut(&at, TILE_ROWS * W);
-    c->rows = cut(&at, rows * W);
-    c->keys = cut(&at, m * W);
-    c->values = cut(&at, m * W);
-    c->weights = cut(&at, BLOCK_ROWS * m);
-    c->query_scale = cut(&at, TILE_ROWS * sizeof(float));
-    c->key_scale = cut(&at, m * sizeof(float));
-    c->value_scale = cut(&at, m * sizeof(float));
-    c->value_log = cut(&at, m * sizeof(float));
-    c->value_inverse = cut(&at, m * sizeof(float));
-    c->weight_scale = cut(&at, BLOCK_ROWS * sizeof(float));
-    c->ones = cut(&at, W * sizeof(float));
-    c->row_sum = cut(&at, rows * sizeof(int32_t));
-    c->key_total = cut(&at, m * sizeof(int32_t));
-    c->key_negative = cut(&at, m * sizeof(int32_t));
-    c->value_total = cut(&at, W * sizeof(int32_t));
-    c->value_negative = cut(&at, W * sizeof(int32_t));
-    c->zero = cut(&at, BLOCK_ROWS * sizeof(int32_t));
-    c->scores = cut(&at, BLOCK_ROWS * m * sizeof(float));
+    c->queries = scratch_cut(&at, TILE_ROWS * W);
+    c->rows = scratch_cut(&at, rows * W);
+    c->keys = scratch_cut(&at, m * W);
+    c->values = scratch_cut(&at, m * W);
+    c->weights = scratch_cut(&at, BLOCK_ROWS * m);
+    c->query_scale = scratch_cut(&at, TILE_ROWS * sizeof(float));
+    c->key_scale = scratch_cut(&at, m * sizeof(float));
+    c->value_scale = scratch_cut(&at, m * sizeof(float));
+    c->value_log = scratch_cut(&at, m * sizeof(float));
+    c->value_inverse = scratch_cut(&at, m * sizeof(float));
+    c->weight_scale = scratch_cut(&at, BLOCK_ROWS * sizeof(float));
+    c->ones = scratch_cut(&at, W * sizeof(float));
+    c->row_sum = scratch_cut(&at, rows * sizeof(int32_t));
+    c->key_total = scratch_cut(&at, m * sizeof(int32_t));
+    c->key_negative = scratch_cut(&at, m * sizeof(int32_t));
+    c->value_total = scratch_cut(&at, W * sizeof(int32_t));
+    c->value_negative = scratch_cut(&at, W * sizeof(int32_t));
+    c->zero = scratch_cut(&at, BLOCK_ROWS * sizeof(int32_t));
+    c->scores = scratch_cut(&at, BLOCK_ROWS * m * sizeof(float));
     return at;
 }
 

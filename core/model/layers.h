@@ -74,6 +74,11 @@ size_t attention_int8_scratch(size_t D, size_t keys);
 void attention_int8(size_t t, size_t D, const float *q, size_t q_stride, const struct attention_keys *keys,
                     float *context, size_t context_stride, float *scratch);
 
+/* The same in bf16 products with f32 sums (layer_attention_bf16.c). Floats of its scratch. */
+size_t attention_bf16_scratch(size_t D, size_t keys);
+void attention_bf16(size_t t, size_t D, const float *q, size_t q_stride, const struct attention_keys *keys,
+                    float *context, size_t context_stride, float *scratch);
+
 /* Rotary positions (Su et al. 2021) in Hugging Face's half-rotated layout: pair (i, i+D/2) of a head turns by
  * position·base^(-2i/D), in f32 throughout as the reference does it. The table (T,D) holds for each token D/2 cosines,
  * then D/2 sines; made once per batch, it serves every layer. position [T]; D even. */

@@ -136,9 +136,14 @@ static void cut_all(struct forward *forward, struct arena *arena) {
 static int workspace_cut(struct forward *forward) {
     int status = 0;
     struct arena measure = {0}, *arena = &forward->workspace->arena;
+    const struct model_config *config = &forward->model->config;
+    enum attention_arithmetic arithmetic = ATTENTION_F32;
 
-    forward->attention_floats = attention_scratch_floats(&forward->model->config, forward->batch,
-                                                         forward->model->int8_attention, (size_t)threads_get());
+    for (size_t block = 0; block < config->layers; block++) {
+        enum attention_arithmetic each = forward_arithmetic(forward->model, block);
+        if (each > arithmetic) arithmetic = each;
+    }
+    forward->attention_floats = attention_scratch_floats(config, forward->batch, arithmetic, (size_t)threads_get());
     cut_all(forward, &measure);
     if (measure.used_bytes > arena->capacity_bytes) {
         arena_close(arena);

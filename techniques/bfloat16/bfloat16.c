@@ -1,7 +1,8 @@
 /* Weights in bfloat16: 8 bits of precision, f32's range.
  *
  * With `both`, activations are rounded to bfloat16 as they enter each layer and the CPU's own instruction multiplies
- * where it has one; sums stay f32. With `weights`, they are widened and activations stay f32: less error, less speed.
+ * where it has one; sums stay f32. Attention of encoders is computed alike where query, key and value are. With
+ * `weights`, they are widened and activations stay f32: less error, less speed.
  */
 #include "technique_halves.h"
 
@@ -22,9 +23,9 @@ static int apply(struct technique_context *context, void *state, const void *opt
 extern const struct technique technique_bfloat16;
 const struct technique technique_bfloat16 = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "bfloat16",
-    .summary = "Stores weights in bfloat16 and multiplies them with activations in bfloat16, or in f32.",
+    .summary = "Stores weights in bfloat16 and multiplies them, and attention in encoders, in bfloat16, or in f32.",
     .source = "bfloat16 as in Kalamkar et al. 2019, section 3",
     .options = bfloat16_options,
     .options_bytes = sizeof(struct halves_options),

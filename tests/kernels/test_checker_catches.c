@@ -442,6 +442,16 @@ static KERNEL_SOFTMAX_S8(rounds_down) {
     for (size_t i = 0; i < rows * stride; i++)
         if (code[i] > -127 && code[i] < 127) code[i]--;
 }
+static KERNEL_SOFTMAX_BF16(cuts_bits_off) {
+    softmax_bf16_c(rows, n, stride, score, weight, scale);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j++)
+            if (weight[i * stride + j] % 2 == 0 && weight[i * stride + j] > 0x100) weight[i * stride + j] -= 1;
+}
+static KERNEL_SOFTMAX_BF16(sums_a_few_columns_more) {
+    softmax_bf16_c(rows, n, stride, score, weight, scale);
+    for (size_t i = 0; i < rows && n % 16; i++) scale[i] /= 1 + 1e-4f;
+}
 static KERNEL_PANEL_SUMS_S8(counts_what_is_above_zero) {
     panel_sums_s8_c(n_padded, count, panels, total, negative);
     for (size_t r = 0; r < 16 * count; r++) negative[r] += total[r];
@@ -592,6 +602,8 @@ static void planted_bugs_in_elementwise_kernels_are_caught(void **state) {
     PLANT(softmax_s8, sums_without_the_inverse);
     PLANT(softmax_s8, lets_nan_pass);
     PLANT(softmax_s8, rounds_down);
+    PLANT(softmax_bf16, cuts_bits_off);
+    PLANT(softmax_bf16, sums_a_few_columns_more);
     PLANT(panel_sums_s8, counts_what_is_above_zero);
     PLANT(panel_sums_s8, leaves_the_last_columns);
     PLANT(pack_f32, leaves_absent_rows);

@@ -97,6 +97,7 @@ static inline void emulated_mask_storeu_ps(float *y, unsigned mask, simde__m512 
 #define attend_f32_avx512 emulated_attend_f32
 #define attend_f16_avx512 emulated_attend_f16
 #define softmax_s8_avx512 emulated_softmax_s8
+#define softmax_bf16_avx512 emulated_softmax_bf16
 #define softmax_avx512 emulated_softmax
 #define layer_norm_avx512 emulated_layer_norm
 #define rms_norm_avx512 emulated_rms_norm
@@ -132,6 +133,7 @@ static void emulated_versions_keep_the_contract(void **state) {
     table.attend_f32 = emulated_attend_f32;
     table.attend_f16 = emulated_attend_f16;
     table.softmax_s8 = emulated_softmax_s8;
+    table.softmax_bf16 = emulated_softmax_bf16;
     table.softmax = emulated_softmax;
     table.layer_norm = emulated_layer_norm;
     table.rms_norm = emulated_rms_norm;

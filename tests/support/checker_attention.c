@@ -162,57 +162,93 @@ static void check_attend(struct check *check, bool half) {
 void check_attend_f32(struct check *check) { check_attend(check, false); }
 void check_attend_f16(struct check *check) { check_attend(check, true); }
 
-/* One row against double arithmetic; `score` as it was. 255 p is within 2^-16: a code is off by half a step and that.
- */
-static bool codes_are_right(struct check *check, size_t row, size_t n, size_t stride, const float *score,
-                            const float *inverse, const int8_t *code, float scale) {
-    double top = -INFINITY, total = 0, slack = 0.5 + 255 * 0x1p-16;
-    for (size_t j = 0; j < n; j++) top = fmax(top, (double)score[j]);
-    for (size_t j = 0; j < n; j++) total += 255 * exp2((double)score[j] - top) * (double)inverse[j];
-    for (size_t j = 0; j < stride; j++) {
-        double steps = j < n ? 255 * exp2((double)score[j] - top) : 0;
-        if (fabs((double)code[j] + 128 - steps) <= (j < n ? slack : 0)) continue;
-        check_fail(check, "code[%zu][%zu] is %d, expected %.3f", row, j, code[j], steps - 128);
+/* Rows of scores for softmax_s8 or softmax_bf16, one of which may hold a NaN. */
+struct weights_case {
+    size_t rows, n, stride, bad; /* bad: the row with a NaN; rows: none */
+    bool half;
+    float *score, *was, *inverse, *scale;
+    void *weight, *alone;
+};
+
+static void make_weights_case(struct check *check, struct weights_case *c) {
+    size_t element = c->half ? sizeof(uint16_t) : 1;
+    double spread = check_below(check, 3) ? 3 : 60;
+    c->rows = check_tokens(check);
+    c->n = check_below(check, 4) ? 1 + check_below(check, 70) : 1 + check_below(check, 600);
+    c->stride = (c->n + 15) / 16 * 16 + 16 * check_below(check, 2);
+    c->bad = check_below(check, 4) ? c->rows : check_below(check, c->rows);
+    snprintf(check->shape, sizeof check->shape, "rows %zu n %zu stride %zu spread %g", c->rows, c->n, c->stride,
+             spread);
+    c->score = check_take(check, c->rows * c->stride, sizeof(float));
+    c->was = check_take(check, c->rows * c->stride, sizeof(float));
+    c->inverse = check_take(check, c->stride, sizeof(float));
+    c->scale = check_take(check, c->rows, sizeof(float));
+    c->weight = check_take(check, c->rows * c->stride, element);
+    c->alone = check_take(check, c->stride, element);
+    for (size_t i = 0; i < c->rows * c->stride; i++)
+        if (i % c->stride < c->n) c->score[i] = (float)(random_normal(&check->random) * spread);
+    for (size_t j = 0; j < c->stride; j++)
+        c->inverse[j] = j >= c->n ? 0 : c->half ? 1 : (float)exp(random_normal(&check->random));
+    if (c->bad < c->rows) c->score[c->bad * c->stride + check_below(check, c->n)] = check_below(check, 2) ? NAN : -NAN;
+    memcpy(c->was, c->score, c->rows * c->stride * sizeof(float));
+}
+
+static void run_weights(const struct kernels *table, const struct weights_case *c, size_t rows, float *score,
+                        void *weight, float *scale) {
+    if (c->half) table->softmax_bf16(rows, c->n, c->stride, score, weight, scale);
+    else table->softmax_s8(rows, c->n, c->stride, score, c->inverse, weight, scale);
+}
+
+/* One row against double arithmetic. p is within 2^-16: a code is off by half a step and 255 times that, a bf16 by half
+ * of its last place as well. */
+static bool weights_are_right(struct check *check, const struct weights_case *c, size_t row) {
+    const float *score = c->was + row * c->stride;
+    double top = -INFINITY, total = 0, unit = c->half ? 1 : 255;
+    for (size_t j = 0; j < c->n; j++) top = fmax(top, (double)score[j]);
+    for (size_t j = 0; j < c->n; j++) total += unit * exp2((double)score[j] - top) * (double)c->inverse[j];
+    for (size_t j = 0; j < c->stride; j++) {
+        double p = j < c->n ? unit * exp2((double)score[j] - top) : 0, got, slack;
+        if (c->half) {
+            got = (double)bf16_to_float(((uint16_t *)c->weight)[row * c->stride + j]);
+            slack = p * (0x1p-8 + 0x1p-16) + 0x1p-125;
+        } else {
+            got = ((int8_t *)c->weight)[row * c->stride + j] + 128;
+            slack = j < c->n ? 0.5 + 255 * 0x1p-16 : 0;
+        }
+        if (fabs(got - p) <= slack) continue;
+        check_fail(check, "weight[%zu][%zu] is %g, expected %g", row, j, got, p);
         return false;
     }
-    if (fabs((double)scale * total - 1) <= 0x1p-15) return true;
-    check_fail(check, "scale[%zu] is %.9g, expected %.9g", row, (double)scale, 1 / total);
+    if (fabs((double)c->scale[row] * total - 1) <= 0x1p-15) return true;
+    check_fail(check, "scale[%zu] is %.9g, expected %.9g", row, (double)c->scale[row], 1 / total);
     return false;
 }
 
-void check_softmax_s8(struct check *check) {
-    size_t rows = check_tokens(check),
-           n = check_below(check, 4) ? 1 + check_below(check, 70) : 1 + check_below(check, 600),
-           stride = (n + 15) / 16 * 16 + 16 * check_below(check, 2),
-           bad = check_below(check, 4) ? rows : check_below(check, rows);
-    double spread = check_below(check, 3) ? 3 : 60;
-    snprintf(check->shape, sizeof check->shape, "rows %zu n %zu stride %zu spread %g", rows, n, stride, spread);
-    float *score = check_take(check, rows * stride, sizeof *score),
-          *was = check_take(check, rows * stride, sizeof *was), *inverse = check_take(check, stride, sizeof *inverse),
-          *scale = check_take(check, rows, sizeof *scale);
-    int8_t *code = check_take(check, rows * stride, 1), *alone = check_take(check, stride, 1);
-    for (size_t i = 0; i < rows * stride; i++)
-        if (i % stride < n) score[i] = (float)(random_normal(&check->random) * spread);
-    for (size_t j = 0; j < stride; j++) inverse[j] = j < n ? (float)exp(random_normal(&check->random)) : 0;
-    if (bad < rows) score[bad * stride + check_below(check, n)] = check_below(check, 2) ? NAN : -NAN;
-    memcpy(was, score, rows * stride * sizeof *score);
-    check->table->softmax_s8(rows, n, stride, score, inverse, code, scale);
-    for (size_t row = 0; row < rows; row++) {
+static void check_weights(struct check *check, bool half) {
+    struct weights_case c = {.half = half};
+    size_t element = half ? sizeof(uint16_t) : 1;
+    make_weights_case(check, &c);
+    run_weights(check->table, &c, c.rows, c.score, c.weight, c.scale);
+    for (size_t row = 0; row < c.rows; row++) {
         float alone_scale;
-        if (row == bad) {
-            if (isnan(scale[row])) continue;
-            check_fail(check, "scale[%zu] is %g and not NaN", row, (double)scale[row]);
+        if (row == c.bad) {
+            if (isnan(c.scale[row])) continue;
+            check_fail(check, "scale[%zu] is %g and not NaN", row, (double)c.scale[row]);
             return;
         }
-        if (!codes_are_right(check, row, n, stride, was + row * stride, inverse, code + row * stride, scale[row]))
-            return;
-        memcpy(score, was + row * stride, stride * sizeof *score);
-        check->table->softmax_s8(1, n, stride, score, inverse, alone, &alone_scale);
-        if (check_same(alone_scale, scale[row]) && memcmp(alone, code + row * stride, stride) == 0) continue;
-        check_fail(check, "row %zu gets other bits alone than among %zu", row, rows);
+        if (!weights_are_right(check, &c, row)) return;
+        memcpy(c.score, c.was + row * c.stride, c.stride * sizeof *c.score);
+        run_weights(check->table, &c, 1, c.score, c.alone, &alone_scale);
+        if (check_same(alone_scale, c.scale[row]) &&
+            memcmp(c.alone, (char *)c.weight + row * c.stride * element, c.stride * element) == 0)
+            continue;
+        check_fail(check, "row %zu gets other bits alone than among %zu", row, c.rows);
         return;
     }
 }
+
+void check_softmax_s8(struct check *check) { check_weights(check, false); }
+void check_softmax_bf16(struct check *check) { check_weights(check, true); }
 
 void check_panel_sums_s8(struct check *check) {
     size_t n_padded = (check_length(check) + 3) / 4 * 4, count = 1 + check_below(check, 4),

@@ -235,7 +235,8 @@ static const struct model_config batch_config = {.family = "llama",
 static void run_batch(const struct batch *batch, const int32_t *position, const size_t *from, float *context) {
     size_t T = batch->tokens, A = H * WIDTH, B = K * WIDTH, all = offsets[SEQUENCES];
     float *source[] = {normal(all * A, 1), normal(all * B, 2), normal(all * B, 3)}, *x[3], table[171 * WIDTH];
-    size_t widths[] = {A, B, B}, floats = attention_scratch_floats(&batch_config, batch, false, (size_t)threads_get());
+    size_t widths[] = {A, B, B},
+           floats = attention_scratch_floats(&batch_config, batch, ATTENTION_F32, (size_t)threads_get());
     float *scratch = malloc(floats * sizeof *scratch);
     for (size_t i = 0; i < 3; i++) {
         x[i] = calloc(T * widths[i], sizeof(float));

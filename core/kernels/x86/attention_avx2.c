@@ -88,9 +88,40 @@ INLINE void wide_store_codes(int8_t *code, wide a) {
     _mm_storel_epi64((__m128i *)code, _mm_packs_epi16(words, words));
 }
 
-#define VARIANT(name) name##_avx2
-#include "softmax_s8.inc"
-#undef VARIANT
+/* Nearest-even of what is no NaN, or a NaN that need not stay one. */
+INLINE void wide_store_bf16(uint16_t *weight, wide a) {
+    __m256i bits = _mm256_castps_si256(a), even = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    bits = _mm256_add_epi32(bits, _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff)));
+    bits = _mm256_srli_epi32(bits, 16);
+    __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    _mm_storeu_si128((__m128i *)weight, halves);
+}
+
+#define SOFTMAX(name) softmax_##name##_s8_avx2
+#define WEIGHT int8_t
+#define TOP 255.0f
+#define STORE wide_store_codes
+#define FACTOR(j) wide_load(factor + (j))
+#include "softmax_weights.inc"
+
+#define SOFTMAX(name) softmax_##name##_bf16_avx2
+#define WEIGHT uint16_t
+#define TOP 1.0f
+#define STORE wide_store_bf16
+#define FACTOR(j) wide_set(1)
+#include "softmax_weights.inc"
+
+KERNEL_SOFTMAX_S8(softmax_s8_avx2) {
+    size_t whole = (n + LANES - 1) / LANES * LANES;
+    softmax_run_s8_avx2(rows, n, stride, score, inverse, code, scale);
+    for (size_t r = 0; r < rows; r++) memset(code + r * stride + whole, -128, stride - whole);
+}
+
+KERNEL_SOFTMAX_BF16(softmax_bf16_avx2) {
+    size_t whole = (n + LANES - 1) / LANES * LANES;
+    softmax_run_bf16_avx2(rows, n, stride, score, NULL, weight, scale);
+    for (size_t r = 0; r < rows; r++) memset(weight + r * stride + whole, 0, (stride - whole) * sizeof *weight);
+}
 
 /* a plus the four bytes of each lane of b, which as unsigned or signed numbers of 7 bits fit pairs of 16. */
 INLINE __m256i add_bytes(__m256i a, __m256i b) {

@@ -97,9 +97,38 @@ INLINE void wide_store_codes(int8_t *code, wide a) {
     _mm_storeu_si128((__m128i *)code, _mm512_cvtsepi32_epi8(steps));
 }
 
-#define VARIANT(name) name##_avx512
-#include "softmax_s8.inc"
-#undef VARIANT
+/* Nearest-even of what is no NaN, or a NaN that need not stay one. */
+INLINE void wide_store_bf16(uint16_t *weight, wide a) {
+    __m512i bits = _mm512_castps_si512(a), even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    bits = _mm512_add_epi32(bits, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
+    _mm256_storeu_si256((__m256i *)weight, _mm512_cvtsepi32_epi16(_mm512_srli_epi32(bits, 16)));
+}
+
+#define SOFTMAX(name) softmax_##name##_s8_avx512
+#define WEIGHT int8_t
+#define TOP 255.0f
+#define STORE wide_store_codes
+#define FACTOR(j) wide_load(factor + (j))
+#include "softmax_weights.inc"
+
+#define SOFTMAX(name) softmax_##name##_bf16_avx512
+#define WEIGHT uint16_t
+#define TOP 1.0f
+#define STORE wide_store_bf16
+#define FACTOR(j) wide_set(1)
+#include "softmax_weights.inc"
+
+KERNEL_SOFTMAX_S8(softmax_s8_avx512) {
+    size_t whole = (n + LANES - 1) / LANES * LANES;
+    softmax_run_s8_avx512(rows, n, stride, score, inverse, code, scale);
+    for (size_t r = 0; r < rows; r++) memset(code + r * stride + whole, -128, stride - whole);
+}
+
+KERNEL_SOFTMAX_BF16(softmax_bf16_avx512) {
+    size_t whole = (n + LANES - 1) / LANES * LANES;
+    softmax_run_bf16_avx512(rows, n, stride, score, NULL, weight, scale);
+    for (size_t r = 0; r < rows; r++) memset(weight + r * stride + whole, 0, (stride - whole) * sizeof *weight);
+}
 
 KERNEL_ATTEND_F32(attend_f32_avx512) {
     (void)n;

@@ -1,4 +1,5 @@
-/* Attention in 8-bit products against the formula in double, where it is easy and where heads rest. */
+/* Attention in bf16 and in 8-bit products against the formula in double, where it is easy and where heads rest; and
+ * which of them a model's blocks use. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,8 +14,13 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "kernels/kernels.h"
+#include "base/error.h"
 #include "model/attention.h"
+#include "model/forward.h"
 #include "model/layers.h"
+#include "small_model.h"
+
+static const enum attention_arithmetic kinds[] = {ATTENTION_BF16, ATTENTION_INT8};
 
 struct head {
     size_t t, keys, D, stride; /* of rows of q, k and v */
@@ -38,16 +44,20 @@ static struct head head_new(size_t t, size_t keys, size_t D) {
 static void head_free(struct head *x) { free(x->q), free(x->k), free(x->v); }
 
 /* Contexts (t,D), caller's. They lie between columns that nobody may touch, and what scratch held is all one. */
-static float *attend(const struct head *x, size_t first, size_t count) {
+static float *attend(enum attention_arithmetic kind, const struct head *x, size_t first, size_t count) {
     static const int fills[] = {0xff, 0x80};
-    size_t stride = x->D + 1, bytes = attention_int8_scratch(x->D, x->keys) * sizeof(float);
+    bool int8 = kind == ATTENTION_INT8;
+    size_t stride = x->D + 1,
+           floats = int8 ? attention_int8_scratch(x->D, x->keys) : attention_bf16_scratch(x->D, x->keys);
+    size_t bytes = floats * sizeof(float);
     struct attention_keys keys = {.k = x->k, .v = x->v, .stride = x->stride, .count = x->keys};
     float *y[2], *scratch = malloc(bytes);
     for (int run = 0; run < 2; run++) {
         memset(scratch, fills[run], bytes);
         y[run] = malloc(count * stride * sizeof *y[run]);
         for (size_t i = 0; i < count * stride; i++) y[run][i] = 77;
-        attention_int8(count, x->D, x->q + first * x->stride, x->stride, &keys, y[run], stride, scratch);
+        (int8 ? attention_int8 : attention_bf16)(count, x->D, x->q + first * x->stride, x->stride, &keys, y[run],
+                                                 stride, scratch);
     }
     assert_memory_equal(y[0], y[1], count * stride * sizeof *y[0]);
     for (size_t i = 0; i < count; i++) {
@@ -73,8 +83,8 @@ static void formula(const struct head *x, size_t i, double *context) {
 }
 
 /* Root of the mean square of what is off, over that of the contexts. */
-static double error_of(const struct head *x) {
-    float *y = attend(x, 0, x->t);
+static double error_of(enum attention_arithmetic kind, const struct head *x) {
+    float *y = attend(kind, x, 0, x->t);
     double *expected = malloc(x->D * sizeof *expected), off = 0, size = 0;
     for (size_t i = 0; i < x->t; i++) {
         formula(x, i, expected);
@@ -87,15 +97,19 @@ static double error_of(const struct head *x) {
     return sqrt(off / size);
 }
 
-/* Codes of 8 bits are off by some 0.4 % of their row's largest, scores of a few units by as much of a unit. */
+/* Codes of 8 bits are off by some 0.4 % of their row's largest, bf16 by 0.4 % of itself, scores of a few units by as
+ * much of a unit. */
 static void near_the_formula(void **state) {
     static const size_t shapes[][3] = {{1, 1, 32},    {3, 5, 8},      {16, 16, 32}, {17, 33, 20}, {128, 128, 32},
                                        {40, 600, 64}, {131, 131, 16}, {1, 200, 32}, {33, 16, 1},  {9, 70, 128}};
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         struct head x = head_new(shapes[i][0], shapes[i][1], shapes[i][2]);
-        double error = error_of(&x);
-        if (!(error < 0.03)) fail_msg("t %zu keys %zu D %zu: off by %g", x.t, x.keys, x.D, error);
+        for (size_t k = 0; k < 2; k++) {
+            double error = error_of(kinds[k], &x);
+            if (!(error < 0.03 && error > 0))
+                fail_msg("kind %d t %zu keys %zu D %zu: off by %g", kinds[k], x.t, x.keys, x.D, error);
+        }
         head_free(&x);
     }
 }
@@ -111,8 +125,10 @@ static void keeps_what_a_resting_head_says(void **state) {
         x.k[d] = (float)(log(300.0 * (double)(x.keys - 1)) / sqrt((double)x.D));
         x.v[d] *= 1e-3f;
     }
-    double error = error_of(&x);
-    if (!(error < 0.03)) fail_msg("off by %g", error);
+    for (size_t k = 0; k < 2; k++) {
+        double error = error_of(kinds[k], &x);
+        if (!(error < 0.03)) fail_msg("kind %d: off by %g", kinds[k], error);
+    }
     head_free(&x);
 }
 
@@ -125,7 +141,7 @@ static void scales_of_values_move_exactly(void **state) {
     for (int tenth = 0; tenth < 40; tenth++) {
         float large = 1 + 0.1f * (float)tenth;
         for (size_t i = 0; i < x.keys * x.stride; i++) x.v[i] = i / x.stride % 2 ? 1 : -large;
-        float *y = attend(&x, 0, 1), expected = (1 - large) / 2;
+        float *y = attend(ATTENTION_INT8, &x, 0, 1), expected = (1 - large) / 2;
         for (size_t d = 0; d < x.D; d++)
             if (!(fabsf(y[d] - expected) <= large * 0.51f / 255))
                 fail_msg("1 and -%g gave %g, expected %g", (double)large, (double)y[d], (double)expected);
@@ -136,45 +152,55 @@ static void scales_of_values_move_exactly(void **state) {
 
 static void queries_do_not_see_each_other(void **state) {
     struct head x = head_new(150, 150, 32);
-    float *all = attend(&x, 0, x.t);
     (void)state;
-    for (size_t i = 0; i < x.t; i += 37) {
-        float *one = attend(&x, i, 1);
-        assert_memory_equal(one, all + i * x.D, x.D * sizeof *one);
-        free(one);
+    for (size_t k = 0; k < 2; k++) {
+        float *all = attend(kinds[k], &x, 0, x.t);
+        for (size_t i = 0; i < x.t; i += 37) {
+            float *one = attend(kinds[k], &x, i, 1);
+            assert_memory_equal(one, all + i * x.D, x.D * sizeof *one);
+            free(one);
+        }
+        free(all);
     }
-    free(all);
     head_free(&x);
 }
 
+/* Where `y` (t,D) is a number: only where the row is not `bad` (t: none, -1: all). */
+static void expect_numbers(enum attention_arithmetic kind, const struct head *x, size_t bad) {
+    float *y = attend(kind, x, 0, x->t);
+    for (size_t i = 0; i < x->t; i++)
+        if (isnan(y[i * x->D]) != (bad == SIZE_MAX || i == bad)) fail_msg("kind %d, row %zu", kind, i);
+    free(y);
+}
+
 static void values_of_zero_and_no_number(void **state) {
-    struct head x = head_new(20, 40, 16);
-    (void)state;
-    memset(x.v, 0, x.keys * x.stride * sizeof *x.v);
-    float *y = attend(&x, 0, x.t);
-    for (size_t i = 0; i < x.t * x.D; i++) assert_true(y[i] == 0);
-    free(y);
-    for (size_t d = 0; d < x.D; d++) x.v[7 * x.stride + d] = 1.0f; /* one key alone says something */
-    assert_true(error_of(&x) < 0.02);
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    for (size_t b = 0; b < 3; b++) {
-        x.v[9 * x.stride + 3] = bad[b];
-        y = attend(&x, 0, x.t);
-        for (size_t i = 0; i < x.t; i++)
-            if (isfinite(y[i * x.D + 3])) fail_msg("a value of %g gave %g", (double)bad[b], (double)y[i * x.D + 3]);
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        struct head x = head_new(20, 40, 16);
+        memset(x.v, 0, x.keys * x.stride * sizeof *x.v);
+        float *y = attend(kinds[k], &x, 0, x.t);
+        for (size_t i = 0; i < x.t * x.D; i++) assert_true(y[i] == 0);
         free(y);
+        for (size_t d = 0; d < x.D; d++) x.v[7 * x.stride + d] = 1.0f; /* one key alone says something */
+        assert_true(error_of(kinds[k], &x) < 0.02);
+        for (size_t b = 0; b < 3; b++) {
+            x.v[9 * x.stride + 3] = bad[b];
+            y = attend(kinds[k], &x, 0, x.t);
+            for (size_t i = 0; i < x.t; i++)
+                if (isfinite(y[i * x.D + 3]))
+                    fail_msg("kind %d: %g gave %g", kinds[k], (double)bad[b], (double)y[i * x.D + 3]);
+            free(y);
+        }
+        x.v[9 * x.stride + 3] = 0;
+        expect_numbers(kinds[k], &x, x.t);
+        x.q[5 * x.stride + 2] = NAN;
+        expect_numbers(kinds[k], &x, 5);
+        x.q[5 * x.stride + 2] = 0;
+        x.k[11 * x.stride] = NAN;
+        expect_numbers(kinds[k], &x, SIZE_MAX);
+        head_free(&x);
     }
-    x.v[9 * x.stride + 3] = 0;
-    x.q[5 * x.stride + 2] = NAN;
-    y = attend(&x, 0, x.t);
-    for (size_t i = 0; i < x.t; i++) assert_true(isnan(y[i * x.D]) == (i == 5));
-    free(y);
-    x.q[5 * x.stride + 2] = 0;
-    x.k[11 * x.stride] = NAN;
-    y = attend(&x, 0, x.t);
-    for (size_t i = 0; i < x.t; i++) assert_true(isnan(y[i * x.D]));
-    free(y);
-    head_free(&x);
 }
 
 /* ---- a batch ---- */
@@ -183,7 +209,7 @@ enum { H = 3, D = 24, SEQUENCES = 4, T = 731 };
 static const uint32_t offsets[SEQUENCES + 1] = {0, 5, 605, 606, T};
 
 /* All sequences, or number `only` alone; one query of each when `reads`. Contexts are the caller's. */
-static float *run(int threads, int only, bool reads) {
+static float *run(enum attention_arithmetic kind, int threads, int only, bool reads) {
     static const struct model_config config = {.heads = H, .key_value_heads = H, .head_width = D, .positions = 1024};
     size_t first = only < 0 ? 0 : offsets[only], A = H * D;
     uint32_t offset[SEQUENCES + 1] = {0}, read[SEQUENCES];
@@ -203,11 +229,11 @@ static float *run(int threads, int only, bool reads) {
     }
     for (size_t b = 0; reads && b < batch.sequences; b++) memcpy(x[0] + b * A, x[0] + read[b] * A, A * sizeof(float));
     threads_set(threads);
-    float *scratch = malloc(attention_scratch_floats(&config, &batch, true, (size_t)threads) * sizeof *scratch);
+    float *scratch = malloc(attention_scratch_floats(&config, &batch, kind, (size_t)threads) * sizeof *scratch);
     float *context = calloc(batch.tokens * A, sizeof *context);
     struct attention attention = {.config = &config,
                                   .batch = &batch,
-                                  .int8 = true,
+                                  .arithmetic = kind,
                                   .query = x[0],
                                   .key = x[1],
                                   .value = x[2],
@@ -223,16 +249,53 @@ static float *run(int threads, int only, bool reads) {
 }
 
 static void neighbours_and_threads_do_not_change_bits(void **state) {
-    float *all = run(2, -1, false), *one = run(1, -1, false), *read = run(2, -1, true);
     (void)state;
-    assert_memory_equal(all, one, T * H * D * sizeof *all);
-    for (int b = 0; b < SEQUENCES; b++) {
-        float *alone = run(2, b, false);
-        assert_memory_equal(alone, all + offsets[b] * H * D, (offsets[b + 1] - offsets[b]) * H * D * sizeof *alone);
-        assert_memory_equal(read + b * H * D, all + (offsets[b + 1] - 1) * H * D, H * D * sizeof *read);
-        free(alone);
+    for (size_t k = 0; k < 2; k++) {
+        float *all = run(kinds[k], 2, -1, false), *one = run(kinds[k], 1, -1, false);
+        float *read = run(kinds[k], 2, -1, true);
+        assert_memory_equal(all, one, T * H * D * sizeof *all);
+        for (int b = 0; b < SEQUENCES; b++) {
+            float *alone = run(kinds[k], 2, b, false);
+            assert_memory_equal(alone, all + offsets[b] * H * D, (offsets[b + 1] - offsets[b]) * H * D * sizeof *alone);
+            assert_memory_equal(read + b * H * D, all + (offsets[b + 1] - 1) * H * D, H * D * sizeof *read);
+            free(alone);
+        }
+        free(all), free(one), free(read);
     }
-    free(all), free(one), free(read);
+}
+
+/* ---- whose blocks use which ---- */
+
+static void must(int status) {
+    if (status < 0) fail_msg("%s", error_text());
+}
+
+static void blocks_multiply_as_their_layers_do(void **state) {
+    struct model model, view;
+    (void)state;
+    small_model(&model, HEAD_CLASSIFICATION, 3);
+    must(model_prepare_as(&model, GEMM_BUILTIN, STORAGE_F16));
+    assert_int_equal(forward_arithmetic(&model, 1), ATTENTION_F32);
+    must(model_prepare_as(&model, GEMM_BUILTIN, STORAGE_BF16));
+    assert_int_equal(forward_arithmetic(&model, 0), ATTENTION_BF16);
+    struct linear *key = model_linear_find(&model, "bert.encoder.layer.0.attention.self.key");
+    struct weight_shape shape = {key->rows, key->columns, 0, true};
+    struct weight_grid grid = {.groups = 1, .scale = calloc(key->rows, sizeof(float))};
+    must(weight_grid_minmax(weight_format_find("int8"), &shape, key->value, &grid));
+    must(linear_pack(&model, key, weight_format_find("int8"), 0, true, &grid));
+    free(grid.scale);
+    must(model_view(&view, &model, HEAD_CLASSIFICATION));
+    must(model_prepare_as(&view, GEMM_BUILTIN, STORAGE_BF16));
+    assert_int_equal(forward_arithmetic(&view, 0), ATTENTION_F32);
+    assert_int_equal(forward_arithmetic(&view, 1), ATTENTION_BF16);
+    view.config.causal = true;
+    assert_int_equal(forward_arithmetic(&view, 1), ATTENTION_F32);
+    view.config.causal = false;
+    must(model_set_int8_attention(&view));
+    assert_int_equal(forward_arithmetic(&view, 0), ATTENTION_INT8);
+    assert_int_equal(forward_arithmetic(&view, 1), ATTENTION_INT8);
+    model_close(&view);
+    model_close(&model);
 }
 
 int main(void) {
@@ -243,6 +306,7 @@ int main(void) {
         cmocka_unit_test(queries_do_not_see_each_other),
         cmocka_unit_test(values_of_zero_and_no_number),
         cmocka_unit_test(neighbours_and_threads_do_not_change_bits),
+        cmocka_unit_test(blocks_multiply_as_their_layers_do),
     };
     kernels_open(test_cpu_mask());
     return cmocka_run_group_tests(tests, NULL, NULL);
