@@ -298,6 +298,33 @@ static void blocks_multiply_as_their_layers_do(void **state) {
     model_close(&model);
 }
 
+/* A sequence whose codes take more scratch than f32 attention does: threads must not share it. */
+static void long_sequences_have_room(void **state) {
+    static const size_t length[] = {1500};
+    struct model_config config = small_config(HEAD_CLASSIFICATION);
+    struct small_batch batch;
+    struct model model;
+    (void)state;
+    config.positions = 1500;
+    must(model_create(&model, &config, 3, 0.2));
+    must(model_set_int8_attention(&model));
+    must(model_prepare(&model, GEMM_BUILTIN));
+    small_batch_new(&batch, &config, length, 1, 4);
+    float *one = malloc(1500 * config.width * sizeof *one);
+    for (int i = 0; i < 6; i++) {
+        struct workspace workspace = {0};
+        struct model_output output;
+        threads_set(i == 0 ? 1 : 2);
+        must(model_forward(&model, &batch.batch, NULL, &workspace, &output));
+        if (i == 0) memcpy(one, output.hidden, 1500 * config.width * sizeof *one);
+        assert_memory_equal(one, output.hidden, 1500 * config.width * sizeof *one);
+        workspace_close(&workspace);
+    }
+    free(one);
+    small_batch_free(&batch);
+    model_close(&model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(near_the_formula),
@@ -307,6 +334,7 @@ int main(void) {
         cmocka_unit_test(values_of_zero_and_no_number),
         cmocka_unit_test(neighbours_and_threads_do_not_change_bits),
         cmocka_unit_test(blocks_multiply_as_their_layers_do),
+        cmocka_unit_test(long_sequences_have_room),
     };
     kernels_open(test_cpu_mask());
     return cmocka_run_group_tests(tests, NULL, NULL);
