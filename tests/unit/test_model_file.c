@@ -389,6 +389,30 @@ static void test_lying_artifacts(void **state) {
     expect_open_error("/nonexistent/model", E_IO, "/nonexistent/model");
 }
 
+/* Attention in 8 bits that a file asks for: another word, or of a model that cannot. */
+static void test_lying_attention(void **state) {
+    struct model_config config;
+    struct model model;
+    (void)state;
+    small_model(&model, BOTH, 3);
+    must(model_set_int8_attention(&model));
+    must(model_save(&model, artifact, BOTH));
+    model_close(&model);
+    rewrite("attention", "int4", NULL, DTYPE_U8, 0);
+    expect_open_error(second, E_FORMAT, "attention \"int4\" is not known");
+    assert_non_null(strstr(error_text(), second));
+    must(model_config_family(&config, "gpt2"));
+    config.layers = 1, config.width = 32, config.heads = config.key_value_heads = 2, config.head_width = 16;
+    config.feed_forward = 48, config.vocabulary = 97, config.positions = 24;
+    must(model_create(&model, &config, 3, 0.02));
+    assert_int_equal(model_set_int8_attention(&model), E_UNSUPPORTED);
+    model.int8_attention = true;
+    must(model_save(&model, second, config.model_heads));
+    model_close(&model);
+    expect_open_error(second, E_UNSUPPORTED, "attention of a gpt2 model is causal");
+    assert_non_null(strstr(error_text(), second));
+}
+
 static void test_failing_allocations(void **state) {
     struct model model;
     bool done = false;
@@ -441,6 +465,7 @@ int main(void) {
         cmocka_unit_test(test_folder_contradicts_itself),
         cmocka_unit_test(test_matrix_is_not_finite),
         cmocka_unit_test(test_lying_artifacts),
+        cmocka_unit_test(test_lying_attention),
         cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
