@@ -28,8 +28,8 @@
 /* W: D, padded: n, rounded up to whole panels. */
 struct codes {
     size_t D, W, n, padded;
-    int8_t *queries, *rows, *keys, *values,
-        *weights; /* (TILE_ROWS,W), (longest,W), panels, panels, (BLOCK_ROWS,padded) */
+    int8_t *queries, *rows;          /* (TILE_ROWS,W), (longest,W) */
+    int8_t *keys, *values, *weights; /* panels, panels, (BLOCK_ROWS,padded) */
     float *query_scale, *key_scale, *value_scale, *value_log, *value_inverse, *weight_scale, *ones;
     int32_t *row_sum, *key_total, *key_negative, *value_total, *value_negative, *zero;
     float *scores; /* (BLOCK_ROWS,padded) */
@@ -118,8 +118,7 @@ static float log2_near(float x) {
     return (float)((int32_t)(bits >> 23) - 127) + (log * m + 1.65146709e-05f);
 }
 
-/* What the softmax needs of the values' scales. One below LEAST_SCALE counts as that, so that no inverse is infinite.
- */
+/* What the softmax needs of the values' scales. One below LEAST_SCALE counts as that: no inverse is infinite. */
 static void weigh_values(struct codes *c) {
     for (size_t j = 0; j < c->n; j++) {
         float scale = c->value_scale[j] < LEAST_SCALE ? LEAST_SCALE : c->value_scale[j];
