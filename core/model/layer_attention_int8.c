@@ -21,14 +21,13 @@
 #include "kernels/kernels.h"
 #include "model/attention_scratch.h"
 
-#define TILE_ROWS 128 /* as attention_tile(1) */
 #define LEAST_SCALE 1e-20f
 #define BLOCK_ROWS 32 /* queries whose scores are at work */
 
 /* W: D, padded: n, rounded up to whole panels. */
 struct codes {
     size_t D, W, n, padded;
-    int8_t *queries, *rows;          /* (TILE_ROWS,W), (longest,W) */
+    int8_t *queries, *rows;          /* (BLOCK_ROWS,W), (padded,W) */
     int8_t *keys, *values, *weights; /* panels, panels, (BLOCK_ROWS,padded) */
     float *query_scale, *key_scale, *value_scale, *value_log, *value_inverse, *weight_scale, *ones;
     int32_t *row_sum, *key_total, *key_negative, *value_total, *value_negative, *zero;
@@ -36,26 +35,25 @@ struct codes {
 };
 
 static size_t padded(size_t n) { return size_round_up(n, PANEL_ROWS); }
-static size_t longest(size_t n) { return n < TILE_ROWS ? TILE_ROWS : n; }
 
 /* Where the parts lie behind `scratch`; returns the end. */
 static uintptr_t codes_cut(struct codes *c, size_t D, size_t n, float *scratch) {
     uintptr_t at = (uintptr_t)scratch;
-    size_t W = padded(D), m = padded(n), rows = padded(longest(n));
+    size_t W = padded(D), m = padded(n);
     *c = (struct codes){.D = D, .W = W, .n = n, .padded = m};
-    c->queries = scratch_cut(&at, TILE_ROWS * W);
-    c->rows = scratch_cut(&at, rows * W);
+    c->queries = scratch_cut(&at, BLOCK_ROWS * W);
+    c->rows = scratch_cut(&at, m * W);
     c->keys = scratch_cut(&at, m * W);
     c->values = scratch_cut(&at, m * W);
     c->weights = scratch_cut(&at, BLOCK_ROWS * m);
-    c->query_scale = scratch_cut(&at, TILE_ROWS * sizeof(float));
+    c->query_scale = scratch_cut(&at, BLOCK_ROWS * sizeof(float));
     c->key_scale = scratch_cut(&at, m * sizeof(float));
     c->value_scale = scratch_cut(&at, m * sizeof(float));
     c->value_log = scratch_cut(&at, m * sizeof(float));
     c->value_inverse = scratch_cut(&at, m * sizeof(float));
     c->weight_scale = scratch_cut(&at, BLOCK_ROWS * sizeof(float));
     c->ones = scratch_cut(&at, W * sizeof(float));
-    c->row_sum = scratch_cut(&at, rows * sizeof(int32_t));
+    c->row_sum = scratch_cut(&at, (m > BLOCK_ROWS ? m : BLOCK_ROWS) * sizeof(int32_t));
     c->key_total = scratch_cut(&at, m * sizeof(int32_t));
     c->key_negative = scratch_cut(&at, m * sizeof(int32_t));
     c->value_total = scratch_cut(&at, W * sizeof(int32_t));
@@ -128,10 +126,14 @@ static void weigh_values(struct codes *c) {
     for (size_t j = c->n; j < c->padded; j++) c->value_log[j] = c->value_inverse[j] = 0;
 }
 
-static void attend_block(struct codes *c, size_t first, size_t rows, float *context, size_t context_stride) {
+static void attend_block(struct codes *c, size_t rows, const float *q, size_t q_stride, float *context,
+                         size_t context_stride) {
     const struct zero_points zeros = {.x = c->zero, .row_sum = c->value_total};
-    kernels.matmul_s8(rows, c->W, c->queries + first * c->W, c->query_scale + first, c->keys, c->key_scale,
-                      c->key_negative, c->key_total, NULL, c->value_log, c->scores, c->padded, c->n);
+    float scale = 1.44269504088896341f / sqrtf((float)c->D); /* for exponentials of base 2 */
+    kernels.quantize_s8(rows, c->D, q, q_stride, c->W, c->W, c->queries, c->query_scale, c->row_sum);
+    for (size_t r = 0; r < rows; r++) c->query_scale[r] *= scale;
+    kernels.matmul_s8(rows, c->W, c->queries, c->query_scale, c->keys, c->key_scale, c->key_negative, c->key_total,
+                      NULL, c->value_log, c->scores, c->padded, c->n);
     kernels.softmax_s8(rows, c->n, c->padded, c->scores, c->value_inverse, c->weights, c->weight_scale);
     kernels.matmul_s8(rows, c->padded, c->weights, c->weight_scale, c->values, c->ones, c->value_negative,
                       c->value_total, &zeros, NULL, context, context_stride, c->D);
@@ -140,7 +142,6 @@ static void attend_block(struct codes *c, size_t first, size_t rows, float *cont
 void attention_int8(size_t t, size_t D, const float *q, size_t q_stride, const struct attention_keys *keys,
                     float *context, size_t context_stride, float *scratch) {
     struct codes c;
-    float scale = 1.44269504088896341f / sqrtf((float)D); /* for exponentials of base 2 */
     CHECK(!keys->cached, "8-bit attention is over the rows of a batch");
     codes_cut(&c, D, keys->count, scratch);
     for (size_t w = 0; w < c.W; w++) c.ones[w] = 1;
@@ -150,13 +151,8 @@ void attention_int8(size_t t, size_t D, const float *q, size_t q_stride, const s
     quantize_rows(&c, keys->v, keys->stride, c.value_scale);
     weigh_values(&c);
     pack_values(&c);
-    for (size_t i = 0, count; i < t; i += count) {
-        count = t - i < TILE_ROWS ? t - i : TILE_ROWS;
-        kernels.quantize_s8(count, D, q + i * q_stride, q_stride, c.W, c.W, c.queries, c.query_scale, c.row_sum);
-        for (size_t r = 0; r < count; r++) c.query_scale[r] *= scale;
-        for (size_t r = 0, rows; r < count; r += rows) {
-            rows = count - r < BLOCK_ROWS ? count - r : BLOCK_ROWS;
-            attend_block(&c, r, rows, context + (i + r) * context_stride, context_stride);
-        }
+    for (size_t i = 0, rows; i < t; i += rows) {
+        rows = t - i < BLOCK_ROWS ? t - i : BLOCK_ROWS;
+        attend_block(&c, rows, q + i * q_stride, q_stride, context + i * context_stride, context_stride);
     }
 }

@@ -70,7 +70,7 @@ size_t attention_int8_scratch(size_t D, size_t keys);
 /* One head of one sequence, every query seeing all keys, in 8-bit products: rows of queries, keys and values take a
  * scale each, weights one per query (layer_attention_int8.c says how). q (t,D) row stride q_stride; keys: rows of a
  * batch, at most INT8_ATTENTION_KEYS; context (t,D). Any t. The result of a query does not depend on the other queries.
- * scratch: aligned to MEMORY_ALIGN. */
+ */
 void attention_int8(size_t t, size_t D, const float *q, size_t q_stride, const struct attention_keys *keys,
                     float *context, size_t context_stride, float *scratch);
 

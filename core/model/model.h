@@ -164,8 +164,8 @@ int model_view(struct model *view, const struct model *model, unsigned heads);
 int model_save(const struct model *model, const char *path, unsigned heads);
 
 /* Write FOLDER/config.json and FOLDER/model.safetensors (f32) as Hugging Face has them, so that transformers loads
- * them; the folder is made where absent. Layers that a technique packed: E_UNSUPPORTED, or their values when `unpack`.
- * Works for models that are not editable, too. E_IO, E_MEMORY. */
+ * them; the folder is made where absent. Layers that a technique packed: E_UNSUPPORTED, or their values when `unpack`,
+ * and f32 attention where it was in 8 bits. Works for models that are not editable, too. E_IO, E_MEMORY. */
 int model_save_huggingface(const struct model *model, const char *folder, bool unpack);
 
 int model_set_metadata(struct model *model, const char *key, const char *value);

@@ -117,6 +117,8 @@ int model_save_huggingface(const struct model *model, const char *folder, bool u
     size_t most = model->parameter_count + model->linear_count, bytes = strlen(folder) + 32;
     void *block, *path = NULL;
 
+    if (model->int8_attention && !unpack)
+        FAIL(E_UNSUPPORTED, "attention is in 8 bits, which Hugging Face's files cannot say: ask to unpack it");
     TRY(memory_take(&block, most, sizeof *exporting.owned));
     exporting.owned = block;
     TRY(memory_take(&block, most, sizeof *exporting.tensors));

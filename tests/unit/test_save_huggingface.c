@@ -108,11 +108,26 @@ static void packed_layers_are_refused_or_unpacked(void **state) {
     model_close(&model);
 }
 
+static void attention_in_8_bits_is_refused_or_left_out(void **state) {
+    (void)state;
+    struct model model, again;
+    make(&model, "bert");
+    assert_int_equal(model_set_int8_attention(&model), 0);
+    assert_int_equal(model_save_huggingface(&model, inside, false), E_UNSUPPORTED);
+    assert_non_null(strstr(error_text(), "attention is in 8 bits"));
+    if (model_save_huggingface(&model, inside, true) < 0) fail_msg("%s", error_text());
+    assert_int_equal(model_open(&again, inside, false), 0);
+    assert_false(again.int8_attention);
+    model_close(&again);
+    model_close(&model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_comes_back),
         cmocka_unit_test(tensors_are_stored_as_transformers_wants),
         cmocka_unit_test(packed_layers_are_refused_or_unpacked),
+        cmocka_unit_test(attention_in_8_bits_is_refused_or_left_out),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

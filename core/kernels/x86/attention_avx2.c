@@ -102,6 +102,7 @@ INLINE void wide_store_bf16(uint16_t *weight, wide a) {
 #define TOP 255.0f
 #define STORE wide_store_codes
 #define FACTOR(j) wide_load(factor + (j))
+#define NOTHING -128
 #include "softmax_weights.inc"
 
 #define SOFTMAX(name) softmax_##name##_bf16_avx2
@@ -109,19 +110,11 @@ INLINE void wide_store_bf16(uint16_t *weight, wide a) {
 #define TOP 1.0f
 #define STORE wide_store_bf16
 #define FACTOR(j) wide_set(1)
+#define NOTHING 0
 #include "softmax_weights.inc"
 
-KERNEL_SOFTMAX_S8(softmax_s8_avx2) {
-    size_t whole = (n + LANES - 1) / LANES * LANES;
-    softmax_run_s8_avx2(rows, n, stride, score, inverse, code, scale);
-    for (size_t r = 0; r < rows; r++) memset(code + r * stride + whole, -128, stride - whole);
-}
-
-KERNEL_SOFTMAX_BF16(softmax_bf16_avx2) {
-    size_t whole = (n + LANES - 1) / LANES * LANES;
-    softmax_run_bf16_avx2(rows, n, stride, score, NULL, weight, scale);
-    for (size_t r = 0; r < rows; r++) memset(weight + r * stride + whole, 0, (stride - whole) * sizeof *weight);
-}
+KERNEL_SOFTMAX_S8(softmax_s8_avx2) { softmax_run_s8_avx2(rows, n, stride, score, inverse, code, scale); }
+KERNEL_SOFTMAX_BF16(softmax_bf16_avx2) { softmax_run_bf16_avx2(rows, n, stride, score, NULL, weight, scale); }
 
 /* a plus the four bytes of each lane of b, which as unsigned or signed numbers of 7 bits fit pairs of 16. */
 INLINE __m256i add_bytes(__m256i a, __m256i b) {
