@@ -34,8 +34,12 @@ out:
     return status;
 }
 
-/* Floats of room that head_logits needs beside the logits: rows, and rows again. */
-static size_t room_floats(const struct model_config *config, size_t count) { return 2 * count * config->width; }
+/* Floats of room that head_logits needs beside the logits: rows, and what the head's own layers make of them, which may
+ * be as wide as the embedding. */
+static size_t room_floats(const struct model_config *config, size_t count) {
+    size_t C = config->width, E = config_embedding_width(config);
+    return count * (C + (E > C ? E : C));
+}
 
 /* out (count,V) from rows of hidden. */
 static int head_logits(const struct model *model, const float *hidden, const uint32_t *rows, size_t count, float *room,

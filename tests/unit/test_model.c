@@ -365,6 +365,31 @@ static void test_bad_batches(void **state) {
     model_close(&model);
 }
 
+/* An embedding that is wider than the blocks: the head's room holds rows of both widths. */
+static void test_wide_embedding(void **state) {
+    enum { T = 5, C = 16, E = 64, V = 97 };
+    struct model_config config;
+    struct model model;
+    struct workspace workspace = {0};
+    static float hidden[T * C], together[T * V], alone[V];
+    (void)state;
+    assert_int_equal(model_config_family(&config, "opt"), 0);
+    config.layers = 1, config.width = C, config.heads = config.key_value_heads = 2, config.head_width = 8;
+    config.feed_forward = 24, config.vocabulary = V, config.positions = 24, config.embedding_width = E;
+    config.model_heads = HEAD_CAUSAL_LM, config.pad_id = -1;
+    if (model_create(&model, &config, 3, 0.2) < 0) fail_msg("%s", error_text());
+    assert_int_equal(model_prepare(&model, GEMM_BUILTIN), 0);
+    for (size_t i = 0; i < T * C; i++) hidden[i] = (float)(i % 13) - 6;
+    assert_int_equal(model_logits(&model, hidden, NULL, T, &workspace, together), 0);
+    assert_true(workspace.head_bytes >= T * (C + E) * sizeof(float));
+    for (size_t t = 0; t < T; t++) {
+        assert_int_equal(model_logits(&model, hidden + t * C, NULL, 1, &workspace, alone), 0);
+        assert_memory_equal(alone, together + t * V, sizeof alone);
+    }
+    workspace_close(&workspace);
+    model_close(&model);
+}
+
 static void test_size_and_work(void **state) {
     struct model model;
     struct model_size size;
@@ -425,6 +450,7 @@ int main(void) {
         cmocka_unit_test(test_packed_is_close),
         cmocka_unit_test(test_taps_and_hidden_states),
         cmocka_unit_test(test_bad_batches),
+        cmocka_unit_test(test_wide_embedding),
         cmocka_unit_test(test_size_and_work),
         cmocka_unit_test(test_failing_allocations),
     };
