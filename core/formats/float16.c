@@ -30,12 +30,11 @@ static size_t padded_columns(const struct weight_shape *shape, bool pairs) {
 }
 
 /* Where element (r, n) lies. */
-static size_t place_column(size_t N, size_t r, size_t n) { return (r / 16 * N + n) * 16 + r % 16; }
 static size_t place_pair(size_t n_padded, size_t r, size_t n) {
     return r / 16 * 16 * n_padded + n / 2 * 32 + r % 16 * 2 + n % 2;
 }
 static size_t place(const struct weight_shape *shape, bool pairs, size_t r, size_t n) {
-    return pairs ? place_pair(padded_columns(shape, true), r, n) : place_column(shape->columns, r, n);
+    return pairs ? place_pair(padded_columns(shape, true), r, n) : paired_place(shape->rows, shape->columns, r, n);
 }
 
 static int size_of(const struct weight_format *format, const struct weight_shape *shape, size_t *bytes) {
@@ -68,13 +67,17 @@ static void fill_panel(const struct weight_format *format, const struct weight_s
     enum { COLUMNS = 64 };
     size_t N = shape->columns, n_padded = padded_columns(shape, in_pairs(format));
     float turned[COLUMNS * 16], pairs[COLUMNS * 16];
+    uint16_t narrow[COLUMNS * 16];
     for (size_t n = 0, some; n < N; n += some) {
         some = N - n < COLUMNS ? N - n : COLUMNS;
         uint16_t *to = packed + panel * 16 * n_padded + n * 16;
         kernels.pack_f32(some, w + n, N, valid, turned);
         if (!in_pairs(format)) {
-            if (is_bf16(format)) kernels.narrow_bf16(some * 16, turned, to);
-            else kernels.narrow_f16(some * 16, turned, to);
+            if (is_bf16(format)) kernels.narrow_bf16(some * 16, turned, narrow);
+            else kernels.narrow_f16(some * 16, turned, narrow);
+            to = packed + paired_place(shape->rows, N, panel * 16, n);
+            for (size_t i = 0, side = paired_side(shape->rows, panel * 16); i < some; i++)
+                memcpy(to + i * side, narrow + i * 16, 16 * sizeof *to);
             continue;
         }
         if (some % 2) memset(turned + some * 16, 0, 16 * sizeof *turned);
@@ -91,12 +94,12 @@ static void fill_panel(const struct weight_format *format, const struct weight_s
 bool float16_fill_halves(const struct weight_shape *shape, size_t panel, size_t valid, const uint16_t *rows,
                          uint16_t *packed) {
     enum { PAIRS = 64 };
-    size_t N = shape->columns;
+    size_t N = shape->columns, side = paired_side(shape->rows, panel * 16);
     float turned[PAIRS * 16];
     uint32_t infinite = 0;
     for (size_t pair = 0, some; pair < N / 2; pair += some) {
         some = N / 2 - pair < PAIRS ? N / 2 - pair : PAIRS;
-        uint16_t *to = packed + panel * 16 * N + pair * 32;
+        uint16_t *to = packed + paired_place(shape->rows, N, panel * 16, 2 * pair);
         kernels.pack_f32(some, (const float *)(const void *)rows + pair, N / 2, valid, turned);
         for (size_t i = 0; i < some; i++) {
             uint32_t both[16];
@@ -104,8 +107,8 @@ bool float16_fill_halves(const struct weight_shape *shape, size_t panel, size_t 
             for (size_t r = 0; r < 16; r++) {
                 /* An exponent of ones carries into the bit above once its least bit is added. */
                 infinite |= ((both[r] & 0x7c007c00u) + 0x04000400u) & 0x80008000u;
-                to[i * 32 + r] = (uint16_t)both[r];
-                to[i * 32 + 16 + r] = (uint16_t)(both[r] >> 16);
+                to[2 * i * side + r] = (uint16_t)both[r];
+                to[(2 * i + 1) * side + r] = (uint16_t)(both[r] >> 16);
             }
         }
     }
@@ -263,6 +266,7 @@ const struct weight_format format_f16 = {
     .summary = "IEEE half precision, widened to f32 as it is multiplied",
     .executes = EXECUTES_PACKED,
     .bits = 16,
+    .paired = true,
     .size_bytes = f16_size_bytes,
     .pack = f16_pack,
     .unpack = f16_unpack,
@@ -275,6 +279,7 @@ const struct weight_format format_f16_both = {
     .summary = "IEEE half precision weights and activations, sums in f32",
     .executes = EXECUTES_PACKED,
     .bits = 16,
+    .paired = true,
     .size_bytes = f16_both_size_bytes,
     .pack = f16_both_pack,
     .unpack = f16_both_unpack,
@@ -299,6 +304,7 @@ const struct weight_format format_bf16_weights = {
     .summary = "bfloat16, widened to f32 as it is multiplied",
     .executes = EXECUTES_PACKED,
     .bits = 16,
+    .paired = true,
     .size_bytes = bf16_weights_size_bytes,
     .pack = bf16_weights_pack,
     .unpack = bf16_weights_unpack,

@@ -6,10 +6,10 @@
  * depend on the instruction set.
  *
  *   f32   row-major (R,N); executed from panels made once when the matrix is prepared
- *   f16   panels u16 [Rp/16][N][16]; f32 activations
+ *   f16   pairs of panels u16 [R32/32][N][32], a last panel without another [N][16]; f32 activations
  *   bf16  panels u16 [Rp/16][Np/2][16][2], Np: N to 2; activations are rounded to bf16 as they enter
  *   f16_both      as f16; activations are rounded to f16 as they enter
- *   bf16_weights  panels u16 [Rp/16][N][16]; f32 activations
+ *   bf16_weights  pairs as f16; f32 activations
  *   int8  panels s8 [Rp/16][Np/4][16][4], then f32 scale[Rp]; symmetric per row; Rp, Np: R to 16, N to 64
  *   int8_affine  int8, then s8 zero[Rp]: asymmetric per row
  *   int8_groups  panels of groups as KERNEL_MATMUL_S8_GROUPS describes; G = 32, 64, 128; symmetric or asymmetric
@@ -58,6 +58,7 @@ struct weight_format {
     int bits;                /* nominal bits of a code: 32, 8, 4 */
     int code_low, code_high; /* range of codes; symmetric int4 uses 0..15 with zero 8 */
     bool has_groups;         /* group sizes 32, 64, 128 */
+    bool paired;             /* panels lie in pairs: not so in artifacts of "shrinklab-1" */
     bool has_asymmetric;
     bool quantizes_input; /* layers choose how their input is quantized (weight_set_activation) */
     /* Bytes of a packed matrix; 0 and E_SHAPE/E_LIMIT through *bytes. */

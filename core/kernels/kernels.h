@@ -18,6 +18,15 @@
 #define PANEL_ROWS 16   /* rows of a packed panel, in every format and on every instruction set */
 #define ATTEND_KEYS 256 /* most keys of one call of attend: their scores stay in the first-level cache */
 
+/* Panels in pairs, as matmul_f16 takes them: rows that lie side by side where row r of `rows` is, those of two panels
+ * or of a last one without another; and where element (r, n) of (rows, N) is. */
+static inline size_t paired_side(size_t rows, size_t r) {
+    return r / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) + PANEL_ROWS < rows ? 2 * PANEL_ROWS : PANEL_ROWS;
+}
+static inline size_t paired_place(size_t rows, size_t N, size_t r, size_t n) {
+    return r / (2 * PANEL_ROWS) * (2 * PANEL_ROWS) * N + n * paired_side(rows, r) + r % (2 * PANEL_ROWS);
+}
+
 /* y(T,rows) = x(T,N) · weights(rows,N)ᵀ + bias, for `rows` output rows in ceil(rows/16) panels that lie one behind the
  * other; several panels per call let a variant hold more sums in registers.
  *   x       f32, row stride x_stride elements
@@ -29,12 +38,15 @@
     void id(size_t T, size_t N, const float *x, size_t x_stride, const float *weights, const float *bias, float *y,    \
             size_t y_stride, size_t rows)
 
-/* As matmul_f32 with panels in IEEE half precision (u16 bits), widened exactly; products and sums in f32. */
+/* As matmul_f32 with weights in IEEE half precision (u16 bits), widened exactly; products and sums in f32.
+ *   weights panels in pairs [N][32]: column by column, the rows of both side by side, so that a column is a line of the
+ *           cache; a last panel without another is [N][16]. `weights` begins a pair, and `rows` end one or the matrix
+ */
 #define KERNEL_MATMUL_F16(id)                                                                                          \
     void id(size_t T, size_t N, const float *x, size_t x_stride, const uint16_t *weights, const float *bias, float *y, \
             size_t y_stride, size_t rows)
 
-/* As matmul_f16 with panels in bf16: f32 activations times widened weights. */
+/* As matmul_f16 with weights in bf16: f32 activations times widened weights. */
 #define KERNEL_MATMUL_BF16_F32(id)                                                                                     \
     void id(size_t T, size_t N, const float *x, size_t x_stride, const uint16_t *weights, const float *bias, float *y, \
             size_t y_stride, size_t rows)

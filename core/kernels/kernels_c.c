@@ -30,11 +30,12 @@ KERNEL_MATMUL_F32(matmul_f32_c) {
 KERNEL_MATMUL_F16(matmul_f16_c) {
     for (size_t first = 0; first < rows; first += PANEL_ROWS)
         for (size_t t = 0; t < T; t++) {
-            const uint16_t *panel = weights + first * N;
+            size_t side = paired_side(rows, first);
+            const uint16_t *panel = weights + paired_place(rows, N, first, 0);
             float sum[PANEL_ROWS] = {0}, *out = y + t * y_stride + first;
             for (size_t n = 0; n < N; n++) {
                 float value = x[t * x_stride + n];
-                for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * half_to_float(panel[n * PANEL_ROWS + r]);
+                for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * half_to_float(panel[n * side + r]);
             }
             for (size_t r = 0; r < rows_of_panel(rows, first); r++) out[r] = bias ? sum[r] + bias[first + r] : sum[r];
         }
@@ -43,11 +44,12 @@ KERNEL_MATMUL_F16(matmul_f16_c) {
 KERNEL_MATMUL_BF16_F32(matmul_bf16_f32_c) {
     for (size_t first = 0; first < rows; first += PANEL_ROWS)
         for (size_t t = 0; t < T; t++) {
-            const uint16_t *panel = weights + first * N;
+            size_t side = paired_side(rows, first);
+            const uint16_t *panel = weights + paired_place(rows, N, first, 0);
             float sum[PANEL_ROWS] = {0}, *out = y + t * y_stride + first;
             for (size_t n = 0; n < N; n++) {
                 float value = x[t * x_stride + n];
-                for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * bf16_to_float(panel[n * PANEL_ROWS + r]);
+                for (size_t r = 0; r < PANEL_ROWS; r++) sum[r] += value * bf16_to_float(panel[n * side + r]);
             }
             for (size_t r = 0; r < rows_of_panel(rows, first); r++) out[r] = bias ? sum[r] + bias[first + r] : sum[r];
         }

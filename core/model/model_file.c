@@ -14,7 +14,10 @@
 #include "base/error.h"
 #include "model/model_source.h"
 
-#define FORMAT_VERSION "shrinklab-1"
+#define FORMAT_VERSION "shrinklab-2"
+#define FORMAT_VERSION_1                                                                                               \
+    "shrinklab-1"                 /* before f16 and bf16_weights had their panels in pairs; all else is the same       \
+                                   */
 #define ATTENTION_KEY "attention" /* in the metadata of an artifact whose attention is not f32 */
 
 /* ---- open ------------------------------------------------------------------------------------------- */
@@ -127,6 +130,21 @@ out:
 }
 
 /* What our own files hold beside the config: the formats of packed layers, and whatever the model carries. */
+/* What an earlier version laid out otherwise must not be read as if it were laid out now. */
+static int check_version(const struct safetensors *file, const struct packed_entry *packed, size_t packed_count) {
+    int status = 0;
+    const char *version = safetensors_metadata(file, "format");
+    if (version && strcmp(version, FORMAT_VERSION) == 0) goto out;
+    if (version && strcmp(version, FORMAT_VERSION_1) != 0)
+        FAIL(E_FORMAT, "format \"%.40s\" is not known (this version writes \"%s\")", version, FORMAT_VERSION);
+    for (size_t i = 0; i < packed_count; i++)
+        if (packed[i].format->paired)
+            FAIL(E_FORMAT, "tensor '%s.packed' has the layout of an earlier version: make the artifact anew",
+                 packed[i].name);
+out:
+    return status;
+}
+
 static int read_artifact(struct model *model, struct json_document *document, struct packed_entry **packed,
                          size_t *packed_count) {
     int status = 0;
@@ -146,6 +164,7 @@ static int read_artifact(struct model *model, struct json_document *document, st
     if (!weights) goto out;
     TRY(json_open(document, weights, strlen(weights)));
     TRY(parse_weights(json_root(document), packed, packed_count));
+    TRY(check_version(file, *packed, *packed_count));
 out:
     return status;
 }

@@ -295,7 +295,10 @@ static void check_widened(struct check *check, bool bf16, KERNEL_MATMUL_F16((*ma
     if (check_below(check, 2)) check_fill_f32(check, bias = check_take(check, rows, sizeof *bias), rows, FILL_NORMAL);
     float *y = check_take(check, (T - 1) * y_stride + rows, sizeof *y), *alone = check_take(check, rows, sizeof *y);
     float *w = check_take(check, panels * N * 16, sizeof *w), *dense = check_take(check, T * N, sizeof *w);
-    for (size_t i = 0; i < panels * N * 16; i++) w[i] = widened(panel[i] = take_bits(check, bf16, kind), bf16);
+    for (size_t i = 0; i < panels * N * 16; i++) {
+        size_t r = i / (N * 16) * 16 + i % 16, n = i / 16 % N; /* w: panels one behind the other */
+        w[i] = widened(panel[paired_place(rows, N, r, n)] = take_bits(check, bf16, kind), bf16);
+    }
     for (size_t t = 0; t < T; t++) memcpy(dense + t * N, x + t * x_stride, N * sizeof *x);
     struct product c = {T, N, rows, x_stride, y_stride, dense, w, bias, 0};
     matmul(T, N, x, x_stride, panel, bias, y, y_stride, rows);

@@ -389,6 +389,36 @@ static void test_lying_artifacts(void **state) {
     expect_open_error("/nonexistent/model", E_IO, "/nonexistent/model");
 }
 
+/* Artifacts of the version before hold the same, but for 16-bit weights, whose panels were not in pairs. */
+static void test_versions(void **state) {
+    struct model model;
+    (void)state;
+    mixed_model(&model);
+    must(model_save(&model, artifact, BOTH));
+    rewrite("format", "shrinklab-3", NULL, DTYPE_U8, 0);
+    expect_open_error(second, E_FORMAT, "format \"shrinklab-3\" is not known");
+    rewrite("format", "shrinklab-1", NULL, DTYPE_U8, 0);
+    struct model back;
+    must(model_open(&back, second, false));
+    model_close(&back);
+    struct linear *linear = model_linear_find(&model, "bert.encoder.layer.1.output.dense");
+    must(linear_pack(&model, linear, weight_format_find("bf16"), 0, true, NULL));
+    must(model_save(&model, artifact, BOTH));
+    rewrite("format", "shrinklab-1", NULL, DTYPE_U8, 0);
+    must(model_open(&back, second, false));
+    model_close(&back);
+    linear = model_linear_find(&model, "bert.encoder.layer.0.intermediate.dense");
+    must(linear_pack(&model, linear, weight_format_find("f16"), 0, true, NULL));
+    must(model_save(&model, artifact, BOTH));
+    model_close(&model);
+    rewrite("format", "shrinklab-1", NULL, DTYPE_U8, 0);
+    expect_open_error(second, E_FORMAT,
+                      "'bert.encoder.layer.0.intermediate.dense.packed' has the layout of an earlier");
+    assert_non_null(strstr(error_text(), second));
+    must(model_open(&back, artifact, false));
+    model_close(&back);
+}
+
 /* Attention in 8 bits that a file asks for: another word, or of a model that cannot. */
 static void test_lying_attention(void **state) {
     struct model_config config;
@@ -465,6 +495,7 @@ int main(void) {
         cmocka_unit_test(test_folder_contradicts_itself),
         cmocka_unit_test(test_matrix_is_not_finite),
         cmocka_unit_test(test_lying_artifacts),
+        cmocka_unit_test(test_versions),
         cmocka_unit_test(test_lying_attention),
         cmocka_unit_test(test_failing_allocations),
     };

@@ -26,24 +26,26 @@ static void weight_new(struct weight *weight, const char *name, size_t rows, siz
     assert_int_equal(weight_prepare(weight, backend), 0);
 }
 
-/* Two rows past a panel, an odd number of columns: where each value lies, by hand from the layouts. */
+/* Two rows past a panel, an odd number of columns: where each value lies, by hand from the layouts. A third panel of
+ * f16 has no other beside it. */
 static void values_lie_where_the_layouts_say(void **state) {
     (void)state;
-    enum { R = 18, N = 5 };
+    enum { R = 34, N = 5 };
     float *w = normal_new(R * N, 1), back[R * N];
     struct weight weight;
     weight_new(&weight, "f16", R, N, w, GEMM_BUILTIN);
-    assert_int_equal(weight.packed_bytes, 2 * 16 * N * 2);
+    assert_int_equal(weight.packed_bytes, 3 * 16 * N * 2);
     const uint16_t *bits = weight.packed;
-    assert_int_equal(bits[3 * 16 + 7], half_from_float(w[7 * N + 3]));
-    assert_int_equal(bits[N * 16 + 2 * 16 + 1], half_from_float(w[17 * N + 2]));
-    assert_int_equal(bits[N * 16 + 2 * 16 + 2], 0); /* row 18 */
+    assert_int_equal(bits[3 * 32 + 7], half_from_float(w[7 * N + 3]));
+    assert_int_equal(bits[2 * 32 + 17], half_from_float(w[17 * N + 2]));
+    assert_int_equal(bits[N * 32 + 2 * 16 + 1], half_from_float(w[33 * N + 2]));
+    assert_int_equal(bits[N * 32 + 2 * 16 + 2], 0); /* row 34 */
     assert_int_equal(weight.format->unpack(&weight.shape, weight.packed, back), 0);
     for (size_t i = 0; i < R * N; i++) assert_true(back[i] == half_to_float(half_from_float(w[i])));
     weight_close(&weight);
 
     weight_new(&weight, "bf16", R, N, w, GEMM_BUILTIN);
-    assert_int_equal(weight.packed_bytes, 2 * 16 * 6 * 2);
+    assert_int_equal(weight.packed_bytes, 3 * 16 * 6 * 2);
     bits = weight.packed;
     assert_int_equal(bits[1 * 32 + 7 * 2 + 1], bf16_from_float(w[7 * N + 3]));
     assert_int_equal(bits[16 * 6 + 2 * 32 + 1 * 2], bf16_from_float(w[17 * N + 4]));
@@ -53,10 +55,11 @@ static void values_lie_where_the_layouts_say(void **state) {
     weight_close(&weight);
 
     weight_new(&weight, "bf16_weights", R, N, w, GEMM_BUILTIN);
-    assert_int_equal(weight.packed_bytes, 2 * 16 * N * 2);
+    assert_int_equal(weight.packed_bytes, 3 * 16 * N * 2);
     bits = weight.packed;
-    assert_int_equal(bits[3 * 16 + 7], bf16_from_float(w[7 * N + 3]));
-    assert_int_equal(bits[N * 16 + 4 * 16 + 1], bf16_from_float(w[17 * N + 4]));
+    assert_int_equal(bits[3 * 32 + 7], bf16_from_float(w[7 * N + 3]));
+    assert_int_equal(bits[4 * 32 + 17], bf16_from_float(w[17 * N + 4]));
+    assert_int_equal(bits[N * 32 + 4 * 16 + 1], bf16_from_float(w[33 * N + 4]));
     assert_int_equal(weight.format->unpack(&weight.shape, weight.packed, back), 0);
     for (size_t i = 0; i < R * N; i++) assert_true(back[i] == bf16_to_float(bf16_from_float(w[i])));
     weight_close(&weight);

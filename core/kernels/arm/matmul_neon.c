@@ -10,6 +10,7 @@
 #define MATMUL(name) name##_f32
 #define MATMUL_CONTRACT KERNEL_MATMUL_F32(matmul_f32_neon)
 #define WEIGHT float
+#define PAIRED 0
 #define load_weight(place) vld1q_f32(place)
 #include "matmul_panels.inc"
 
@@ -18,6 +19,7 @@ INLINE float32x4_t load_half_4(const uint16_t *bits) { return vcvt_f32_f16(vrein
 #define MATMUL(name) name##_f16
 #define MATMUL_CONTRACT KERNEL_MATMUL_F16(matmul_f16_neon)
 #define WEIGHT uint16_t
+#define PAIRED 1
 #define load_weight(place) load_half_4(place)
 #include "matmul_panels.inc"
 
@@ -27,6 +29,7 @@ INLINE float32x4_t load_bf16_4(const uint16_t *bits) { return vreinterpretq_f32_
 #define MATMUL(name) name##_bf16_f32
 #define MATMUL_CONTRACT KERNEL_MATMUL_BF16_F32(matmul_bf16_f32_neon)
 #define WEIGHT uint16_t
+#define PAIRED 1
 #define load_weight(place) load_bf16_4(place)
 #include "matmul_panels.inc"
 

@@ -18,6 +18,7 @@ INLINE __m512 multiply_add_f32(__m512 sum, __m512 w, const float *x) {
 #define load_weight(place) _mm512_loadu_ps(place)
 #define multiply_add multiply_add_f32
 #define STEP 1
+#define PAIRED 0
 #include "matmul_panels.inc"
 
 #define MATMUL(name) name##_f16
@@ -28,6 +29,7 @@ INLINE __m512 multiply_add_f32(__m512 sum, __m512 w, const float *x) {
 #define load_weight(place) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(place)))
 #define multiply_add multiply_add_f32
 #define STEP 1
+#define PAIRED 1
 #include "matmul_panels.inc"
 
 #define MATMUL(name) name##_bf16_f32
@@ -39,6 +41,7 @@ INLINE __m512 multiply_add_f32(__m512 sum, __m512 w, const float *x) {
     _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(place))), 16))
 #define multiply_add multiply_add_f32
 #define STEP 1
+#define PAIRED 1
 #include "matmul_panels.inc"
 
 #else

@@ -19,6 +19,7 @@ INLINE __m512 multiply_add_bf16(__m512 sum, __m512i w, const uint16_t *pair) {
 #define load_weight(place) _mm512_loadu_si512(place)
 #define multiply_add multiply_add_bf16
 #define STEP 2
+#define PAIRED 0
 #define N n_padded
 #include "matmul_panels.inc"
 #undef N

@@ -7,6 +7,7 @@
 #include "kernels/variants.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -38,18 +39,21 @@ INLINE void store_row(float *y, size_t valid, const float *bias, __m256 low, __m
 #define MATMUL(name) name##_f32
 #define MATMUL_CONTRACT KERNEL_MATMUL_F32(matmul_f32_avx2)
 #define WEIGHT float
+#define PAIRED 0
 #define load_weight(place) _mm256_loadu_ps(place)
 #include "matmul_panels_avx2.inc"
 
 #define MATMUL(name) name##_f16
 #define MATMUL_CONTRACT KERNEL_MATMUL_F16(matmul_f16_avx2)
 #define WEIGHT uint16_t
+#define PAIRED 1
 #define load_weight(place) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(place)))
 #include "matmul_panels_avx2.inc"
 
 #define MATMUL(name) name##_bf16_f32
 #define MATMUL_CONTRACT KERNEL_MATMUL_BF16_F32(matmul_bf16_f32_avx2)
 #define WEIGHT uint16_t
+#define PAIRED 1
 #define load_weight(place)                                                                                             \
     _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(place))), 16))
 #include "matmul_panels_avx2.inc"
