@@ -199,8 +199,9 @@ static void test_cache_refusals(void **state) {
         if (batch.offset[b + 1] - batch.offset[b] > longest) longest = batch.offset[b + 1] - batch.offset[b];
     must(kv_cache_open(&cache, &family.model, batch.B, longest, CACHE_F32));
     batch.batch.cache = &cache;
-    batch.batch.slot = slot; /* all the same */
-    assert_int_equal(model_forward(&family.model, &batch.batch, NULL, &family.workspace, &output), E_SHAPE);
+    batch.batch.slot = slot; /* all the same, which one text alone may be */
+    if (batch.B > 1)
+        assert_int_equal(model_forward(&family.model, &batch.batch, NULL, &family.workspace, &output), E_SHAPE);
     batch.batch.slot = NULL;
     must(model_forward(&family.model, &batch.batch, NULL, &family.workspace, &output));
     assert_int_equal(model_forward(&family.model, &batch.batch, NULL, &family.workspace, &output), E_LIMIT);
