@@ -1,12 +1,12 @@
 #!/bin/sh
 # Print core/text's Unicode tables as C from the Unicode Character Database (Debian: unicode-data), folder in $1.
 #
-# Every code point has one record: general category, combining class, simple lower case, canonical decomposition, and
-# whether it is newer than Unicode 8. Equal records are stored once (about 3,000), equal blocks of 256 record numbers once, and a first stage names each block.
+# Every code point has one record: general category, combining class, simple lower case, canonical decomposition, whether
+# it is cased or ignored beside cased letters, and whether it is newer than Unicode 8. Equal records are stored once (about 3,000), equal blocks of 256 record numbers once, and a first stage names each block.
 # Compositions are the decompositions into two read backwards, without the excluded ones.
 set -eu
 folder=${1:?usage: unicode_tables.sh FOLDER}
-for file in UnicodeData.txt CompositionExclusions.txt DerivedAge.txt; do
+for file in UnicodeData.txt CompositionExclusions.txt DerivedAge.txt DerivedCoreProperties.txt; do
     [ -r "$folder/$file" ] || { echo "$folder/$file is missing: make deps installs unicode-data" >&2; exit 1; }
 done
 LC_ALL=C
@@ -22,17 +22,26 @@ function record_of(text) {
     return record[text]
 }
 FILENAME ~ /CompositionExclusions/ { if (match($0, /^[0-9A-F]+/)) excluded[substr($0, 1, RLENGTH)] = 1; next }
+# A line "first..last ; property # comment" or "code ; property": from and to are set.
+function read_range(text,    bound) {
+    sub(/ .*/, "", text); split(text, bound, /\.\./)
+    from = hex(bound[1]); to = bound[2] == "" ? from : hex(bound[2])
+}
 FILENAME ~ /DerivedAge/ {
     if ($0 !~ /^[0-9A-F]/ || $2 + 0 <= 8) next
-    sub(/ .*/, "", $1); split($1, bound, /\.\./)
-    from = hex(bound[1]); to = bound[2] == "" ? from : hex(bound[2])
-    for (; from <= to; from++) recent[from] = 1
+    for (read_range($1); from <= to; from++) recent[from] = 1
+    next
+}
+FILENAME ~ /DerivedCoreProperties/ {
+    if ($0 !~ /^[0-9A-F]/) next
+    bit = $2 ~ /^ Cased / ? 1 : $2 ~ /^ Case_Ignorable / ? 2 : 0
+    for (read_range($1); bit && from <= to; from++) casing[from] += bit
     next
 }
 BEGIN {
     count = split("Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co", name, " ")
     for (i = 1; i <= count; i++) category[name[i]] = i - 1
-    record_of("{0, 0, 0, 0, 0, 0}")
+    record_of("{0, 0, 0, 0, 0, 0, 0}")
     points = 0
 }
 {
@@ -45,10 +54,10 @@ BEGIN {
     }
     class[$1] = $4 + 0
     lower = $14 == "" ? 0 : hex($14) - code
-    number = record_of("{" category[$3] ", " $4 + 0 ", " length_of ", " (code in recent ? 1 : 0) ", " at ", " lower "}")
+    number = record_of("{" category[$3] ", " $4 + 0 ", " length_of ", " (code in recent ? 1 : 0) ", " at ", " casing[code] + 0 ", " lower "}")
     from = $2 ~ /, Last>$/ ? range + 1 : code
     range = code
-    if ($2 ~ /^<Hangul Syllable, Last/) number = record_of("{" category["Lo"] ", 0, 0, 0, 0, 0}")
+    if ($2 ~ /^<Hangul Syllable, Last/) number = record_of("{" category["Lo"] ", 0, 0, 0, 0, 0, 0}")
     for (; from <= code; from++) { number_of[from] = number; used[int(from / 256)] = 1 }
 }
 END {
@@ -81,4 +90,5 @@ END {
     }
     close(sorter)
     print "};\nconst size_t unicode_composition_count = " compositions ";"
-}' "$folder/CompositionExclusions.txt" "$folder/DerivedAge.txt" "$folder/UnicodeData.txt" | sed 's/0x  */0x0/g'
+}' "$folder/CompositionExclusions.txt" "$folder/DerivedAge.txt" "$folder/DerivedCoreProperties.txt" \
+    "$folder/UnicodeData.txt" | sed 's/0x  */0x0/g'

@@ -12,6 +12,13 @@ enum {
     HANGUL_SYLLABLES = HANGUL_LEADS * HANGUL_VOWELS * HANGUL_TAILS
 };
 
+size_t unicode_lower_full(uint32_t code, uint32_t to[UNICODE_LOWER_MAX]) {
+    bool dotted = code == 0x130; /* capital I with a dot: i and a combining dot */
+    to[0] = dotted ? 'i' : unicode_lower(code);
+    to[1] = 0x307;
+    return dotted ? 2 : 1;
+}
+
 size_t unicode_decompose(uint32_t code, uint32_t to[UNICODE_DECOMPOSITION_MAX]) {
     const struct unicode_record *record = unicode_record(code);
     uint32_t syllable = code - HANGUL_SYLLABLE;

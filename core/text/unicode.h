@@ -45,7 +45,11 @@ enum unicode_category {
     UNICODE_CO
 };
 
+/* How a character takes part in case: bits of unicode_record.casing, of the properties Cased and Case_Ignorable. */
+enum unicode_casing { UNICODE_CASED = 1, UNICODE_CASE_IGNORABLE = 2 };
+
 #define UNICODE_REPLACEMENT 0xFFFDu
+#define UNICODE_LOWER_MAX 2         /* code points that the lower case of one has */
 #define UNICODE_DECOMPOSITION_MAX 4 /* code points that one decomposes into, recursively */
 
 static inline const struct unicode_record *unicode_record(uint32_t code) {
@@ -75,6 +79,9 @@ static inline bool unicode_is_space(uint32_t code) {
 }
 static inline uint32_t unicode_lower(uint32_t code) { return (uint32_t)((int32_t)code + unicode_record(code)->lower); }
 
+/* The full lower case of one code point: its simple one but for U+0130, which becomes two; returns how many. A final
+ * sigma is up to the caller. */
+size_t unicode_lower_full(uint32_t code, uint32_t to[UNICODE_LOWER_MAX]);
 /* The full canonical decomposition of one code point (itself when it has none); returns how many. */
 size_t unicode_decompose(uint32_t code, uint32_t to[UNICODE_DECOMPOSITION_MAX]);
 /* The canonical composite of two code points, or 0. */

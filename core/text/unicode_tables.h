@@ -11,6 +11,7 @@ struct unicode_record {
     uint8_t decomposition_count; /* canonical, not yet recursive; 0: decomposes into itself */
     uint8_t recent;              /* 1: assigned after Unicode 8 */
     uint16_t decomposition;      /* index of its first code point in unicode_decompositions */
+    uint8_t casing;              /* enum unicode_casing */
     int32_t lower;               /* to be added for the simple lower case */
 };
 struct unicode_composition {

@@ -238,10 +238,9 @@ static int take_character(const struct tokenizer *tokenizer, struct word *word, 
             if (!unicode_record(part[i])->combining_class) word->block = word->count;
             continue;
         }
-        bool dotted = settings->lower_case && part[i] == 0x130; /* the one character whose lower case is two */
-        uint32_t lower = dotted ? 'i' : settings->lower_case ? unicode_lower(part[i]) : part[i];
-        TRY(take_normal(tokenizer, word, lower, begin, end, encoding));
-        if (dotted) TRY(take_normal(tokenizer, word, 0x307, begin, end, encoding));
+        uint32_t lower[UNICODE_LOWER_MAX] = {part[i]};
+        size_t lowered = settings->lower_case ? unicode_lower_full(part[i], lower) : 1;
+        for (size_t j = 0; j < lowered; j++) TRY(take_normal(tokenizer, word, lower[j], begin, end, encoding));
     }
     if (alone) TRY(word_finish(tokenizer, word, encoding));
 out:

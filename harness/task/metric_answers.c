@@ -33,19 +33,21 @@ static size_t character_bytes(const char *text) {
     return bytes;
 }
 
+static size_t punctuation_drop(char *text) {
+    size_t kept = 0;
+    for (const char *c = text; *c; c++)
+        if (!ispunct((unsigned char)*c)) text[kept++] = *c;
+    text[kept] = 0;
+    return kept;
+}
+
 int metric_answer_normalize(const char *text, char **normalized) {
     int status = 0;
-    void *block = NULL;
-    size_t used = 0, kept = 0, room;
+    size_t kept = 0;
     bool gap = false;
-    TRY(size_multiply(strlen(text) + 1, 2, &room)); /* a lower-case letter may need one byte more */
-    TRY(memory_take(&block, room, 1));
-    char *out = block;
-    for (size_t read; *text; text += read) {
-        read = 1;
-        if (!ispunct((unsigned char)*text)) used += character_lower(text, out + used, &read);
-    }
-    out[used] = 0;
+    char *out = NULL;
+    TRY(text_lower(text, &out));
+    size_t used = punctuation_drop(out);
     for (size_t at = 0; at < used;) {
         size_t end = at;
         while (end < used && word_character(out + end)) end += character_bytes(out + end);
@@ -69,9 +71,7 @@ int metric_answer_normalize(const char *text, char **normalized) {
     }
     out[kept] = 0;
     *normalized = out;
-    block = NULL;
 out:
-    memory_release(block);
     return status;
 }
 

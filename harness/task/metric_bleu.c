@@ -28,8 +28,8 @@ static bool is_mark(char c) {
 static bool is_stop(char c) { return c == '.' || c == ','; }
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/* Undo the few escapes that the script knows, drop "<skipped>" and hyphens at line ends, lower when asked. */
-static void text_clean(const char *text, size_t bytes, bool lower, struct buffer *out) {
+/* Undo the few escapes that the script knows, drop "<skipped>" and hyphens at line ends. */
+static void text_clean(const char *text, size_t bytes, struct buffer *out) {
     static const char *const escapes[] = {"&quot;", "&amp;", "&lt;", "&gt;"};
     static const char plain[] = "\"&<>";
     put(out, ' ');
@@ -47,8 +47,6 @@ static void text_clean(const char *text, size_t bytes, bool lower, struct buffer
             if (e < 4) {
                 put(out, plain[e]);
                 read = strlen(escapes[e]);
-            } else if (lower) {
-                out->used += character_lower(text + at, out->text + out->used, &read);
             } else {
                 put(out, text[at]);
             }
@@ -111,15 +109,18 @@ int metric_bleu_tokens(const char *text, bool lower, char **tokens) {
     static void (*const passes[])(const char *, struct buffer *) = {pass_marks, pass_stop_after, pass_stop_before,
                                                                     pass_dash};
     int status = 0;
-    size_t bytes = length_trimmed(text), room;
+    char *lowered = NULL;
     void *a = NULL, *b = NULL;
     *tokens = NULL;
+    if (lower) TRY(text_lower(text, &lowered));
+    if (lower) text = lowered;
+    size_t bytes = length_trimmed(text), room;
     /* Marks grow to 3 bytes; what a later pass puts around a character stays below 12 bytes for each of the text. */
     TRY(size_multiply(bytes + 8, 12, &room));
     TRY(memory_take(&a, room, 1));
     TRY(memory_take(&b, room, 1));
     struct buffer from = {.text = a}, to = {.text = b};
-    text_clean(text, bytes, lower, &from);
+    text_clean(text, bytes, &from);
     for (size_t p = 0; p < sizeof passes / sizeof *passes; p++) {
         to.used = 0;
         passes[p](from.text, &to);
@@ -145,6 +146,7 @@ int metric_bleu_tokens(const char *text, bool lower, char **tokens) {
     if (to.text == a) a = NULL;
     else b = NULL;
 out:
+    memory_release(lowered);
     memory_release(a);
     memory_release(b);
     return status;

@@ -1,11 +1,12 @@
-/* See metric_words.h. Lower case covers the scripts that have two cases and one code point each in the ranges below:
- * Latin, Greek, Cyrillic, Armenian; what lies outside stays as it is. */
+/* See metric_words.h. Lower case is Unicode's full one (section 3.13), which has two rules beyond a table: the dotted
+ * capital I becomes two characters, and a sigma is final where a cased letter stands before and none after it. */
 #include "task/metric_words.h"
 
 #include <string.h>
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "text/unicode.h"
 
 int word_list_add(struct word_list *list, struct text_pool *pool, const char *word, size_t bytes) {
     int status = 0;
@@ -51,52 +52,45 @@ size_t blank_bytes(const char *text) {
     return 0;
 }
 
-static uint32_t code_lower(uint32_t c) {
-    if (c >= 'A' && c <= 'Z') return c + 32;
-    if (c >= 0xc0 && c <= 0xde && c != 0xd7) return c + 32;
-    /* Pairs of capital and small letter: even and odd, or odd and even. */
-    if ((c >= 0x100 && c <= 0x137 && c != 0x130) || (c >= 0x14a && c <= 0x177) || (c >= 0x1e00 && c <= 0x1e95) ||
-        (c >= 0x1ea0 && c <= 0x1eff) || (c >= 0x460 && c <= 0x481) || (c >= 0x48a && c <= 0x4bf) ||
-        (c >= 0x4d0 && c <= 0x52f))
-        return c | 1;
-    if ((c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e) || (c >= 0x4c1 && c <= 0x4ce)) return c + (c & 1);
-    if (c == 0x178) return 0xff;
-    if (c >= 0x391 && c <= 0x3ab && c != 0x3a2) return c + 32;
-    if (c == 0x386) return 0x3ac;
-    if (c >= 0x388 && c <= 0x38a) return c + 37;
-    if (c == 0x38c) return 0x3cc;
-    if (c == 0x38e || c == 0x38f) return c + 63;
-    if (c >= 0x410 && c <= 0x42f) return c + 32;
-    if (c >= 0x400 && c <= 0x40f) return c + 80;
-    if (c >= 0x531 && c <= 0x556) return c + 48;
-    return c;
+/* Whether a cased letter stands in the text before all but characters that case ignores. */
+static bool cased_follows(const uint8_t *text, size_t bytes) {
+    uint32_t code;
+    for (size_t at = 0; at < bytes;) {
+        at += utf8_decode(text + at, bytes - at, &code);
+        uint8_t casing = unicode_record(code)->casing;
+        if (!(casing & UNICODE_CASE_IGNORABLE)) return casing & UNICODE_CASED;
+    }
+    return false;
 }
 
-size_t character_lower(const char *text, char out[4], size_t *read) {
-    const unsigned char *c = (const unsigned char *)text;
-    size_t bytes = c[0] < 0x80 ? 1 : c[0] >= 0xc2 && c[0] < 0xe0 ? 2 : c[0] >= 0xe0 && c[0] < 0xf0 ? 3 : 0;
-    uint32_t code = bytes == 1 ? c[0] : bytes == 2 ? c[0] & 0x1fu : c[0] & 0x0fu;
-    for (size_t i = 1; i < bytes; i++) {
-        if ((c[i] & 0xc0) != 0x80) bytes = 0; /* ends the loop; also at the terminating zero */
-        else code = code << 6 | (c[i] & 0x3fu);
+enum { SIGMA_CAPITAL = 0x3a3, SIGMA_FINAL = 0x3c2 };
+
+int text_lower(const char *text, char **lower) {
+    int status = 0;
+    const uint8_t *in = (const uint8_t *)text;
+    size_t bytes = strlen(text), used = 0, room;
+    bool after_cased = false; /* the last character that case does not ignore */
+    void *block = NULL;
+    TRY(size_multiply(bytes + 1, 2, &room)); /* no lower case has more than 3/2 of its bytes */
+    TRY(memory_take(&block, room, 1));
+    uint8_t *out = block;
+    for (size_t at = 0, read; at < bytes; at += read) {
+        uint32_t code, to[UNICODE_LOWER_MAX];
+        read = utf8_decode(in + at, bytes - at, &code);
+        size_t count = unicode_lower_full(code, to);
+        if (code == SIGMA_CAPITAL && after_cased && !cased_follows(in + at + read, bytes - at - read))
+            to[0] = SIGMA_FINAL;
+        if (code == UNICODE_REPLACEMENT) { /* or what is no UTF-8 */
+            memcpy(out + used, in + at, read);
+            used += read;
+        } else {
+            for (size_t i = 0; i < count; i++) used += utf8_encode(to[i], out + used);
+        }
+        uint8_t casing = unicode_record(code)->casing;
+        if (!(casing & UNICODE_CASE_IGNORABLE)) after_cased = casing & UNICODE_CASED;
     }
-    *read = bytes ? bytes : 1;
-    uint32_t lower = bytes ? code_lower(code) : 0;
-    if (!bytes || lower == code) {
-        memcpy(out, text, *read);
-        return *read;
-    }
-    if (lower < 0x80) { /* never from a longer character */
-        out[0] = (char)lower;
-        return 1;
-    }
-    if (lower < 0x800) {
-        out[0] = (char)(0xc0 | lower >> 6);
-        out[1] = (char)(0x80 | (lower & 0x3f));
-        return 2;
-    }
-    out[0] = (char)(0xe0 | lower >> 12);
-    out[1] = (char)(0x80 | (lower >> 6 & 0x3f));
-    out[2] = (char)(0x80 | (lower & 0x3f));
-    return 3;
+    out[used] = 0;
+    *lower = block;
+out:
+    return status;
 }

@@ -17,8 +17,8 @@ void word_list_close(struct word_list *list); /* accepts a zeroed list */
 
 /* Bytes of the white space character (as Python's str.split sees it) that begins at `text`; 0: none does. */
 size_t blank_bytes(const char *text);
-/* Lower case of the character at `text`: its bytes in UTF-8 into `out` (at most 4); *read is how many were consumed.
- * Malformed bytes stand for themselves. */
-size_t character_lower(const char *text, char out[4], size_t *read);
+/* A text as Python's str.lower makes it: all of Unicode, a capital sigma at a word's end to a final one. Malformed
+ * bytes stay as they are. Release with memory_release. E_MEMORY. */
+int text_lower(const char *text, char **lower);
 
 #endif

@@ -1,0 +1,86 @@
+/* What metrics of texts make of a text before they compare: Python's and its libraries' results, written down. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "task/metric_words.h"
+#include "task/metrics.h"
+
+/* Python 3.11.7 (Unicode 14): str.lower. */
+static void lower_case_is_pythons(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *lower;
+    } row[] = {
+        {"", ""},
+        {"An ASCII text, 1 2", "an ascii text, 1 2"},
+        {"\xC8\x98 \xC8\x9A", "\xC8\x99 \xC8\x9B"}, /* Romanian S and T with comma */
+        {"\xC7\x8D \xC7\x85 \xC7\x84 \xC6\x81 \xC6\x8F", "\xC7\x8E \xC7\x86 \xC7\x86 \xC9\x93 \xC9\x99"},
+        /* sigma: at the end of words, and alone */
+        {"\xCE\x9F\xCE\x94\xCE\x9F\xCE\xA3 \xCE\xA3\xCE\x9F\xCE\xA6\xCE\x9F\xCE\xA3 \xCE\xA3",
+         "\xCE\xBF\xCE\xB4\xCE\xBF\xCF\x82 \xCF\x83\xCE\xBF\xCF\x86\xCE\xBF\xCF\x82 \xCF\x83"},
+        /* beside a stop, an apostrophe and a modifier letter, which case ignores */
+        {"\xCE\x91.\xCE\xA3' \xCE\x9F\xCE\x94\xCE\x9F\xCE\xA3'\xCE\x91 \xCE\xA3\xCA\xB0",
+         "\xCE\xB1.\xCF\x82' \xCE\xBF\xCE\xB4\xCE\xBF\xCF\x83'\xCE\xB1 \xCF\x83\xCA\xB0"},
+        {"\xC4\xB0ZM\xC4\xB0R", "i\xCC\x87zmi\xCC\x87r"}, /* I with a dot */
+        {"\xE1\xBA\x9E \xC3\x9F", "\xC3\x9F \xC3\x9F"},   /* sharp s */
+        {"\xCF\x8F \xCF\xB7 \xCF\xB4 \xCF\xA2", "\xCF\x97 \xCF\xB8 \xCE\xB8 \xCF\xA3"},
+        {"\xE1\xBC\x88\xCE\x98\xCE\x97 \xE1\xBE\x88 \xE1\xBE\xBA",
+         "\xE1\xBC\x80\xCE\xB8\xCE\xB7 \xE1\xBE\x80 \xE1\xBD\xB0"},
+        {"\xD3\x80 \xEA\x99\x80 \xD4\x80", "\xD3\x8F \xEA\x99\x81 \xD4\x81"},                 /* Cyrillic */
+        {"\xEF\xBC\xA1 \xE2\x85\xA3 \xE2\x92\xB6", "\xEF\xBD\x81 \xE2\x85\xB3 \xE2\x93\x90"}, /* wide, Roman, circled */
+        {"\xE1\xB2\x90 \xE1\x8E\xA0 \xEA\xAD\xB0", "\xE1\x83\x90 \xEA\xAD\xB0 \xEA\xAD\xB0"}, /* Georgian, Cherokee */
+        {"\xF0\x90\x90\x80", "\xF0\x90\x90\xA8"},                                             /* Deseret */
+        {"\xC8\xBA \xC8\xBE \xE2\x84\xAA \xE2\x84\xAB", "\xE2\xB1\xA5 \xE2\xB1\xA6 k \xC3\xA5"}, /* longer, shorter */
+        {"A\xFFZ \xC3", "a\xFFz \xC3"}, /* no UTF-8: no Python text, left alone */
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        char *lower = NULL;
+        assert_int_equal(text_lower(row[i].text, &lower), 0);
+        assert_string_equal(lower, row[i].lower);
+        memory_release(lower);
+    }
+    char *lower = NULL;
+    memory_fail_after(1);
+    assert_int_equal(text_lower("A", &lower), E_MEMORY);
+    memory_fail_after(0);
+    assert_null(lower);
+}
+
+static void check_answer(const char *text, const char *expected) {
+    char *normalized = NULL;
+    assert_int_equal(metric_answer_normalize(text, &normalized), 0);
+    assert_string_equal(normalized, expected);
+    memory_release(normalized);
+}
+
+/* Python 3.11.7: str.lower, then string.punctuation out, the articles of re \b(a|an|the)\b, and str.split. */
+static void answers_are_lowered_before_punctuation_goes(void **state) {
+    (void)state;
+    check_answer("\xCE\xA4\xCE\x9F \xCE\x9F\xCE\xA3'\xCE\x91 THE", "\xCF\x84\xCE\xBF \xCE\xBF\xCF\x83\xCE\xB1");
+    check_answer("The \xC4\xB0ZM\xC4\xB0R!", "i\xCC\x87zmi\xCC\x87r");
+}
+
+/* sacrebleu 2.6.0: the 13a tokens of BLEU(lowercase=True). */
+static void bleu_lowers_before_it_cleans(void **state) {
+    (void)state;
+    char *tokens = NULL;
+    assert_int_equal(metric_bleu_tokens("&AMP; \xC8\x98I <SKIPPED>\xCE\x9F\xCE\xA3", true, &tokens), 0);
+    assert_string_equal(tokens, "& \xC8\x99i \xCE\xBF\xCF\x82");
+    memory_release(tokens);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lower_case_is_pythons),
+        cmocka_unit_test(answers_are_lowered_before_punctuation_goes),
+        cmocka_unit_test(bleu_lowers_before_it_cleans),
+    };
+    return cmocka_run_group_tests_name("text_metrics", tests, NULL, NULL);
+}
