@@ -11,26 +11,31 @@
 #include "base/memory.h"
 #include "task/metric_words.h"
 #include "task/metrics.h"
+#include "text/unicode.h"
 
-/* Does a letter, digit or combining sign of a word begin here (Python's \w)? Beyond ASCII everything is taken for one
- * but Latin-1 signs, general punctuation, and blanks. */
-static bool word_character(const char *text) {
-    const unsigned char *c = (const unsigned char *)text;
-    if (c[0] < 0x80) return isalnum(c[0]) || c[0] == '_';
-    if (c[0] == 0xc2) return c[1] == 0xaa || c[1] == 0xb5 || c[1] == 0xba;
-    if (c[0] == 0xe2 && (c[1] == 0x80 || c[1] == 0x81)) return false;
-    return blank_bytes(text) == 0;
+/* Bytes of the character at the start of a text of bytes > 0; *word: Python's \w, a letter, number or underscore. */
+static size_t character_bytes(const char *text, size_t bytes, bool *word) {
+    uint32_t code;
+    size_t length = utf8_decode((const uint8_t *)text, bytes, &code);
+    *word = unicode_is_letter(code) || unicode_is_number(code) || code == '_';
+    return length;
+}
+
+/* Length of the run of word characters at the start of text; 0: it begins with another. */
+static size_t word_bytes(const char *text, size_t bytes) {
+    size_t end = 0;
+    bool word = true;
+    while (end < bytes) {
+        size_t length = character_bytes(text + end, bytes - end, &word);
+        if (!word) break;
+        end += length;
+    }
+    return end;
 }
 
 static bool is_article(const char *word, size_t bytes) {
     return (bytes == 1 && word[0] == 'a') || (bytes == 2 && memcmp(word, "an", 2) == 0) ||
            (bytes == 3 && memcmp(word, "the", 3) == 0);
-}
-
-static size_t character_bytes(const char *text) {
-    size_t bytes = 1;
-    while ((text[bytes] & 0xc0) == 0x80) bytes++;
-    return bytes;
 }
 
 static size_t punctuation_drop(char *text) {
@@ -44,13 +49,12 @@ static size_t punctuation_drop(char *text) {
 int metric_answer_normalize(const char *text, char **normalized) {
     int status = 0;
     size_t kept = 0;
-    bool gap = false;
+    bool gap = false, word;
     char *out = NULL;
     TRY(text_lower(text, &out));
     size_t used = punctuation_drop(out);
     for (size_t at = 0; at < used;) {
-        size_t end = at;
-        while (end < used && word_character(out + end)) end += character_bytes(out + end);
+        size_t end = at + word_bytes(out + at, used - at);
         if (end > at && is_article(out + at, end - at)) {
             gap = true;
             at = end;
@@ -62,7 +66,7 @@ int metric_answer_normalize(const char *text, char **normalized) {
             at += blank;
             continue;
         }
-        if (end == at) end += character_bytes(out + at);
+        if (end == at) end += character_bytes(out + at, used - at, &word);
         if (gap && kept) out[kept++] = ' '; /* never overtakes `at`: the gap had at least a byte */
         gap = false;
         memmove(out + kept, out + at, end - at);

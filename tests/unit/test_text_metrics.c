@@ -67,6 +67,34 @@ static void answers_are_lowered_before_punctuation_goes(void **state) {
     check_answer("The \xC4\xB0ZM\xC4\xB0R!", "i\xCC\x87zmi\xCC\x87r");
 }
 
+/* As above. What is no \w ends a word, so an article beside it goes. */
+static void articles_are_whole_words(void **state) {
+    (void)state;
+    check_answer("a\xC2\xB2 the\xC2\xBD an\xE2\x91\xA0", "a\xC2\xB2 the\xC2\xBD an\xE2\x91\xA0"); /* numbers */
+    check_answer("a\xC3\x97"
+                 "b the\xC3\xB7"
+                 "2 a\xE2\x82\xAC"
+                 "5",
+                 "\xC3\x97"
+                 "b \xC3\xB7"
+                 "2 \xE2\x82\xAC"
+                 "5"); /* signs */
+    check_answer("a\xE2\x84\xA2 the\xE2\x86\x92house 1\xE3\x80\x82the\xE3\x80\x81"
+                 "an",
+                 "\xE2\x84\xA2 \xE2\x86\x92house 1\xE3\x80\x82 \xE3\x80\x81");
+    check_answer("\xE3\x80\x8Cthe\xE3\x80\x8D a\xF0\x9F\x98\x80", "\xE3\x80\x8C \xE3\x80\x8D \xF0\x9F\x98\x80");
+    check_answer("a\xCC\x81 la the\xCC\x81", "\xCC\x81 la \xCC\x81"); /* combining marks */
+    check_answer("a\xEF\xB8\x8F a\xEF\xBF\xBD a\xEE\x80\x80 a\xCD\xB8",
+                 "\xEF\xB8\x8F \xEF\xBF\xBD \xEE\x80\x80 \xCD\xB8");
+    check_answer("the\xE4\xB8\xAD\xE6\x96\x87 \xCE\xB1the the\xD9\xA3",
+                 "the\xE4\xB8\xAD\xE6\x96\x87 \xCE\xB1the the\xD9\xA3");
+    check_answer("\xE2\x85\xA3"
+                 "a a\xC2\xAA a_b the_",
+                 "\xE2\x85\xB3"
+                 "a a\xC2\xAA ab");
+    check_answer("a\xFFthe", "\xFF"); /* no UTF-8: no Python text; no word character either */
+}
+
 /* sacrebleu 2.6.0: the 13a tokens of BLEU(lowercase=True). */
 static void bleu_lowers_before_it_cleans(void **state) {
     (void)state;
@@ -80,6 +108,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lower_case_is_pythons),
         cmocka_unit_test(answers_are_lowered_before_punctuation_goes),
+        cmocka_unit_test(articles_are_whole_words),
         cmocka_unit_test(bleu_lowers_before_it_cleans),
     };
     return cmocka_run_group_tests_name("text_metrics", tests, NULL, NULL);
