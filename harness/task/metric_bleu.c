@@ -4,6 +4,7 @@
  * them; an order without a match gets 1/2, 1/4, … of one match (Chen and Cherry 2014, method 3, "exp").
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,33 +29,25 @@ static bool is_mark(char c) {
 static bool is_stop(char c) { return c == '.' || c == ','; }
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/* Undo the few escapes that the script knows, drop "<skipped>" and hyphens at line ends. */
-static void text_clean(const char *text, size_t bytes, struct buffer *out) {
-    static const char *const escapes[] = {"&quot;", "&amp;", "&lt;", "&gt;"};
-    static const char plain[] = "\"&<>";
-    put(out, ' ');
-    for (size_t at = 0; at < bytes;) {
-        if (strncmp(text + at, "<skipped>", 9) == 0) {
-            at += 9;
-        } else if (strncmp(text + at, "-\n", 2) == 0) {
-            at += 2;
-        } else if (text[at] == '\n') {
-            put(out, ' ');
-            at++;
-        } else {
-            size_t e = 0, read = 1;
-            while (e < 4 && strncmp(text + at, escapes[e], strlen(escapes[e])) != 0) e++;
-            if (e < 4) {
-                put(out, plain[e]);
-                read = strlen(escapes[e]);
-            } else {
-                put(out, text[at]);
-            }
-            at += read;
-        }
+/* Put `with`, which is no longer, in the place of every `what`. */
+static void text_replace(char *text, const char *what, const char *with) {
+    size_t length = strlen(what), room = strlen(with);
+    char *to = text;
+    for (const char *found; (found = strstr(text, what)); text += length) {
+        size_t before = (size_t)(found - text);
+        memmove(to, text, before);
+        memcpy(to + before, with, room);
+        to += before + room;
+        text += before;
     }
-    put(out, ' ');
-    out->text[out->used] = 0;
+    memmove(to, text, strlen(text) + 1);
+}
+
+/* One replacement after the other, so that what one leaves may make the next: &amp;lt; ends as <. */
+static void text_clean(char *text) {
+    static const char *const steps[][2] = {{"<skipped>", ""}, {"-\n", ""},   {"\n", " "},  {"&quot;", "\""},
+                                           {"&amp;", "&"},    {"&lt;", "<"}, {"&gt;", ">"}};
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) text_replace(text, steps[i][0], steps[i][1]);
 }
 
 /* The script's four substitutions, one pass each: marks; a stop not after a digit; a stop not before one; a dash
@@ -105,22 +98,31 @@ static size_t length_trimmed(const char *text) {
     return kept;
 }
 
+/* A copy: lower-cased when asked, then without white space at its end, then cleaned. */
+static int text_prepare(const char *text, bool lower, char **prepared) {
+    int status = 0;
+    TRY(lower ? text_lower(text, prepared) : memory_string(prepared, text));
+    (*prepared)[length_trimmed(*prepared)] = 0;
+    text_clean(*prepared);
+out:
+    return status;
+}
+
 int metric_bleu_tokens(const char *text, bool lower, char **tokens) {
     static void (*const passes[])(const char *, struct buffer *) = {pass_marks, pass_stop_after, pass_stop_before,
                                                                     pass_dash};
     int status = 0;
-    char *lowered = NULL;
+    char *prepared = NULL;
     void *a = NULL, *b = NULL;
+    size_t room;
     *tokens = NULL;
-    if (lower) TRY(text_lower(text, &lowered));
-    if (lower) text = lowered;
-    size_t bytes = length_trimmed(text), room;
+    TRY(text_prepare(text, lower, &prepared));
     /* Marks grow to 3 bytes; what a later pass puts around a character stays below 12 bytes for each of the text. */
-    TRY(size_multiply(bytes + 8, 12, &room));
+    TRY(size_multiply(strlen(prepared) + 8, 12, &room));
     TRY(memory_take(&a, room, 1));
     TRY(memory_take(&b, room, 1));
     struct buffer from = {.text = a}, to = {.text = b};
-    text_clean(text, bytes, &from);
+    snprintf(from.text, room, " %s ", prepared);
     for (size_t p = 0; p < sizeof passes / sizeof *passes; p++) {
         to.used = 0;
         passes[p](from.text, &to);
@@ -146,7 +148,7 @@ int metric_bleu_tokens(const char *text, bool lower, char **tokens) {
     if (to.text == a) a = NULL;
     else b = NULL;
 out:
-    memory_release(lowered);
+    memory_release(prepared);
     memory_release(a);
     memory_release(b);
     return status;

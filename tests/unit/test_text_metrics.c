@@ -95,21 +95,36 @@ static void articles_are_whole_words(void **state) {
     check_answer("a\xFFthe", "\xFF"); /* no UTF-8: no Python text; no word character either */
 }
 
+static void check_tokens(const char *text, bool lower, const char *expected) {
+    char *tokens = NULL;
+    assert_int_equal(metric_bleu_tokens(text, lower, &tokens), 0);
+    assert_string_equal(tokens, expected);
+    memory_release(tokens);
+}
+
 /* sacrebleu 2.6.0: the 13a tokens of BLEU(lowercase=True). */
 static void bleu_lowers_before_it_cleans(void **state) {
     (void)state;
-    char *tokens = NULL;
-    assert_int_equal(metric_bleu_tokens("&AMP; \xC8\x98I <SKIPPED>\xCE\x9F\xCE\xA3", true, &tokens), 0);
-    assert_string_equal(tokens, "& \xC8\x99i \xCE\xBF\xCF\x82");
-    memory_release(tokens);
+    check_tokens("&AMP; \xC8\x98I <SKIPPED>\xCE\x9F\xCE\xA3", true, "& \xC8\x99i \xCE\xBF\xCF\x82");
+    check_tokens("&AMP; &Lt; <SKIPPED>x", true, "& < x");
+    check_tokens("&AMP; &Lt; <SKIPPED>x", false, "& AMP ; & Lt ; < SKIPPED > x");
+}
+
+/* sacrebleu 2.6.0: the 13a tokens of BLEU(). */
+static void bleu_cleans_step_by_step(void **state) {
+    (void)state;
+    check_tokens("&amp;lt;b&amp;gt; &amp;amp;", false, "< b > & amp ;");
+    check_tokens("&quot;&lt;skipped&gt;", false, "\" < skipped >");
+    check_tokens("trail-\n", false, "trail-"); /* white space at the end goes first */
+    check_tokens("mid-\ndle -\n ", false, "middle -");
+    check_tokens("-<skipped>\nx <skip<skipped>ped>", false, "x < skipped >");
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lower_case_is_pythons),
-        cmocka_unit_test(answers_are_lowered_before_punctuation_goes),
-        cmocka_unit_test(articles_are_whole_words),
-        cmocka_unit_test(bleu_lowers_before_it_cleans),
+        cmocka_unit_test(lower_case_is_pythons),    cmocka_unit_test(answers_are_lowered_before_punctuation_goes),
+        cmocka_unit_test(articles_are_whole_words), cmocka_unit_test(bleu_lowers_before_it_cleans),
+        cmocka_unit_test(bleu_cleans_step_by_step),
     };
     return cmocka_run_group_tests_name("text_metrics", tests, NULL, NULL);
 }
