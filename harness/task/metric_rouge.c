@@ -1,8 +1,8 @@
 /* See metrics.h: ROUGE (Lin 2004) as the package rouge_score computes it.
  *
- * Words are runs of a-z and 0-9 after lower-casing; stemming touches words longer than three. ROUGE-Lsum takes each
- * line as a sentence and joins, for each line of the reference, the longest common subsequences with all lines of the
- * hypothesis; a word counts at most as often as either side has it.
+ * Words are runs of a-z and 0-9 after lower-casing by all of Unicode; stemming touches words longer than three.
+ * ROUGE-Lsum takes each line as a sentence and joins, for each line of the reference, the longest common subsequences
+ * with all lines of the hypothesis; a word counts at most as often as either side has it.
  */
 #include <string.h>
 
@@ -11,22 +11,17 @@
 #include "task/metric_words.h"
 #include "task/metrics.h"
 
-enum { WORD_BYTES = 256 }; /* longer words are cut into pieces: a limit on hostile text, far beyond words */
+static bool is_word_byte(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
 
-/* The words of text[0..bytes). */
-static int words_read(struct word_list *list, struct text_pool *pool, const char *text, size_t bytes, bool stem) {
+/* The words of text[0..bytes), which is in lower case; stems take their words' places in it. */
+static int words_read(struct word_list *list, struct text_pool *pool, char *text, size_t bytes, bool stem) {
     int status = 0;
-    char word[WORD_BYTES + 2];
-    size_t length = 0;
-    for (size_t i = 0; i <= bytes; i++) {
-        char c = i < bytes ? text[i] : ' ';
-        if (c >= 'A' && c <= 'Z') c = (char)(c + 32);
-        bool inside = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-        if (inside && length < WORD_BYTES) word[length++] = c;
-        if (inside && length < WORD_BYTES) continue;
-        if (length > 3 && stem) length = porter_stem(word, length);
-        if (length) TRY(word_list_add(list, pool, word, length));
-        length = 0;
+    for (size_t at = 0, end; at < bytes; at = end) {
+        for (end = at; end < bytes && is_word_byte(text[end]);) end++;
+        size_t length = end - at;
+        if (length > 3 && stem) length = porter_stem(text + at, length);
+        if (length) TRY(word_list_add(list, pool, text + at, length));
+        end += end == at;
     }
 out:
     return status;
@@ -81,10 +76,13 @@ struct lines {
     size_t count;
 };
 
-static int lines_read(struct lines *lines, struct text_pool *pool, const char *text, bool stem) {
+static int lines_read(struct lines *lines, struct text_pool *pool, const char *original, bool stem) {
     int status = 0;
     void *block = NULL;
+    char *lower = NULL;
     size_t most = 1;
+    TRY(text_lower(original, &lower));
+    char *text = lower;
     for (const char *c = text; *c; c++) most += *c == '\n';
     TRY(memory_take(&block, most + 1, sizeof(size_t)));
     lines->begin = block;
@@ -97,6 +95,7 @@ static int lines_read(struct lines *lines, struct text_pool *pool, const char *t
         text += bytes + (text[bytes] == '\n');
     }
 out:
+    memory_release(lower);
     return status;
 }
 

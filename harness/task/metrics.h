@@ -60,7 +60,7 @@ struct rouge_score {
 int metric_rouge(const char *hypothesis, const char *const *references, size_t reference_count, bool stem,
                  struct rouge_score *scores);
 /* Porter's stemmer (1980) with NLTK's changes, which rouge_score uses. word [length] lower-case ASCII letters and
- * digits, in place; room for one more byte; returns the new length. */
+ * digits, in place; returns the new length, never a larger one. */
 size_t porter_stem(char *word, size_t length);
 
 #endif

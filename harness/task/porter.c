@@ -13,22 +13,37 @@ struct stem {
     size_t length;
 };
 
-static bool is_consonant(const struct stem *word, size_t i) {
-    char c = word->text[i];
+/* y is one at the start and after a vowel. */
+static bool is_consonant_after(char c, bool after_consonant) {
     if (c == 'a' || c == 'e' || c == 'i' || c == 'o' || c == 'u') return false;
-    return c != 'y' || i == 0 || !is_consonant(word, i - 1);
+    return c != 'y' || !after_consonant;
+}
+
+static bool is_consonant(const struct stem *word, size_t i) {
+    size_t from = i;
+    while (from > 0 && word->text[from] == 'y') from--; /* only y asks for what is before it */
+    bool consonant = false;
+    for (; from <= i; from++) consonant = is_consonant_after(word->text[from], consonant);
+    return consonant;
 }
 
 /* Porter's m: how often a consonant follows a vowel. */
 static size_t measure(const struct stem *word) {
     size_t count = 0;
-    for (size_t i = 1; i < word->length; i++) count += is_consonant(word, i) && !is_consonant(word, i - 1);
+    bool before = false, consonant;
+    for (size_t i = 0; i < word->length; i++, before = consonant) {
+        consonant = is_consonant_after(word->text[i], before);
+        count += i > 0 && consonant && !before;
+    }
     return count;
 }
 
 static bool has_vowel(const struct stem *word) {
-    for (size_t i = 0; i < word->length; i++)
-        if (!is_consonant(word, i)) return true;
+    bool consonant = false;
+    for (size_t i = 0; i < word->length; i++) {
+        consonant = is_consonant_after(word->text[i], consonant);
+        if (!consonant) return true;
+    }
     return false;
 }
 

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -120,11 +122,59 @@ static void bleu_cleans_step_by_step(void **state) {
     check_tokens("-<skipped>\nx <skip<skipped>ped>", false, "x < skipped >");
 }
 
+static void check_rouge(const char *hypothesis, const char *reference, double rouge_1, double rouge_2) {
+    struct rouge_score scores[ROUGE_KINDS];
+    assert_int_equal(metric_rouge(hypothesis, &reference, 1, false, scores), 0);
+    assert_true(fabs(scores[ROUGE_1].f1 - rouge_1) < 1e-12);
+    assert_true(fabs(scores[ROUGE_2].f1 - rouge_2) < 1e-12);
+}
+
+/* rouge_score 0.1.2, use_stemmer=False. */
+static void rouge_lowers_before_it_looks_for_words(void **state) {
+    (void)state;
+    /* a dotted I is an i and a sign; the Kelvin sign is a k */
+    check_rouge("\xC4\xB0STANBUL \xE2\x84\xAA"
+                "elvin \xE2\x84\xAA",
+                "i stanbul k elvin", 0.75, 1.0 / 3);
+}
+
+static void rouge_keeps_long_words_whole(void **state) {
+    (void)state;
+    char whole[272], cut[272];
+    memset(whole, 'b', 256);
+    memset(cut, 'b', 256);
+    strcpy(whole + 256, "a x");
+    strcpy(cut + 256, " a");
+    check_rouge(cut, whole, 0, 0);
+    strcpy(cut + 256, "a y");
+    check_rouge(cut, whole, 0.5, 0);
+}
+
+/* NLTK 3.10.4, whose stems rouge_score takes. Whether y is a consonant depends on the y before it, and so on. */
+static void stems_of_endless_words_take_no_time(void **state) {
+    (void)state;
+    enum { LETTERS = 20000, MANY = 2000000 };
+    char *word = malloc(MANY + 2);
+    assert_non_null(word);
+    memset(word, 'y', MANY);
+    memcpy(word + LETTERS, "ed", 2);
+    assert_int_equal(porter_stem(word, LETTERS + 2), LETTERS);
+    assert_int_equal(word[LETTERS - 1], 'i');
+    memset(word, 'y', LETTERS + 1);
+    memcpy(word + LETTERS + 1, "ed", 2);
+    assert_int_equal(porter_stem(word, LETTERS + 3), LETTERS);
+    assert_int_equal(word[LETTERS - 1], 'i');
+    memset(word, 'y', MANY);
+    assert_int_equal(porter_stem(word, MANY), MANY);
+    free(word);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lower_case_is_pythons),    cmocka_unit_test(answers_are_lowered_before_punctuation_goes),
-        cmocka_unit_test(articles_are_whole_words), cmocka_unit_test(bleu_lowers_before_it_cleans),
-        cmocka_unit_test(bleu_cleans_step_by_step),
+        cmocka_unit_test(lower_case_is_pythons),        cmocka_unit_test(answers_are_lowered_before_punctuation_goes),
+        cmocka_unit_test(articles_are_whole_words),     cmocka_unit_test(bleu_lowers_before_it_cleans),
+        cmocka_unit_test(bleu_cleans_step_by_step),     cmocka_unit_test(rouge_lowers_before_it_looks_for_words),
+        cmocka_unit_test(rouge_keeps_long_words_whole), cmocka_unit_test(stems_of_endless_words_take_no_time),
     };
     return cmocka_run_group_tests_name("text_metrics", tests, NULL, NULL);
 }
