@@ -179,8 +179,7 @@ out:
     return status;
 }
 
-static int byte_bpe_encode(const struct tokenizer *tokenizer, const struct segment *segment,
-                           struct encoding *encoding) {
+static int encode_words(const struct tokenizer *tokenizer, const struct segment *segment, struct encoding *encoding) {
     int status = 0;
     const uint8_t *text = (const uint8_t *)segment->text;
     void *block = NULL;
@@ -196,6 +195,25 @@ static int byte_bpe_encode(const struct tokenizer *tokenizer, const struct segme
     }
 out:
     memory_release(block);
+    return status;
+}
+
+static int byte_bpe_encode(const struct tokenizer *tokenizer, const struct segment *segment,
+                           struct encoding *encoding) {
+    int status = 0;
+    struct normal_text normal;
+    if (!tokenizer_normalizes(tokenizer, segment->text, segment->bytes))
+        return encode_words(tokenizer, segment, encoding);
+    TRY(normal_text_open(&normal, segment->text, segment->bytes, &tokenizer->steps));
+    size_t first = encoding->count;
+    status = encode_words(tokenizer, &(struct segment){(const char *)normal.text, normal.bytes, 0}, encoding);
+    for (size_t i = first; encoding->with_offsets && i < encoding->count; i++) {
+        normal_text_place(&normal, &encoding->begin[i], &encoding->end[i]);
+        encoding->begin[i] += (uint32_t)segment->origin;
+        encoding->end[i] += (uint32_t)segment->origin;
+    }
+    normal_text_close(&normal);
+out:
     return status;
 }
 
@@ -218,6 +236,22 @@ out:
 }
 
 const struct tokenizer_traits byte_bpe_traits = {.encode = byte_bpe_encode, .decode = byte_bpe_decode};
+
+int tokenizer_add_step(struct tokenizer *tokenizer, enum normal_step step) {
+    int status = 0;
+    struct normal_steps *steps = &tokenizer->steps;
+    if (steps->count == NORMAL_STEPS_MAX) FAIL(E_LIMIT, "normalizer: more than %d steps", NORMAL_STEPS_MAX);
+    steps->step[steps->count++] = step;
+    if (step == NORMAL_LOWER) tokenizer->lower_case = true;
+out:
+    return status;
+}
+
+bool tokenizer_normalizes(const struct tokenizer *tokenizer, const char *text, size_t bytes) {
+    for (size_t i = 0; tokenizer->steps.count && i < bytes; i++)
+        if ((uint8_t)text[i] >= 0x80) return true;
+    return false;
+}
 
 /* What is known without merging: added tokens are no words, and with ignore_merges all others are. */
 static int open_whole_words(struct tokenizer *tokenizer) {

@@ -66,16 +66,32 @@ out:
     return status;
 }
 
+/* NFC, Lowercase, or a Sequence of these. */
+static int read_normalizer(struct tokenizer *tokenizer, const struct json *node) {
+    int status = 0;
+    const struct json *item = json_unset(node) ? NULL : node;
+    if (json_has_type(node, "Sequence")) {
+        const struct json *list = json_member(node, "normalizers");
+        item = list ? list->child : NULL;
+    }
+    for (; item; item = item == node ? NULL : item->next) {
+        bool composed = json_has_type(item, "NFC");
+        if (!composed && !json_has_type(item, "Lowercase"))
+            FAIL(E_UNSUPPORTED, "normalizer must be null, \"NFC\", \"Lowercase\" or a Sequence of these");
+        TRY(tokenizer_add_step(tokenizer, composed ? NORMAL_COMPOSED : NORMAL_LOWER));
+    }
+out:
+    return status;
+}
+
 static int read_settings(struct tokenizer *tokenizer, const struct json *root) {
     static const char *const unused[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"};
     int status = 0;
-    const struct json *model = json_member(root, "model"), *normalizer = json_member(root, "normalizer");
+    const struct json *model = json_member(root, "model");
     for (size_t i = 0; i < sizeof unused / sizeof unused[0]; i++)
         if (!json_unset(json_member(model, unused[i]))) FAIL(E_UNSUPPORTED, "model.%s is not supported", unused[i]);
     tokenizer->ignore_merges = json_says_yes(json_member(model, "ignore_merges"));
-    tokenizer->lower_case = json_has_type(normalizer, "Lowercase");
-    if (!tokenizer->lower_case && !json_unset(normalizer))
-        FAIL(E_UNSUPPORTED, "normalizer must be null or of type \"Lowercase\"");
+    TRY(read_normalizer(tokenizer, json_member(root, "normalizer")));
     TRY(read_pre_tokenizer(tokenizer, json_member(root, "pre_tokenizer")));
 out:
     return status;

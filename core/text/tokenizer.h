@@ -27,7 +27,7 @@ struct tokenizer_special {
 
 /* Train byte-level BPE: merges by highest pair count (ties: the pair that comes first by token ids), over
  * words split by GPT-2's pre-tokenizer (ASCII rules; bytes >= 0x80 count as letters), lower-cased first
- * (ASCII) when asked. Vocabulary = 5 special tokens ([PAD] [CLS] [SEP] [MASK] [UNK] as ids 0..4), 256
+ * when asked. Vocabulary = 5 special tokens ([PAD] [CLS] [SEP] [MASK] [UNK] as ids 0..4), 256
  * bytes, then merges up to `vocabulary` entries; fewer when no pair is left that occurs twice. A pair that
  * would spell a token that exists is passed over, so every token has one spelling. Deterministic.
  * texts: count zero-terminated strings. E_ARGUMENT: vocabulary not in 261..1048576; E_LIMIT. */
@@ -35,7 +35,7 @@ int tokenizer_train_bpe(struct tokenizer **tokenizer, const char *const *texts, 
                         bool lower_case);
 
 /* A tokenizer.json that this library wrote, or another byte-level BPE one without what we lack (dropout,
- * prefixes, other normalizers). E_IO, E_FORMAT, E_UNSUPPORTED, E_LIMIT. */
+ * prefixes, normalizers other than NFC and Lowercase). E_IO, E_FORMAT, E_UNSUPPORTED, E_LIMIT. */
 int tokenizer_load(struct tokenizer **tokenizer, const char *path);
 int tokenizer_parse(struct tokenizer **tokenizer, const char *json, size_t bytes);
 int tokenizer_save(const struct tokenizer *tokenizer, const char *path); /* atomic */

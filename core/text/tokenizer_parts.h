@@ -8,6 +8,7 @@
 #ifndef TOKENIZER_PARTS_H
 #define TOKENIZER_PARTS_H
 
+#include "text/normalize.h"
 #include "text/split_words.h"
 #include "text/token_map.h"
 #include "text/tokenizer.h"
@@ -72,9 +73,10 @@ struct tokenizer {
     uint32_t first[256]; /* the id a byte starts as, after lower-casing; MAP_NONE: left out */
     uint8_t *whole;      /* [tokens.count] whether its bytes, as a word, become this token alone: see byte_bpe.c */
     enum word_pattern pattern;
-    bool lower_case;    /* ASCII, before everything else */
-    bool digits_alone;  /* every numeric character is a word, whatever the pattern says */
-    bool ignore_merges; /* a word that is a token is that token */
+    struct normal_steps steps; /* what a text goes through before everything else */
+    bool lower_case;           /* one of them is NORMAL_LOWER; all that they do to ASCII */
+    bool digits_alone;         /* every numeric character is a word, whatever the pattern says */
+    bool ignore_merges;        /* a word that is a token is that token */
 };
 
 /* A zeroed tokenizer of a kind; tokenizer_free releases it in any state. */
@@ -114,6 +116,11 @@ void added_index_find(const struct tokenizer *tokenizer, const char *text, size_
 
 /* The id of a special token by its text, or -1. */
 int32_t tokenizer_special_id(const struct tokenizer *tokenizer, const char *name);
+
+/* Byte-level BPE: add a step. E_LIMIT: there are NORMAL_STEPS_MAX. */
+int tokenizer_add_step(struct tokenizer *tokenizer, enum normal_step step);
+/* Whether steps can change more of a text than the case of ASCII: see tokenizer->lower_case. */
+bool tokenizer_normalizes(const struct tokenizer *tokenizer, const char *text, size_t bytes);
 
 /* Byte-level BPE: fill in what follows from tokens, special and merges: ranks, first, names. E_FORMAT when a merge is
  * listed twice, or no byte has a token. */

@@ -64,6 +64,17 @@ static void print_model(struct json_writer *out, const struct tokenizer *tokeniz
     json_raw(out, "]}");
 }
 
+static void print_normalizer(struct json_writer *out, const struct normal_steps *steps) {
+    static const char *const types[] = {[NORMAL_COMPOSED] = "NFC", [NORMAL_LOWER] = "Lowercase"};
+    json_raw(out, "\"normalizer\":");
+    if (!steps->count) json_raw(out, "null");
+    if (steps->count > 1) json_raw(out, "{\"type\":\"Sequence\",\"normalizers\":[");
+    for (size_t i = 0; i < steps->count; i++)
+        json_format(out, "%s{\"type\":\"%s\"}", i ? "," : "", types[steps->step[i]]);
+    if (steps->count > 1) json_raw(out, "]}");
+    json_raw(out, ",\n");
+}
+
 /* GPT-2's pattern is ByteLevel's own, others are a Split before it. */
 static void print_pre_tokenizer(struct json_writer *out, const struct tokenizer *tokenizer) {
     bool own = tokenizer->pattern == WORD_GPT2, sequence = !own || tokenizer->digits_alone;
@@ -135,7 +146,7 @@ int tokenizer_print(const struct tokenizer *tokenizer, char **json, size_t *byte
     byte_alphabet_fill(&alphabet);
     json_raw(&out, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\n");
     print_added(&out, tokenizer, &alphabet, scratch);
-    json_raw(&out, tokenizer->lower_case ? "\"normalizer\":{\"type\":\"Lowercase\"},\n" : "\"normalizer\":null,\n");
+    print_normalizer(&out, &tokenizer->steps);
     print_pre_tokenizer(&out, tokenizer);
     print_post_processor(&out, tokenizer);
     json_raw(&out, "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"

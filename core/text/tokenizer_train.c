@@ -92,17 +92,25 @@ out:
     return status;
 }
 
-static int count_words(struct trainer *t, const char *const *texts, size_t count, bool lower_case) {
+static int count_words(struct trainer *t, const char *text, size_t bytes, bool lower_case) {
     int status = 0;
-    for (size_t i = 0; i < count; i++) {
-        const char *text = texts[i];
-        for (size_t left = strlen(text); left;) {
-            size_t length = word_length((const uint8_t *)text, left, WORD_GPT2, lower_case);
-            TRY(count_word(t, text, length, lower_case));
-            text += length;
-            left -= length;
-        }
+    for (size_t at = 0, length; at < bytes; at += length) {
+        length = word_length((const uint8_t *)text + at, bytes - at, WORD_GPT2, lower_case);
+        TRY(count_word(t, text + at, length, lower_case));
     }
+out:
+    return status;
+}
+
+/* The words of a text as encoding will see them. */
+static int count_text(struct trainer *t, const char *text, const struct tokenizer *tokenizer) {
+    int status = 0;
+    size_t bytes = strlen(text);
+    struct normal_text normal;
+    if (!tokenizer_normalizes(tokenizer, text, bytes)) return count_words(t, text, bytes, tokenizer->lower_case);
+    TRY(normal_text_open(&normal, text, bytes, &tokenizer->steps));
+    status = count_words(t, (const char *)normal.text, normal.bytes, tokenizer->lower_case);
+    normal_text_close(&normal);
 out:
     return status;
 }
@@ -302,9 +310,9 @@ int tokenizer_train_bpe(struct tokenizer **tokenizer, const char *const *texts, 
         FAIL(E_ARGUMENT, "vocabulary must be a whole number in %d..%u (got %zu)", SPECIAL_COUNT + 256, VOCABULARY_MAX,
              vocabulary);
     TRY(tokenizer_new(&fresh, TOKENIZER_BYTE_BPE, &byte_bpe_traits));
-    fresh->lower_case = lower_case;
+    if (lower_case) TRY(tokenizer_add_step(fresh, NORMAL_LOWER));
     TRY(add_base_tokens(fresh, vocabulary));
-    TRY(count_words(&trainer, texts, count, lower_case));
+    for (size_t i = 0; i < count; i++) TRY(count_text(&trainer, texts[i], fresh));
     TRY(lay_out_words(&trainer));
     TRY(learn_merges(&trainer, fresh, vocabulary));
     TRY(tokenizer_finish(fresh));
