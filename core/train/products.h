@@ -46,7 +46,8 @@ size_t panels_backward_bf16_count(size_t R, size_t N);
 void panels_forward_bf16(size_t R, size_t N, const float *w, size_t r_begin, size_t r_end, uint16_t *panels);
 void panels_backward_bf16(size_t R, size_t N, const float *w, size_t n_begin, size_t n_end, uint16_t *panels);
 
-/* Floats of scratch for T rows of input of this many columns: N forward, R backward. */
+/* Floats of scratch for T rows of input of this many columns: N forward, R backward. As the others, enough for fewer
+ * rows and columns, too. */
 size_t product_bf16_scratch(size_t T, size_t columns);
 void product_forward_bf16(size_t T, size_t N, size_t R, const float *x, const uint16_t *panels, const float *bias,
                           float *y, float *scratch);

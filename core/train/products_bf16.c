@@ -67,9 +67,12 @@ static void multiply(size_t T, size_t n_padded, size_t R, const uint16_t *x, siz
  * sets of the first-level cache, so they get a line more. */
 static size_t spread(size_t n) { return even(n) + (even(n) % 256 ? 0 : 32); }
 
+/* At least what `spread` says of n columns or fewer: that falls where n leaves a multiple of 256. */
+static size_t spread_most(size_t n) { return even(n) + 32; }
+
 static size_t halves(size_t count) { return size_round_up(count, 32) / 2; }
 
-size_t product_bf16_scratch(size_t T, size_t columns) { return halves(T * spread(columns)); }
+size_t product_bf16_scratch(size_t T, size_t columns) { return halves(T * spread_most(columns)); }
 
 static const uint16_t *narrow_rows(size_t T, size_t columns, const float *x, float *scratch) {
     uint16_t *rows = (uint16_t *)(void *)scratch;
@@ -93,7 +96,7 @@ void product_backward_input_bf16(size_t T, size_t N, size_t R, const float *dy, 
     multiply(T, even(R), N, narrow_rows(T, R, dy, scratch), spread(R), panels, add, dx, N);
 }
 
-size_t product_turned_bf16_scratch(size_t T, size_t rows) { return halves(rows * spread(T)); }
+size_t product_turned_bf16_scratch(size_t T, size_t rows) { return halves(rows * spread_most(T)); }
 
 size_t product_weight_bf16_scratch(size_t T, size_t rows, size_t N) {
     return product_turned_bf16_scratch(T, rows) + halves(smaller(padded(N), ADD_COLUMNS) * even(T));

@@ -239,6 +239,16 @@ static void test_padding(void **state) {
     }
 }
 
+/* Room for many columns or tokens is room for fewer: passes cut theirs once, for the most. */
+static void test_scratch_bf16(void **state) {
+    (void)state;
+    for (size_t n = 1; n < 600; n++) {
+        assert_true(product_bf16_scratch(64, n) <= product_bf16_scratch(64, n + 1));
+        assert_true(product_turned_bf16_scratch(n, 64) <= product_turned_bf16_scratch(n + 1, 64));
+        assert_true(product_weight_bf16_scratch(n, 64, 48) <= product_weight_bf16_scratch(n + 1, 64, 48));
+    }
+}
+
 static void test_bf16(void **state) {
     (void)state;
     for (size_t i = 0; i < SHAPES; i++) {
@@ -265,7 +275,7 @@ int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward), cmocka_unit_test(test_backward_input), cmocka_unit_test(test_backward_weight),
-        cmocka_unit_test(test_bf16),    cmocka_unit_test(test_padding),
+        cmocka_unit_test(test_bf16),    cmocka_unit_test(test_padding),        cmocka_unit_test(test_scratch_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
