@@ -62,7 +62,7 @@ struct perplexity {
 };
 
 /* Lines with more than blanks in them are the texts that timing runs. */
-static int lines_cut(struct task *task, enum task_split split) {
+static int lines_cut(struct task *task, enum task_split split, const char *path) {
     int status = 0;
     struct perplexity *owned = task->owned;
     size_t count = 0, room = 1;
@@ -76,7 +76,7 @@ static int lines_cut(struct task *task, enum task_split split) {
         if (at[strspn(at, " \t\r")]) owned->line_list[split][count++] = at;
         at = next;
     }
-    if (count == 0) FAIL(E_FORMAT, "the text has no lines");
+    if (count == 0) FAIL(E_FORMAT, "%s: the text has no lines", path);
     task->split[split] = (struct task_text){count, owned->line_list[split], NULL};
 out:
     return status;
@@ -89,7 +89,7 @@ static int split_open(struct task *task, enum task_split split, const char *file
     if (!file || !*file) return 0;
     TRY(data_file_path(path, sizeof path, owned->options.data, file));
     TRY(data_text_file(path, &owned->text[split], &owned->bytes[split], hash));
-    TRY(lines_cut(task, split));
+    TRY(lines_cut(task, split, path));
 out:
     return status;
 }
@@ -113,9 +113,9 @@ static int perplexity_open(struct task *task, const void *context, const struct 
     TRY(memory_take(&task->owned, 1, sizeof(struct perplexity)));
     struct perplexity *owned = task->owned;
     owned->options = *(const struct perplexity_options *)context;
-    if (owned->options.stride > owned->options.window)
-        FAIL(E_ARGUMENT, "stride %lld is longer than window %lld", (long long)owned->options.stride,
-             (long long)owned->options.window);
+    if (owned->options.stride > owned->options.window - owned->options.bos)
+        FAIL(E_ARGUMENT, "stride %lld is longer than window %lld%s", (long long)owned->options.stride,
+             (long long)owned->options.window, owned->options.bos ? " without its begin token" : "");
     TRY(split_open(task, SPLIT_TRAIN, owned->options.train, &hash));
     TRY(split_open(task, SPLIT_VALIDATION, owned->options.validation, &hash));
     TRY(split_open(task, SPLIT_TEST, owned->options.test, &hash));

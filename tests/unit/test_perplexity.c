@@ -134,6 +134,48 @@ static void windows_do_not_overlap(void **state) {
     task_result_close(&result);
 }
 
+/* With a begin token in front, a window has one token less to score. */
+static void a_stride_fits_into_its_window(void **state) {
+    (void)state;
+    const struct task_kind *kind = task_kind_find("perplexity_rolling");
+    struct task task;
+    bool bos = true;
+    void *options = calloc(1, kind->options_bytes);
+    assert_non_null(options);
+    set_text(kind, options, "data", "/");
+    set_text(kind, options, "test", path);
+    set_number(kind, options, "window", WINDOW);
+    set_number(kind, options, "stride", WINDOW);
+    assert_int_equal(kind->open(&task, options), 0);
+    kind->close(&task);
+    for (const struct option *option = kind->options; option->name; option++)
+        if (strcmp(option->name, "bos") == 0) memcpy((char *)options + option->offset, &bos, sizeof bos);
+    assert_int_equal(kind->open(&task, options), E_ARGUMENT);
+    assert_string_equal(error_text(), "stride 12 is longer than window 12 without its begin token");
+    set_number(kind, options, "stride", WINDOW - 1);
+    assert_int_equal(kind->open(&task, options), 0);
+    kind->close(&task);
+    free(options);
+}
+
+static void an_empty_text_is_named(void **state) {
+    (void)state;
+    const struct task_kind *kind = task_kind_find("perplexity");
+    struct task task;
+    char empty[128], expected[200];
+    void *options = calloc(1, kind->options_bytes);
+    assert_non_null(options);
+    scratch_file(empty, ".txt", " \n\n");
+    set_text(kind, options, "data", "/");
+    set_text(kind, options, "test", empty);
+    set_number(kind, options, "window", WINDOW);
+    assert_int_equal(kind->open(&task, options), E_FORMAT);
+    snprintf(expected, sizeof expected, "%s: the text has no lines", empty);
+    assert_non_null(strstr(error_text(), expected + 1));
+    scratch_remove(empty);
+    free(options);
+}
+
 static void rolling_scores_every_token_but_the_first(void **state) {
     (void)state;
     struct task_result result;
@@ -157,6 +199,8 @@ int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(windows_do_not_overlap),
+        cmocka_unit_test(a_stride_fits_into_its_window),
+        cmocka_unit_test(an_empty_text_is_named),
         cmocka_unit_test(rolling_scores_every_token_but_the_first),
     };
     return cmocka_run_group_tests(tests, fixture_open, fixture_close);
