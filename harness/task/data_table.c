@@ -177,11 +177,7 @@ static int line_split(struct separated *in, size_t *line, bool *found) {
         *at = 0;
         at++;
         in->at = at;
-        if (stop == '\n') break;
-        if (in->at >= in->end) { /* a separator at the very end: one more, empty field */
-            in->fields[in->field_count++].text = in->end;
-            break;
-        }
+        if (stop == '\n') break; /* not of a separator at the very end: one more, empty field */
     }
     if (*found) in->line++;
 out:

@@ -128,6 +128,21 @@ static void test_wrong_files(void **state) {
     assert_int_equal(data_table_read(&table, &request, NULL), E_IO);
 }
 
+/* As many fields as there may be, and one more, which is empty, behind the last separator of the file. */
+static void test_many_fields(void **state) {
+    (void)state;
+    static const char *const last[] = {"1024"};
+    static char text[2050];
+    struct data_table table;
+    for (size_t i = 0; i < 1024; i++) text[2 * i] = 'x', text[2 * i + 1] = '\t';
+    expect_error(".tsv", text, last, 1, E_FORMAT, ":1: more than 1024 fields");
+    text[2046] = 0; /* 1023 fields and an empty one */
+    assert_int_equal(read_columns(&table, ".tsv", text, last, 1), 0);
+    assert_int_equal(table.rows, 1);
+    assert_string_equal(data_text(&table, 0, 0), "");
+    data_table_close(&table);
+}
+
 static void test_squad(void **state) {
     (void)state;
     struct data_table table;
@@ -171,8 +186,8 @@ static void test_paths(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tsv),        cmocka_unit_test(test_tsv_names_given), cmocka_unit_test(test_csv),
-        cmocka_unit_test(test_json_lines), cmocka_unit_test(test_wrong_files),     cmocka_unit_test(test_squad),
-        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_json_lines), cmocka_unit_test(test_wrong_files),     cmocka_unit_test(test_many_fields),
+        cmocka_unit_test(test_squad),      cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests_name("data", tests, NULL, NULL);
 }
