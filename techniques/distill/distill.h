@@ -73,6 +73,7 @@ struct teacher {
     struct model *model;
     struct workspace workspace;
     struct pass pass;    /* while hidden states or attention are compared; else zeroed */
+    struct batch batch;  /* that went through it last, as it reads it */
     size_t forwards;     /* sequences that went through the teacher */
     const float *hidden; /* (T,C) of the batch that went through last, and its rows, whose logits are asked for */
     const uint32_t *rows;

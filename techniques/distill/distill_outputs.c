@@ -220,14 +220,16 @@ static int write_slice(struct teacher *teacher, const struct output_task *task, 
                        uint8_t *rows) {
     int status = 0;
     struct model_output output;
+    struct batch batch = slice->batch;
     size_t bytes = row_bytes_of(task, teacher->model);
 
+    if (teacher->model->config.token_types < 2) batch.token_types = NULL; /* it knows no segments */
     teacher->forwards += slice->count;
     if (task->kind == OUTPUT_TEXT) {
         TRY(write_texts(teacher, task, slice, (int32_t *)(void *)rows));
         goto out;
     }
-    TRY(model_forward(teacher->model, &slice->batch, NULL, &teacher->workspace, &output));
+    TRY(model_forward(teacher->model, &batch, NULL, &teacher->workspace, &output));
     switch (task->kind) {
     case OUTPUT_CLASSES: memcpy(rows, output.logits, slice->count * bytes); break;
     case OUTPUT_SPAN: memcpy(rows, output.span, slice->batch.tokens * bytes); break;

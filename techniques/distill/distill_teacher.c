@@ -32,12 +32,19 @@ static int give_rows(void *context, size_t first, size_t count, float *out) {
     return model_logits(teacher->model, teacher->hidden, teacher->rows + first, count, &teacher->workspace, out);
 }
 
+/* The batch as the teacher reads it, which may know no segments where its student does. */
+static const struct batch *batch_of(struct teacher *teacher, const struct train_batch *batch) {
+    teacher->batch = batch->batch;
+    if (teacher->model->config.token_types < 2) teacher->batch.token_types = NULL;
+    return &teacher->batch;
+}
+
 /* The batch through the teacher, layer by layer: once for its targets and its losses. */
 static int run_pass(struct distill_state *state, const struct train_batch *batch) {
     int status = 0;
     static const struct pass_options plain = {.scale = 1};
     if (state->ran) goto out;
-    TRY(pass_forward(&state->teacher.pass, &batch->batch, &plain));
+    TRY(pass_forward(&state->teacher.pass, batch_of(&state->teacher, batch), &plain));
     state->teacher.forwards += batch->batch.sequences;
     state->ran = true;
 out:
@@ -53,7 +60,7 @@ static int run_tokens(struct distill_state *state, const struct train_batch *bat
         TRY(run_pass(state, batch));
         teacher->hidden = pass_hidden(&teacher->pass);
     } else {
-        TRY(model_forward(teacher->model, &batch->batch, NULL, &teacher->workspace, &output));
+        TRY(model_forward(teacher->model, batch_of(teacher, batch), NULL, &teacher->workspace, &output));
         teacher->hidden = output.hidden;
         teacher->forwards += batch->batch.sequences;
     }

@@ -240,6 +240,35 @@ static void test_prompts_are_not_learnt(void **state) {
     stage_close(&stage);
 }
 
+/* Examples in two segments, which a BERT tells apart and a DistilBERT does not know, as teacher of itself and of a BERT
+ * that is compared with it layer by layer. */
+static void test_teacher_without_segments(void **state) {
+    static int32_t types[24 * 96];
+    char path[128], hash[2][65];
+    (void)state;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) types[i] = (int32_t)(i / 7 % 2);
+    for (size_t i = 0; i < 2; i++) {
+        static const char *const pairs[] = {"depth", "1", NULL};
+        struct stage stage;
+        stage_open(&stage, "distilbert", TRAIN_QUESTION_ANSWERING, 2, false);
+        if (i) stage.task.examples.types = types;
+        scratch_file(path, ".safetensors", "");
+        assert_int_equal(model_save(&stage.model, path, HEAD_SPAN), 0);
+        stage_must(&stage, &technique_distill, pairs);
+        memcpy(hash[i], stage.hash, 65);
+        stage_close(&stage);
+        if (!i) scratch_remove(path);
+    }
+    assert_string_equal(hash[1], hash[0]);
+    const char *const pairs[] = {"teacher", path, "from", "model", "hidden", "cosine", NULL};
+    struct stage stage;
+    stage_open(&stage, "bert", TRAIN_QUESTION_ANSWERING, 2, false);
+    stage.task.examples.types = types;
+    stage_must(&stage, &technique_distill, pairs);
+    stage_close(&stage);
+    scratch_remove(path);
+}
+
 /* ---- several teachers ------------------------------------------------------------------------------------------ */
 
 /* Two models of the objective's own kind, which disagree. */
@@ -385,6 +414,7 @@ int main(void) {
         cmocka_unit_test(test_waits_for_another_process),
         cmocka_unit_test(test_nothing_can_be_kept),
         cmocka_unit_test(test_prompts_are_not_learnt),
+        cmocka_unit_test(test_teacher_without_segments),
         cmocka_unit_test(test_ensemble),
         cmocka_unit_test(test_ensemble_is_the_mean),
         cmocka_unit_test(test_same_bytes),
