@@ -278,8 +278,6 @@ static int reading_finish(const struct reading *reading) {
     if (reading->labels) config->classes = reading->labels;
     if (!config->classes && (config->model_heads & HEAD_CLASSIFICATION))
         config->classes = 2; /* transformers' default */
-    if (config->heads > config->width)
-        FAIL(E_SHAPE, "%zu heads do not fit a width of %zu", config->heads, config->width);
     if (config->width % config->heads && (!reading->family->free_head_width || !config->head_width))
         FAIL(E_SHAPE, "width %zu is not a multiple of heads %zu", config->width, config->heads);
     if (!config->head_width) config->head_width = config->width / config->heads;

@@ -288,6 +288,7 @@ static int text_write(struct author *author, size_t item, char **text, size_t *t
     struct encoding prompt = {0};
     *text = NULL;
     TRY(prompt_encode(tokenizer, split->prompts[item], &prompt));
+    if (!prompt.count) FAIL(E_FORMAT, "%s:%u: the prompt has no tokens", split->table.path, split->table.line[item]);
     if (prompt.count > positions || options.new_tokens > positions - prompt.count)
         FAIL(E_SHAPE, "%s:%u: the prompt's %zu tokens and new_tokens %zu exceed the model's %zu positions",
              split->table.path, split->table.line[item], prompt.count, options.new_tokens, positions);
