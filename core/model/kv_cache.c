@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "kernels/half.h"
 #include "kernels/kernels.h"
 
 static size_t row_elements(const struct kv_cache *cache) { return size_round_up(cache->head_width, PANEL_ROWS); }
@@ -87,14 +86,23 @@ static float write_codes(size_t D, const float *x, int8_t *codes, size_t step) {
     return scale;
 }
 
+/* x in half precision, `step` apart. */
+static void write_halves(size_t D, const float *x, uint16_t *to, size_t step) {
+    uint16_t line[64];
+    for (size_t d = 0, some; d < D; d += some) {
+        some = D - d < 64 ? D - d : 64;
+        kernels.narrow_f16(some, x + d, line);
+        for (size_t i = 0; i < some; i++) to[(d + i) * step] = line[i];
+    }
+}
+
 /* One lane of a panel; x has D elements. */
 static void write_key(const struct kv_cache *cache, unsigned char *keys, float *scale, size_t token, const float *x) {
     size_t D = cache->head_width, at = token / PANEL_ROWS * D * PANEL_ROWS + token % PANEL_ROWS;
     if (cache->type == CACHE_INT8) {
         scale[token] = write_codes(D, x, (int8_t *)keys + at, PANEL_ROWS);
     } else if (cache->type == CACHE_F16) {
-        uint16_t *to = (uint16_t *)(void *)keys + at;
-        for (size_t d = 0; d < D; d++) to[d * PANEL_ROWS] = half_from_float(x[d]);
+        write_halves(D, x, (uint16_t *)(void *)keys + at, PANEL_ROWS);
     } else {
         float *to = (float *)(void *)keys + at;
         for (size_t d = 0; d < D; d++) to[d * PANEL_ROWS] = x[d];
@@ -107,8 +115,7 @@ static void write_value(const struct kv_cache *cache, unsigned char *values, flo
     if (cache->type == CACHE_INT8) {
         scale[token] = write_codes(D, x, (int8_t *)values + at, 1);
     } else if (cache->type == CACHE_F16) {
-        uint16_t *to = (uint16_t *)(void *)values + at;
-        for (size_t d = 0; d < D; d++) to[d] = half_from_float(x[d]);
+        write_halves(D, x, (uint16_t *)(void *)values + at, 1);
     } else {
         memcpy((float *)(void *)values + at, x, D * sizeof *x);
     }
