@@ -74,6 +74,12 @@ static int read_lines(struct tokenizer *tokenizer, const char *text, size_t byte
     void *block = NULL;
     size_t lines = 1;
     for (size_t i = 0; i < bytes; i++) lines += text[i] == '\n';
+    const char *zero = memchr(text, 0, bytes);
+    if (zero)
+        FAIL(E_FORMAT,
+             "neither a vocabulary of a token a line (byte %zu is 0) nor another file with a tokenizer: "
+             "name one as tokenizer: {path: FILE}",
+             (size_t)(zero - text));
     if (lines > VOCABULARY_MAX) FAIL(E_LIMIT, "%zu tokens are more than the %u allowed", lines, VOCABULARY_MAX);
     TRY(memory_take(&block, lines, 1));
     tokenizer->special = block;

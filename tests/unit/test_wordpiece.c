@@ -180,15 +180,18 @@ static void hostile_vocabularies_are_refused(void **state) {
     (void)state;
     static const struct {
         const char *text, *message;
+        size_t bytes; /* 0: to the terminating zero */
     } row[] = {
-        {"", "no token '[UNK]'"},
-        {"a\nb\n", "no token '[UNK]'"},
-        {"[UNK]\n\nb\n", "line 2 is empty"},
-        {"[UNK]\na\nb\na\n", "lines 2 and 4 are the same: 'a'"},
+        {"", "no token '[UNK]'", 0},
+        {"a\nb\n", "no token '[UNK]'", 0},
+        {"[UNK]\n\nb\n", "line 2 is empty", 0},
+        {"[UNK]\na\nb\na\n", "lines 2 and 4 are the same: 'a'", 0},
+        {"@\0\0\0\n\n", "neither a vocabulary of a token a line (byte 1 is 0)", 6}, /* as a model of llama2.c begins */
     };
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         struct tokenizer *tokenizer;
-        assert_int_equal(tokenizer_parse_vocab(&tokenizer, row[i].text, strlen(row[i].text), true), E_FORMAT);
+        size_t bytes = row[i].bytes ? row[i].bytes : strlen(row[i].text);
+        assert_int_equal(tokenizer_parse_vocab(&tokenizer, row[i].text, bytes, true), E_FORMAT);
         if (!strstr(error_text(), row[i].message)) fail_msg("%s", error_text());
         assert_null(tokenizer);
     }
