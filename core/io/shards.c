@@ -40,6 +40,8 @@ out:
 /* A name of the index becomes part of a path: it must be a plain file name. */
 static int check_name(const struct json *entry, const char **name) {
     int status = 0;
+    if (entry->type != JSON_STRING)
+        FAIL(E_FORMAT, "weight_map: the file of tensor '%.100s' must be a string", entry->key);
     TRY(json_text(entry, "weight_map", name));
     size_t length = strlen(*name);
     if (length == 0 || length > NAME_MOST || strchr(*name, '/') || strchr(*name, '\\') || (*name)[0] == '.')

@@ -160,7 +160,9 @@ static void table_head(struct json_writer *out, const struct experiment *experim
     }
     json_format(out, "%s: %s\n", experiment->name, experiment->path);
     if (experiment->description[0] != '\0') json_format(out, "  %s\n", experiment->description);
-    json_format(out, "  %s, task %s", experiment->model.config.family, experiment->task->name);
+    /* The family of a model by path is known only once it is open. */
+    json_format(out, "  %s, task %s", experiment->model.path ? experiment->model.path : experiment->model.config.family,
+                experiment->task->name);
     if (threads) json_format(out, ", threads %d", first->threads);
     if (seed) json_format(out, ", seed %llu", (unsigned long long)first->seed);
     if (gemm) json_format(out, ", gemm %s", gemm_backend_name(first->gemm));

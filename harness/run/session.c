@@ -347,7 +347,11 @@ int session_training(struct session *session, uint32_t needs) {
     TRY(session_tokenizer(session));
     TRY(session_positions(session, &lengths.positions));
     if (training) {
-        TRY(task_training_open(&session->training, &session->task, session->tokenizer, &lengths));
+        status = task_training_open(&session->training, &session->task, session->tokenizer, &lengths);
+        if (status < 0) {
+            error_prefix(status, "%s: training data", session->experiment->name);
+            goto out;
+        }
         session->training_open = true;
     }
     if (unlabelled) {

@@ -42,6 +42,7 @@ EOF
 
 "$runexp" plan several.yaml --set data=small >plan.txt 2>err.txt
 check "plan exits 0" test $? -eq 0
+check "plan names the path of a model that is opened later" grep -q "^  small/decoder, task perplexity" plan.txt
 "$runexp" several.yaml --set data=small "${options[@]}" >out.txt 2>err.txt
 code=$?
 check "run exits 0" test $code -eq 0
