@@ -349,7 +349,7 @@ int session_training(struct session *session, uint32_t needs) {
     if (training) {
         status = task_training_open(&session->training, &session->task, session->tokenizer, &lengths);
         if (status < 0) {
-            error_prefix(status, "%s: training data", session->experiment->name);
+            error_prefix(status, "training data");
             goto out;
         }
         session->training_open = true;

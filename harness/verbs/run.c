@@ -65,6 +65,8 @@ out:
 
 static int run_all(struct experiment *experiments, size_t count, const struct run_words *words, const char *command) {
     int status = 0, lock = -1, exit_code = EXIT_OK;
+    size_t failures = 0;
+    bool *stopped = NULL; /* by experiment: an error ended it */
     struct store store = {0};
     struct run_settings settings = {.db_path = words->db,
                                     .command = command,
@@ -80,19 +82,30 @@ static int run_all(struct experiment *experiments, size_t count, const struct ru
     TRY(store_open(&store, words->db, STORE_WRITE));
     run_catch_signals();
     kernels_open(settings.cpumask);
+    TRY(memory_take((void **)&stopped, count, sizeof *stopped));
     for (size_t i = 0; i < count; i++) {
         struct run_summary summary = {0};
         status = experiment_run(&store, &experiments[i], &settings, &summary);
         if (status == E_INTERRUPTED)
             FAIL(E_INTERRUPTED, "interrupted; run the same command again to go on where it stopped");
-        TRY(status);
+        stopped[i] = status < 0;
+        if (stopped[i]) {
+            /* Its data, its tokenizer: the other experiments have their own. */
+            error_prefix(status, "%s", experiments[i].name);
+            if (count == 1) goto out;
+            fprintf(stderr, "runexp: %s\n", error_text());
+            failures++;
+            continue;
+        }
         fprintf(stderr, "%s: %zu cells: %zu ok, %zu failed, %zu skipped\n", experiments[i].name, summary.cells,
                 summary.ok, summary.failed, summary.skipped);
         if (summary.failed) exit_code = EXIT_CELL_FAILED;
         else if (!summary.ok && exit_code == EXIT_OK) exit_code = EXIT_USAGE;
     }
+    if (failures) exit_code = failures == count ? EXIT_USAGE : EXIT_CELL_FAILED;
     store_close(&store);
     for (size_t i = 0; i < count && !words->no_report; i++) {
+        if (stopped[i]) continue;
         char page[4096], folder[4096];
         const char *slash = strrchr(words->db, '/');
         snprintf(folder, sizeof folder, "%.*sreport", slash ? (int)(slash - words->db + 1) : 0, words->db);
@@ -103,6 +116,7 @@ static int run_all(struct experiment *experiments, size_t count, const struct ru
     }
     status = exit_code;
 out:
+    memory_release(stopped);
     store_close(&store);
     lock_release(&lock);
     return status;

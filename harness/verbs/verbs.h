@@ -22,8 +22,8 @@ const char *verb_nearest(const char *name);     /* for did-you-mean, or NULL */
 /* The documented exit codes. */
 enum exit_code {
     EXIT_OK = 0,
-    EXIT_CELL_FAILED = 1,
-    EXIT_USAGE = 2, /* usage or config error, or zero cells: nothing ran */
+    EXIT_CELL_FAILED = 1, /* or one of several experiments could not be run */
+    EXIT_USAGE = 2,       /* usage or config error, or zero cells: nothing ran */
     EXIT_REGRESSION = 3,
     EXIT_NO_VERDICT = 4,
     EXIT_INTERRUPTED = 130,

@@ -62,6 +62,12 @@ check "a model that was barely trained is a regression" test $? -eq 3
 
 "$runexp" small.yaml --set matrix.pipeline.1.bits=5 "${options[@]}" >out.txt 2>err.txt
 check "a bad override exits 2" test $? -eq 2
+# The first of two experiments has no data: the other runs, has its report, and the exit code tells.
+{ sed 's/^experiment:.*/experiment: nothing/; s,{data: .*,{data: nowhere}},' small.yaml; echo ---; cat small.yaml; } >two.yaml
+"$runexp" two.yaml --db several/runexp.db --no-timing "${options[@]}" >out.txt 2>err.txt
+check "an experiment without data does not end the run" test $? -eq 1
+check "an experiment without data is named" grep -q '^runexp: nothing: nowhere/data.noun: ' err.txt
+check "the other experiment has its report" grep -qx 'report: several/report/small/index.html' out.txt
 "$runexp" missing.yaml "${options[@]}" >out.txt 2>err.txt
 check "a missing config exits 2" test $? -eq 2
 "$runexp" rnu small.yaml >out.txt 2>err.txt
