@@ -16,7 +16,7 @@
 #include "text/examples.h"
 #include "train/objective.h"
 
-#define TECHNIQUE_ABI 3u /* raised whenever this header changes its layout */
+#define TECHNIQUE_ABI 4u /* raised whenever this header changes its layout */
 
 /* What the harness must provide; it refuses with the reason where it cannot. */
 enum technique_needs {
@@ -83,9 +83,13 @@ struct technique {
 
     /* Which of `needs` these options call for, so that data nobody reads is not made nor missed. Optional: all. */
     uint32_t (*needs_of)(const void *options);
+    /* Do these options go together, whatever the model? 0, or E_UNSUPPORTED or E_ARGUMENT with the reason in the error
+     * text, which names the options. Asked when the experiment is planned, of a copy, and before probe: a cell whose
+     * stage has the reason is planned as a skip, a pipeline of which every cell has one is refused. May set
+     * options by others (group 64 where bits is 4): what they say after settle and probe is stored. Optional. */
+    int (*settle)(void *options);
     /* Can this run here, with these options on this model? 0, or E_UNSUPPORTED with the reason in the
-     * error text: the cell is skipped. May also normalise options (e.g. group 0 where bits is 8): what
-     * the options say after probe is stored. Optional. */
+     * error text: the cell is skipped. May also set options by the model. Optional. */
     int (*probe)(const struct technique_context *context, void *options);
     int (*open)(struct technique_context *context, void *state, const void *options);  /* Optional. */
     int (*apply)(struct technique_context *context, void *state, const void *options); /* Required. */

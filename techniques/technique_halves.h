@@ -57,8 +57,8 @@ static inline bool halves_chosen(const struct linear *linear, const struct halve
 
 /* Can these layers be packed in `format`? E_UNSUPPORTED names the layer that is packed already or the weight that would
  * not be finite. */
-static inline int halves_probe(const struct technique_context *context, const char *name,
-                               const struct weight_format *format, const struct halves_options *options) {
+static inline int halves_probe(const struct technique_context *context, const struct weight_format *format,
+                               const struct halves_options *options) {
     int status = 0;
     size_t left = 0;
     bool f16 = format->name[0] == 'f';
@@ -68,15 +68,15 @@ static inline int halves_probe(const struct technique_context *context, const ch
         const struct linear *linear = &context->model->linears[i];
         if (!halves_chosen(linear, options)) continue;
         if (linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "%s: %s is packed as %s already", name, linear->name, linear->weight.format->name);
+            FAIL(E_UNSUPPORTED, "%s is packed as %s already", linear->name, linear->weight.format->name);
         for (size_t k = 0; k < linear->rows * linear->columns; k++) {
             float w = linear->value[k];
             if (!isfinite(f16 ? half_to_float(half_from_float(w)) : bf16_to_float(bf16_from_float(w))))
-                FAIL(E_UNSUPPORTED, "%s: %s holds %g, which is beyond its range", name, linear->name, (double)w);
+                FAIL(E_UNSUPPORTED, "%s holds %g, which is beyond its range", linear->name, (double)w);
         }
         left++;
     }
-    if (left == 0) FAIL(E_UNSUPPORTED, "%s: skip and keep leave no layer to round", name);
+    if (left == 0) FAIL(E_UNSUPPORTED, "skip and keep leave no layer to round");
 out:
     return status;
 }

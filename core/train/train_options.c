@@ -29,6 +29,16 @@ bool train_options_read_text(const struct train_options *options) {
     return strcmp(options->objective, "masked_lm") == 0 || strcmp(options->objective, "causal_lm") == 0;
 }
 
+int train_options_settle(const struct train_options *options) {
+    int status = 0;
+    if (options->dropout < 0 && options->dropout != -1)
+        FAIL(E_ARGUMENT, "dropout must be -1 or in 0..0.9 (got %g)", options->dropout);
+    if (options->r_drop > 0 && options->dropout == 0)
+        FAIL(E_ARGUMENT, "r_drop %g compares two passes with dropout, and dropout is 0", options->r_drop);
+out:
+    return status;
+}
+
 int train_options_check(const struct train_options *options, enum train_objective task, const struct model *model) {
     int status = 0;
     enum train_objective objective = train_options_objective(options, task);
@@ -72,11 +82,10 @@ double train_options_dropout(const struct train_options *options, const struct m
 
 int train_options_plan(const struct train_options *options, enum train_objective objective, size_t classes,
                        struct train_plan *plan, double **weights) {
+    int status = 0;
     const struct train_options *o = options;
     *weights = NULL;
-    if (o->dropout < 0 && o->dropout != -1) {
-        return error_record(E_ARGUMENT, __FILE__, __LINE__, "dropout must be -1 or in 0..0.9 (got %g)", o->dropout);
-    }
+    TRY(train_options_settle(o));
     train_plan_defaults(plan);
     plan->objective = objective;
     plan->epochs = o->epochs;
@@ -109,5 +118,7 @@ int train_options_plan(const struct train_options *options, enum train_objective
     plan->checkpoint_s = o->checkpoint_s;
     plan->compute = (enum train_compute)choice_index("f32|bf16", o->compute);
     plan->checkpoint_activations = o->checkpoint_activations;
-    return objective == TRAIN_CLASSIFICATION ? class_weights(&o->class_weights, classes, plan, weights) : 0;
+    if (objective == TRAIN_CLASSIFICATION) TRY(class_weights(&o->class_weights, classes, plan, weights));
+out:
+    return status;
 }

@@ -113,6 +113,9 @@ struct train_options {
 /* What `objective` means where the task's data teaches `task`. */
 enum train_objective train_options_objective(const struct train_options *options, enum train_objective task);
 
+/* E_ARGUMENT: options that do not go together, whatever the model and the task. */
+int train_options_settle(const struct train_options *options);
+
 /* E_UNSUPPORTED: the task's data teaches something else than what is to be learnt from it, or the model (NULL: any)
  * lacks the head. */
 int train_options_check(const struct train_options *options, enum train_objective task, const struct model *model);

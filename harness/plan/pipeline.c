@@ -164,6 +164,32 @@ out:
     return status;
 }
 
+/* Ask the techniques whether options go together. They may set options by others: that is of the run, not of its name.
+ */
+static int pipeline_settle(struct pipeline *pipeline, struct option_store *store, struct position *at) {
+    int status = 0;
+    void *copy = NULL;
+    for (size_t s = 0; s < pipeline->count && !pipeline->impossible; s++) {
+        const struct stage_plan *stage = &pipeline->stages[s];
+        const struct technique *technique = stage->technique;
+        if (technique->settle == NULL || stage->options == NULL) continue;
+        memory_release(copy);
+        TRY(memory_take(&copy, 1, technique->options_bytes));
+        memcpy(copy, stage->options, technique->options_bytes);
+        status = technique->settle(copy);
+        if (status == 0) continue;
+        if (status == E_MEMORY) goto out;
+        error_prefix(status, "%s", technique->name);
+        TRY(store_text(store, error_text(), &pipeline->impossible));
+        error_clear();
+        status = 0;
+        *at = stage->at;
+    }
+out:
+    memory_release(copy);
+    return status;
+}
+
 /* Advance the odometer, the last option fastest; false when it has come round. */
 static bool odometer_step(struct stage_pattern *stages, size_t count) {
     for (size_t s = count; s-- > 0;)
@@ -179,7 +205,8 @@ int pipeline_read(struct pipelines *pipelines, struct experiment *experiment, st
                   const struct node *node, enum pipeline_use use, const char *who) {
     int status = 0;
     void *block = NULL;
-    size_t product = 1;
+    size_t product = 1, possible = 0;
+    struct position impossible_at;
     if (node->type != NODE_LIST)
         FAIL_AT(&node->at, "%s must be a list of stages, for example [rtn: {bits: 8}], not %s", who,
                 node_is_empty(node) ? "empty" : node_type_name(node->type));
@@ -202,9 +229,13 @@ int pipeline_read(struct pipelines *pipelines, struct experiment *experiment, st
             pipelines->items = items;
             pipelines->capacity = capacity;
         }
-        TRY(pipeline_build(&pipelines->items[pipelines->count], experiment, stages, node->count, &node->at));
+        struct pipeline *pipeline = &pipelines->items[pipelines->count];
+        TRY(pipeline_build(pipeline, experiment, stages, node->count, &node->at));
+        if (use != PIPELINE_MATCH) TRY(pipeline_settle(pipeline, &experiment->store, &impossible_at));
         pipelines->count++;
+        possible += pipeline->impossible == NULL;
     } while (odometer_step(stages, node->count));
+    if (!possible) FAIL_AT(&impossible_at, "%s", pipelines->items[pipelines->count - 1].impossible);
 out:
     memory_release(block);
     return status;

@@ -21,6 +21,7 @@ struct pipeline {
     const char *name;  /* "magnitude+rtn"; "baseline" when empty */
     const char *label; /* "magnitude sparsity=0.3 + rtn bits=8" */
     struct position at;
+    const char *impossible; /* "rtn: 8 bits are symmetric only": options of a stage that do not go together; or NULL */
 };
 
 struct pipelines {
@@ -36,7 +37,8 @@ enum pipeline_use {
 
 #define PIPELINES_MAX 100000
 
-/* Append what `node`, one pipeline (a list of stages), expands to. who: "prepare", "pipeline". */
+/* Append what `node`, one pipeline (a list of stages), expands to. who: "prepare", "pipeline". Where none of it has
+ * options that go together, that is an error with the place of the stage; PIPELINE_MATCH does not ask. */
 int pipeline_read(struct pipelines *pipelines, struct experiment *experiment, struct document *document,
                   const struct node *node, enum pipeline_use use, const char *who);
 void pipelines_close(struct pipelines *pipelines);

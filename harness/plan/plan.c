@@ -252,6 +252,7 @@ static int point_build(struct builder *builder, const struct matrix_point *point
         cell.pipeline = pipeline->name;
         cell.stages = full->stages;
         cell.stage_count = full->count;
+        if (cell.skip_reason == NULL) cell.skip_reason = pipeline->impossible;
         TRY(plan_cell_key(experiment, &cell, "", cell.key));
         TRY(cell_add(builder, &cell, pipeline, point->include));
     } else if (!fresh && cell.storage != experiment->cells[baseline].storage) {

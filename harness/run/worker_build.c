@@ -268,13 +268,12 @@ static int technique_apply(struct builder *builder, const struct technique *tech
     const char *missing = needs_missing(builder, needs);
     if (missing) {
         *skipped = true;
-        FAIL(E_UNSUPPORTED, "%s needs %s", technique->name, missing);
+        FAIL(E_UNSUPPORTED, "needs %s", missing);
     }
-    if (technique->probe) {
-        status = technique->probe(&context, options);
-        *skipped = status == E_UNSUPPORTED;
-        TRY(status);
-    }
+    status = technique->settle ? technique->settle(options) : 0;
+    if (status == 0 && technique->probe) status = technique->probe(&context, options);
+    *skipped = status == E_UNSUPPORTED;
+    TRY(status);
     if (technique->open) TRY(technique->open(&context, state, options));
     opened = true;
     TRY(technique->apply(&context, state, options));

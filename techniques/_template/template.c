@@ -38,7 +38,8 @@ struct state {
 };
 
 /* 3. probe: can this run, with these options, on this model? E_UNSUPPORTED with a reason makes the cell a skip.
- *    It may also normalise options: what they say afterwards is stored. */
+ *    It may also set options by the model: what they say afterwards is stored. Options that do not go together
+ *    on any model are refused in settle, which has only the options and is asked before anything runs; none here. */
 static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     const struct options *options = opaque;
@@ -46,7 +47,7 @@ static int probe(const struct technique_context *context, void *opaque) {
     for (size_t i = 0; i < context->model->linear_count; i++) {
         const struct linear *linear = &context->model->linears[i];
         if (linear_selected(linear, &options->layers, &options->skip) && linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "template: %s is packed as %s already", linear->name, linear->weight.format->name);
+            FAIL(E_UNSUPPORTED, "%s is packed as %s already", linear->name, linear->weight.format->name);
     }
 out:
     return status;

@@ -13,7 +13,7 @@ static const struct weight_format *format_of(const struct halves_options *option
 }
 
 static int probe(const struct technique_context *context, void *options) {
-    return halves_probe(context, "bfloat16", format_of(options), options);
+    return halves_probe(context, format_of(options), options);
 }
 
 static int apply(struct technique_context *context, void *state, const void *options) {

@@ -140,7 +140,6 @@ static int check_ensemble(const struct distill_options *o, const struct model_co
     if (o->ensemble.count && language)
         FAIL(E_UNSUPPORTED, "language models learn from one teacher: an ensemble is not for %s",
              train_objective_name(objective));
-    if (o->ensemble.count && o->alpha == 0) FAIL(E_ARGUMENT, "with alpha 0 nothing of an ensemble is heard");
     for (size_t i = 0; i < o->ensemble.count; i++) {
         TRY(model_open(&member, o->ensemble.items[i], false));
         status = check_teacher(o, &member, student, objective, cut);
@@ -180,11 +179,24 @@ static int check(const struct technique_context *context, const struct distill_o
     TRY(check_language_model(o, student, objective, cut));
     TRY(distill_attention_check(o, student, &teacher->config));
     TRY(open_maps(o, student->layers, teacher->config.layers, &hidden, &attention));
-    if (compares_attention(o) && o->train.checkpoint_activations)
-        FAIL(E_ARGUMENT, "attention cannot be compared while checkpoint_activations throws it away");
 out:
     distill_layer_map_close(&hidden);
     distill_layer_map_close(&attention);
+    return status;
+}
+
+static int settle(void *opaque) {
+    int status = 0;
+    const struct distill_options *o = opaque;
+    TRY(train_options_settle(&o->train));
+    if (o->layers.count && is(o->from, "scratch"))
+        FAIL(E_ARGUMENT, "from: scratch takes a depth, not layers of a teacher");
+    if (o->layers.count && o->depth && (size_t)o->depth != o->layers.count)
+        FAIL(E_ARGUMENT, "depth %lld and %zu layers contradict each other", (long long)o->depth, o->layers.count);
+    if (o->ensemble.count && o->alpha == 0) FAIL(E_ARGUMENT, "with alpha 0 nothing of an ensemble is heard");
+    if (compares_attention(o) && o->train.checkpoint_activations)
+        FAIL(E_ARGUMENT, "attention cannot be compared while checkpoint_activations throws it away");
+out:
     return status;
 }
 
@@ -387,6 +399,7 @@ const struct technique technique_distill = {
     .options_bytes = sizeof(struct distill_options),
     .state_bytes = sizeof(struct distill_state),
     .needs_of = needs_of,
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = report,

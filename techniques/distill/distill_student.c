@@ -48,9 +48,6 @@ int distill_student_config(const struct model_config *source, const struct disti
     size_t group = source->heads / source->key_value_heads, attention;
 
     *config = *source;
-    if (o->layers.count && is_scratch(o)) FAIL(E_ARGUMENT, "from: scratch takes a depth, not layers of a teacher");
-    if (o->layers.count && o->depth && (size_t)o->depth != o->layers.count)
-        FAIL(E_ARGUMENT, "depth %lld and %zu layers contradict each other", (long long)o->depth, o->layers.count);
     config->layers = o->layers.count ? o->layers.count : o->depth ? (size_t)o->depth : (source->layers + 1) / 2;
     if (config->layers > source->layers && !o->layers.count && !is_scratch(o))
         FAIL(E_ARGUMENT, "depth %zu is more than the %zu layers to choose from", config->layers, source->layers);

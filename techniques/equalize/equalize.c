@@ -49,11 +49,12 @@ out:
     return status;
 }
 
-static int check_names(const struct options *options) {
+static int settle(void *opaque) {
     int status = 0;
+    const struct options *options = opaque;
     for (size_t i = 0; i < options->pairs.count; i++)
         if (strcmp(options->pairs.items[i], "value") != 0 && strcmp(options->pairs.items[i], "up") != 0)
-            FAIL(E_ARGUMENT, "equalize: pairs: '%s' is neither value nor up", options->pairs.items[i]);
+            FAIL(E_ARGUMENT, "pairs: '%s' is neither value nor up", options->pairs.items[i]);
 out:
     return status;
 }
@@ -66,7 +67,6 @@ static int probe(const struct technique_context *context, void *opaque) {
     const char *reason = NULL;
     size_t exact = 0;
 
-    TRY(check_names(options));
     TRY(sites_of(model, &sites));
     for (size_t i = 0; i < FOLD_KINDS * model->config.layers; i++) {
         if (!wanted(options, sites[i].kind)) continue;
@@ -74,14 +74,10 @@ static int probe(const struct technique_context *context, void *opaque) {
             reason = sites[i].reason;
             continue;
         }
-        status = fold_check(model, &sites[i]);
-        if (status < 0) {
-            error_prefix(status, "equalize");
-            goto out;
-        }
+        TRY(fold_check(model, &sites[i]));
         exact++;
     }
-    if (exact == 0) FAIL(E_UNSUPPORTED, "equalize: no pair of a %s model: %s", model->config.family, reason);
+    if (exact == 0) FAIL(E_UNSUPPORTED, "no pair of a %s model: %s", model->config.family, reason);
 out:
     memory_release(sites);
     return status;
@@ -170,6 +166,7 @@ const struct technique technique_equalize = {
     .options = equalize_options,
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct state),
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = report,

@@ -21,6 +21,11 @@ static uint32_t needs_of(const void *opaque) {
     return technique_training_needs(&o->train);
 }
 
+static int settle(void *opaque) {
+    const struct finetune_options *o = opaque;
+    return train_options_settle(&o->train);
+}
+
 static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     const struct finetune_options *o = opaque;
@@ -68,6 +73,7 @@ const struct technique technique_finetune = {
     .options_bytes = sizeof(struct finetune_options),
     .state_bytes = sizeof(struct finetune_state),
     .needs_of = needs_of,
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = report,

@@ -54,12 +54,12 @@ static int probe(const struct technique_context *context, void *opaque) {
         const struct linear *linear = &context->model->linears[i];
         if (!chosen(linear, options)) continue;
         if (linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "llm_int8: %s is packed as %s already", linear->name, linear->weight.format->name);
+            FAIL(E_UNSUPPORTED, "%s is packed as %s already", linear->name, linear->weight.format->name);
         struct weight_shape shape = {linear->rows, linear->columns, 0, true};
         TRY(weight_format_find("int8")->size_bytes(&shape, &bytes));
         left++;
     }
-    if (left == 0) FAIL(E_UNSUPPORTED, "llm_int8: skip and keep leave no layer to quantize");
+    if (left == 0) FAIL(E_UNSUPPORTED, "skip and keep leave no layer to quantize");
 out:
     return status;
 }

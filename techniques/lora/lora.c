@@ -54,6 +54,11 @@ static struct adapter_plan plan_of(const struct technique_context *context, cons
                                  .seed = context->seed};
 }
 
+static int settle(void *opaque) {
+    const struct options *options = opaque;
+    return train_options_settle(&options->train);
+}
+
 static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     const struct options *options = opaque;
@@ -64,12 +69,12 @@ static int probe(const struct technique_context *context, void *opaque) {
         size_t side = linear->rows < linear->columns ? linear->rows : linear->columns;
         if (!linear_selected(linear, &options->layers, &options->skip)) continue;
         if (linear->block < 0)
-            FAIL(E_UNSUPPORTED, "lora: %s is outside the blocks: updates are for layers inside", linear->name);
+            FAIL(E_UNSUPPORTED, "%s is outside the blocks: updates are for layers inside", linear->name);
         if (linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "lora: %s is packed as %s: qlora updates packed layers", linear->name,
+            FAIL(E_UNSUPPORTED, "%s is packed as %s: qlora updates packed layers", linear->name,
                  linear->weight.format->name);
         if ((size_t)options->rank > side)
-            FAIL(E_UNSUPPORTED, "lora: rank %lld is above the smaller side of %s, %zu", (long long)options->rank,
+            FAIL(E_UNSUPPORTED, "rank %lld is above the smaller side of %s, %zu", (long long)options->rank,
                  linear->name, side);
     }
 out:
@@ -119,6 +124,7 @@ const struct technique technique_lora = {
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct state),
     .needs_of = needs_of,
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = report,

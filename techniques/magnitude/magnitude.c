@@ -52,7 +52,7 @@ static int probe(const struct technique_context *context, void *opaque) {
     for (size_t i = 0; i < context->model->linear_count; i++) {
         const struct linear *linear = &context->model->linears[i];
         if (linear_selected(linear, &options->layers, &options->skip) && linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "magnitude: %s is packed as %s already; prune before quantizing", linear->name,
+            FAIL(E_UNSUPPORTED, "%s is packed as %s already; prune before quantizing", linear->name,
                  linear->weight.format->name);
     }
 out:
@@ -115,8 +115,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
     for (size_t i = 0; i < model->linear_count; i++) {
         struct linear *linear = &model->linears[i];
         if (!linear_selected(linear, &chosen->layers, &chosen->skip)) continue;
-        if (linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "magnitude: %s is packed; prune before quantizing", linear->name);
+        if (linear->value == NULL) FAIL(E_UNSUPPORTED, "%s is packed; prune before quantizing", linear->name);
         linears[count++] = linear;
         state->weights += linear->rows * linear->columns;
     }

@@ -70,39 +70,42 @@ static bool chosen(const struct linear *linear, const struct options *options) {
 }
 
 /* Put what "auto" means in its place. */
-static void settle(struct options *options) {
+static int settle(void *opaque) {
+    int status = 0;
+    struct options *options = opaque;
     bool preset = !is(options->preset, "none");
     if (is(options->granularity, "auto")) options->granularity = preset ? "tensor" : "row";
     if (is(options->granularity, "group") && options->group == 0) options->group = 64;
     if (is(options->activations, "auto")) options->activations = preset ? "tensor" : "token";
     if (is(options->activation_grid, "auto")) options->activation_grid = preset ? "asymmetric" : "symmetric";
     if (options->activation_bits == 0) options->activation_bits = is(options->preset, "torch") ? 7 : 8;
+    if (!is(options->granularity, "group") && options->group != 0)
+        FAIL(E_UNSUPPORTED, "group is for granularity group (got %lld with %s)", (long long)options->group,
+             options->granularity);
+    if (is(options->granularity, "group") && !is(options->preset, "none"))
+        FAIL(E_UNSUPPORTED, "preset %s has no groups", options->preset);
+    if (is(options->preset, "torch") && !options->symmetric)
+        FAIL(E_UNSUPPORTED, "preset torch has symmetric weights only");
+out:
+    return status;
 }
 
 static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
-    struct options *options = opaque;
+    const struct options *options = opaque;
     size_t bytes, left = 0;
-    settle(options);
-    if (!is(options->granularity, "group") && options->group != 0)
-        FAIL(E_UNSUPPORTED, "ptq_dynamic: group is for granularity group (got %lld with %s)", (long long)options->group,
-             options->granularity);
-    if (is(options->granularity, "group") && !is(options->preset, "none"))
-        FAIL(E_UNSUPPORTED, "ptq_dynamic: preset %s has no groups", options->preset);
-    if (is(options->preset, "torch") && !options->symmetric)
-        FAIL(E_UNSUPPORTED, "ptq_dynamic: preset torch has symmetric weights only");
     TRY(linear_selection_check(context->model, &options->layers, &options->skip));
     TRY(linear_selection_check(context->model, &options->layers, &options->keep));
     for (size_t i = 0; i < context->model->linear_count; i++) {
         const struct linear *linear = &context->model->linears[i];
         if (!chosen(linear, options)) continue;
         if (linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "ptq_dynamic: %s is packed as %s already", linear->name, linear->weight.format->name);
+            FAIL(E_UNSUPPORTED, "%s is packed as %s already", linear->name, linear->weight.format->name);
         struct weight_shape shape = {linear->rows, linear->columns, (size_t)options->group, options->symmetric};
         TRY(format_of(options)->size_bytes(&shape, &bytes));
         left++;
     }
-    if (left == 0) FAIL(E_UNSUPPORTED, "ptq_dynamic: skip and keep leave no layer to quantize");
+    if (left == 0) FAIL(E_UNSUPPORTED, "skip and keep leave no layer to quantize");
 out:
     return status;
 }
@@ -209,6 +212,7 @@ const struct technique technique_ptq_dynamic = {
     .options = ptq_dynamic_options,
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct rounding_error),
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = technique_report_rounding,

@@ -68,27 +68,33 @@ static bool is_observed(const struct linear *linear) {
     return linear->role != ROLE_HEAD && linear->role != ROLE_HEAD_TRANSFORM && linear->role != ROLE_PROJECT_OUT;
 }
 
-static int probe(const struct technique_context *context, void *opaque) {
+static int settle(void *opaque) {
     int status = 0;
     struct ptq_static_options *options = opaque;
-    const struct model *model = context->model;
-    size_t bytes;
     if (options->bins % 2 || options->quantized_bins % 2)
-        FAIL(E_ARGUMENT, "ptq_static: bins and quantized_bins must be even (got %lld and %lld)",
-             (long long)options->bins, (long long)options->quantized_bins);
+        FAIL(E_ARGUMENT, "bins and quantized_bins must be even (got %lld and %lld)", (long long)options->bins,
+             (long long)options->quantized_bins);
     if (options->quantized_bins > options->bins)
-        FAIL(E_ARGUMENT, "ptq_static: quantized_bins must be at most bins, %lld (got %lld)", (long long)options->bins,
+        FAIL(E_ARGUMENT, "quantized_bins must be at most bins, %lld (got %lld)", (long long)options->bins,
              (long long)options->quantized_bins);
     if (options->keep_worst > 0 && strcmp(options->sensitivity, "off") == 0) options->sensitivity = "outputs";
+out:
+    return status;
+}
+
+static int probe(const struct technique_context *context, void *opaque) {
+    int status = 0;
+    const struct ptq_static_options *options = opaque;
+    const struct model *model = context->model;
+    size_t bytes;
     TRY(linear_selection_check_as(model, &options->layers, &options->keep, "keep"));
     for (size_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linears[i];
         struct weight_shape shape = {linear->rows, linear->columns, 0, true};
         if (!linear_selected(linear, &options->layers, &options->keep)) continue;
         if (!linear->value)
-            FAIL(E_UNSUPPORTED, "ptq_static: %s is packed as %s already", linear->name, linear->weight.format->name);
-        if (!is_observed(linear))
-            FAIL(E_UNSUPPORTED, "ptq_static: what enters %s is not seen in calibration", linear->name);
+            FAIL(E_UNSUPPORTED, "%s is packed as %s already", linear->name, linear->weight.format->name);
+        if (!is_observed(linear)) FAIL(E_UNSUPPORTED, "what enters %s is not seen in calibration", linear->name);
         TRY(weight_format_find("int8")->size_bytes(&shape, &bytes));
     }
 out:
@@ -228,6 +234,7 @@ const struct technique technique_ptq_static = {
     .options_bytes = sizeof(struct ptq_static_options),
     .state_bytes = sizeof(struct ptq_static),
     .needs_of = needs_of,
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = report,

@@ -11,6 +11,7 @@
  * models of the tests a short run did not make up for that and rounding afterwards was better; absmax, which beat it on
  * every family there, is the default.
  */
+#include "technique_rounding.h"
 #include "technique_training.h"
 
 #include <math.h>
@@ -99,27 +100,31 @@ static struct fake_quant_plan plan_of(const struct options *options) {
     };
 }
 
-static int probe(const struct technique_context *context, void *opaque) {
+static int settle(void *opaque) {
     int status = 0;
     struct options *options = opaque;
-    size_t bytes;
-    if (options->bits == 4 && options->group == 0) options->group = 64;
-    if (options->bits == 8 && options->group != 0)
-        FAIL(E_UNSUPPORTED, "qat: 8 bits have one scale per row; group must be 0 (got %lld)",
-             (long long)options->group);
-    if (options->bits == 8 && !options->symmetric) FAIL(E_UNSUPPORTED, "qat: 8 bits are symmetric only");
+    TRY(technique_settle_grid(options->bits, &options->group, options->symmetric));
     if (!options->symmetric && strcmp(options->weights, "lsq") == 0)
-        FAIL(E_UNSUPPORTED, "qat: learned scales (lsq) are for symmetric grids");
+        FAIL(E_UNSUPPORTED, "learned scales (lsq) are for symmetric grids");
+    TRY(train_options_settle(&options->train));
+out:
+    return status;
+}
+
+static int probe(const struct technique_context *context, void *opaque) {
+    int status = 0;
+    const struct options *options = opaque;
+    size_t bytes;
     TRY(train_options_check(&options->train, context->objective, context->model));
     TRY(linear_selection_check(context->model, &options->layers, &options->skip));
     struct fake_quant_plan plan = plan_of(options);
     for (size_t i = 0; i < context->model->linear_count; i++) {
         const struct linear *linear = &context->model->linears[i];
         if (linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "qat: %s is packed as %s already", linear->name, linear->weight.format->name);
+            FAIL(E_UNSUPPORTED, "%s is packed as %s already", linear->name, linear->weight.format->name);
         if (!linear_selected(linear, &options->layers, &options->skip)) continue;
         if (linear->block < 0)
-            FAIL(E_UNSUPPORTED, "qat: %s is outside the blocks: only layers inside are quantized", linear->name);
+            FAIL(E_UNSUPPORTED, "%s is outside the blocks: only layers inside are quantized", linear->name);
         struct weight_shape shape = {linear->rows, linear->columns, plan.group, plan.symmetric};
         TRY(plan.format->size_bytes(&shape, &bytes));
     }
@@ -358,6 +363,7 @@ const struct technique technique_qat = {
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct state),
     .needs_of = needs_of,
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = report,

@@ -10,6 +10,7 @@
  *   merge: repack  keeps the file small and loses what of the updates is below half a step of the grid
  *                  (repack_relative_error_frac beside update_relative_frac says how much of it that is)
  */
+#include "technique_rounding.h"
 #include "technique_training.h"
 
 #include <math.h>
@@ -76,15 +77,19 @@ static struct weight_shape shape_of(const struct linear *linear, const struct op
     return (struct weight_shape){linear->rows, linear->columns, (size_t)options->group, options->symmetric};
 }
 
-static int probe(const struct technique_context *context, void *opaque) {
+static int settle(void *opaque) {
     int status = 0;
     struct options *options = opaque;
+    TRY(technique_settle_grid(options->bits, &options->group, options->symmetric));
+    TRY(train_options_settle(&options->train));
+out:
+    return status;
+}
+
+static int probe(const struct technique_context *context, void *opaque) {
+    int status = 0;
+    const struct options *options = opaque;
     size_t bytes;
-    if (options->bits == 4 && options->group == 0) options->group = 64;
-    if (options->bits == 8 && options->group != 0)
-        FAIL(E_UNSUPPORTED, "qlora: 8 bits have one scale per row; group must be 0 (got %lld)",
-             (long long)options->group);
-    if (options->bits == 8 && !options->symmetric) FAIL(E_UNSUPPORTED, "qlora: 8 bits are symmetric only");
     TRY(train_options_check(&options->train, context->objective, context->model));
     TRY(linear_selection_check(context->model, &options->layers, &options->skip));
     for (size_t i = 0; i < context->model->linear_count; i++) {
@@ -92,9 +97,9 @@ static int probe(const struct technique_context *context, void *opaque) {
         size_t side = linear->rows < linear->columns ? linear->rows : linear->columns;
         if (!linear_selected(linear, &options->layers, &options->skip)) continue;
         if (linear->block < 0)
-            FAIL(E_UNSUPPORTED, "qlora: %s is outside the blocks: updates are for layers inside", linear->name);
+            FAIL(E_UNSUPPORTED, "%s is outside the blocks: updates are for layers inside", linear->name);
         if ((size_t)options->rank > side)
-            FAIL(E_UNSUPPORTED, "qlora: rank %lld is above the smaller side of %s, %zu", (long long)options->rank,
+            FAIL(E_UNSUPPORTED, "rank %lld is above the smaller side of %s, %zu", (long long)options->rank,
                  linear->name, side);
         struct weight_shape shape = shape_of(linear, options);
         if (linear->value) TRY(format_of(options)->size_bytes(&shape, &bytes));
@@ -256,6 +261,7 @@ const struct technique technique_qlora = {
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct state),
     .needs_of = needs_of,
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = report,

@@ -42,21 +42,21 @@ static struct weight_shape shape_of(const struct linear *linear, const struct op
                                  .symmetric = options->symmetric};
 }
 
+static int settle(void *opaque) {
+    struct options *options = opaque;
+    return technique_settle_grid(options->bits, &options->group, options->symmetric);
+}
+
 static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
-    struct options *options = opaque;
+    const struct options *options = opaque;
     size_t bytes;
-    if (options->bits == 4 && options->group == 0) options->group = 64;
-    if (options->bits == 8 && options->group != 0)
-        FAIL(E_UNSUPPORTED, "rtn: 8 bits have one scale per row; group must be 0 (got %lld)",
-             (long long)options->group);
-    if (options->bits == 8 && !options->symmetric) FAIL(E_UNSUPPORTED, "rtn: 8 bits are symmetric only");
     TRY(linear_selection_check(context->model, &options->layers, &options->skip));
     for (size_t i = 0; i < context->model->linear_count; i++) {
         const struct linear *linear = &context->model->linears[i];
         if (!linear_selected(linear, &options->layers, &options->skip)) continue;
         if (linear->value == NULL)
-            FAIL(E_UNSUPPORTED, "rtn: %s is packed as %s already", linear->name, linear->weight.format->name);
+            FAIL(E_UNSUPPORTED, "%s is packed as %s already", linear->name, linear->weight.format->name);
         struct weight_shape shape = shape_of(linear, options);
         TRY(format_of(options)->size_bytes(&shape, &bytes));
     }
@@ -108,6 +108,7 @@ const struct technique technique_rtn = {
     .options = rtn_options,
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct rounding_error),
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = technique_report_rounding,

@@ -58,15 +58,15 @@ static bool wanted(const struct options *options, enum fold_kind kind) {
     return options->sites.count == 0;
 }
 
-static int check_names(const struct options *options) {
+static int settle(void *opaque) {
     int status = 0;
+    const struct options *options = opaque;
     for (size_t i = 0; i < options->sites.count; i++) {
         bool known = false;
         for (int kind = 0; kind < FOLD_KINDS; kind++)
             known |= strcmp(options->sites.items[i], fold_kind_name((enum fold_kind)kind)) == 0;
         if (!known)
-            FAIL(E_ARGUMENT, "smoothquant: sites: '%s' is none of norm_attention, norm_feed, value, up",
-                 options->sites.items[i]);
+            FAIL(E_ARGUMENT, "sites: '%s' is none of norm_attention, norm_feed, value, up", options->sites.items[i]);
     }
 out:
     return status;
@@ -107,15 +107,10 @@ static int probe_site(void *context, const struct fold_site *site) {
 static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     struct probing probing = {.model = context->model};
-    TRY(check_names(opaque));
-    status = each_site(context->model, opaque, probe_site, &probing);
-    if (status < 0) {
-        error_prefix(status, "smoothquant");
-        goto out;
-    }
+    TRY(each_site(context->model, opaque, probe_site, &probing));
     if (probing.exact == 0)
-        FAIL(E_UNSUPPORTED, "smoothquant: no such input of a %s model can be smoothed: %s",
-             context->model->config.family, probing.reason);
+        FAIL(E_UNSUPPORTED, "no such input of a %s model can be smoothed: %s", context->model->config.family,
+             probing.reason);
 out:
     return status;
 }
@@ -272,6 +267,7 @@ const struct technique technique_smoothquant = {
     .options = smoothquant_options,
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct state),
+    .settle = settle,
     .probe = probe,
     .apply = apply,
     .report = report,

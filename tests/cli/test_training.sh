@@ -175,7 +175,7 @@ printf 'label\tsentence\n0\tone bee\n1\ttwo bees\n' >pairs.tsv
 sed -e "s|^task:.*|task: {classification: {data: ., train: '', validation: '', test: pairs.tsv}}|" -e 's|^tokenizer:.*|tokenizer: {path: tokenizer.json, max_tokens: 32}|' -e 's/^experiment: .*/experiment: bare/' coach.yaml >bare.yaml
 cp whole/cache/tokenizer-*.json tokenizer.json
 "$runexp" bare.yaml --db bare/runexp.db --plugin "$plugin" --no-report "${options[@]}" >out.txt 2>err.txt
-check "without training data the cell is skipped, with the reason" test "$(query bare/runexp.db "SELECT reason FROM run WHERE cell_id = 1")" = "coach: coach needs training data, which this task does not have"
+check "without training data the cell is skipped, with the reason" test "$(query bare/runexp.db "SELECT reason FROM run WHERE cell_id = 1")" = "coach: needs training data, which this task does not have"
 
 # ---- folders and disks
 mkdir -p shut/cache && chmod 555 shut/cache

@@ -98,7 +98,8 @@ int stage_run(struct stage *stage, const struct technique *technique, const char
     if (text) option_set(option_find(technique->options, "objective"), options, "masked_lm", &store);
     stage->forwards = SIZE_MAX;
     memory_fail_after(stage->fail_after);
-    status = technique->probe(&context, options);
+    status = technique->settle(options);
+    if (status == 0) status = technique->probe(&context, options);
     if (status == 0) {
         stage->depth = whole_number(technique, options, "depth");
         stage->width = whole_number(technique, options, "width");

@@ -85,6 +85,7 @@ int technique_run_stage(struct technique_run *run, const struct technique *techn
         TRY(option_set(option, run->options, *settings + length + 1, &run->store));
     }
     if (run->fail_after != 0) memory_fail_after(run->fail_after);
+    if (technique->settle != NULL) TRY(technique->settle(run->options));
     if (technique->probe != NULL) TRY(technique->probe(&context, run->options));
     if (technique->open != NULL) TRY(technique->open(&context, state, run->options));
     TRY(technique->apply(&context, state, run->options));

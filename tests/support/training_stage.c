@@ -75,6 +75,7 @@ int training_stage_run(struct training_stage *stage, const char *const *settings
         TRY(option_set(option, options, *settings + length + 1, &store));
     }
     assert_int_equal(technique->needs_of(options) & ~technique->needs, 0);
+    TRY(technique->settle(options));
     TRY(technique->probe(&context, options));
     TRY(technique->apply(&context, state, options));
     TRY(technique->report(&context, state, options));

@@ -115,7 +115,8 @@ static int run(const struct case_of *one, struct host *host, char hash[65]) {
     assert_int_equal(needs & ~technique->needs, 0);
     if (!(needs & NEEDS_TRAINING_DATA)) context.training = NULL;
     if (!(needs & NEEDS_UNLABELLED_TEXT)) context.unlabelled = NULL;
-    int status = technique->probe(&context, options);
+    int status = technique->settle(options);
+    if (status == 0) status = technique->probe(&context, options);
     if (status == 0) status = technique->apply(&context, state, options);
     if (status == 0) assert_int_equal(technique->report(&context, state, options), 0);
     small_model_hash(&model, hash);

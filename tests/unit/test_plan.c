@@ -121,6 +121,28 @@ static void test_skips(void **state) {
     experiment_close(&e);
 }
 
+/* Options that do not go together, whatever the model, are known of before anything runs; the others of the lists run,
+ * and what a technique settles for itself is not part of a cell's name. */
+static void test_impossible_options(void **state) {
+    (void)state;
+    struct experiment e;
+    read_good(&e, HEAD "matrix: {pipeline: [[null, rtn: {bits: [8, 4], group: [0, 32]}]], seed: [1, 2]}\n");
+    assert_int_equal(e.cell_count, 10);
+    for (size_t i = 0; i < e.cell_count; i++) {
+        if (!strstr(e.cells[i].label, "bits=8 group=32")) assert_null(e.cells[i].skip_reason);
+        else
+            assert_string_equal(e.cells[i].skip_reason, "rtn: 8 bits have one scale per row; group must be 0 (got 32)");
+    }
+    assert_non_null(e.cells[2].skip_reason);
+    assert_string_equal(e.cells[3].label, "null + rtn bits=4 group=0 seed=1");
+    experiment_close(&e);
+    /* A pattern of exclude need not be possible itself. */
+    read_good(&e, HEAD "matrix: {pipeline: [[rtn: {bits: [8, 4], group: [0, 32]}]],\n"
+                       "  exclude: [{pipeline: [rtn: {group: 32}]}]}\n");
+    assert_int_equal(e.cell_count, 3);
+    experiment_close(&e);
+}
+
 static void first_keys(const char *text, const char *data, char cell[HASH_HEX], char prefix[HASH_HEX]) {
     struct experiment e;
     read_good(&e, text);
@@ -277,9 +299,16 @@ static void test_many(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_product),    cmocka_unit_test(test_zip),     cmocka_unit_test(test_exclude_include),
-        cmocka_unit_test(test_duplicates), cmocka_unit_test(test_prepare), cmocka_unit_test(test_skips),
-        cmocka_unit_test(test_keys),       cmocka_unit_test(test_print),   cmocka_unit_test(test_experiment_hash),
+        cmocka_unit_test(test_product),
+        cmocka_unit_test(test_zip),
+        cmocka_unit_test(test_exclude_include),
+        cmocka_unit_test(test_duplicates),
+        cmocka_unit_test(test_prepare),
+        cmocka_unit_test(test_skips),
+        cmocka_unit_test(test_impossible_options),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_print),
+        cmocka_unit_test(test_experiment_hash),
         cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
