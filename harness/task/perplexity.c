@@ -165,6 +165,10 @@ struct scorer {
     float *nll, *logits, *other_logits;
 };
 
+static const char *split_file(const struct perplexity_options *options, enum task_split split) {
+    return split == SPLIT_TEST ? options->test : split == SPLIT_VALIDATION ? options->validation : options->train;
+}
+
 static int windows_make(struct scorer *s) {
     int status = 0;
     const struct perplexity_options *o = &s->task->options;
@@ -184,7 +188,8 @@ static int windows_make(struct scorer *s) {
     }
     if (o->max_windows && s->count > (size_t)o->max_windows) s->count = (size_t)o->max_windows;
     if (s->count == 0)
-        FAIL(E_FORMAT, "the text has %zu tokens, too few for one window of %lld", tokens, (long long)o->window);
+        FAIL(E_FORMAT, "%s: %zu tokens, too few for one window of %lld", split_file(o, s->scoring->split), tokens,
+             (long long)o->window);
     s->longest = window + 1;
 out:
     return status;

@@ -91,7 +91,7 @@ static void set_text(const struct task_kind *kind, void *options, const char *na
         if (strcmp(option->name, name) == 0) memcpy((char *)options + option->offset, &value, sizeof value);
 }
 
-static void score(const char *name, struct task_result *result) {
+static int score_in(const char *name, int64_t window, struct task_result *result) {
     const struct task_kind *kind = task_kind_find(name);
     struct task task;
     assert_non_null(kind);
@@ -100,14 +100,18 @@ static void score(const char *name, struct task_result *result) {
     set_text(kind, options, "data", "/");
     set_text(kind, options, "test", path);
     set_text(kind, options, "validation", "");
-    set_number(kind, options, "window", WINDOW);
+    set_number(kind, options, "window", window);
     set_number(kind, options, "stride", STRIDE);
     if (kind->open(&task, options) < 0) fail_msg("%s", error_text());
     struct task_scoring scoring = {.task = &task, .split = SPLIT_TEST, .model = &model, .tokenizer = tokenizer};
     *result = (struct task_result){0};
-    if (kind->score(&scoring, result) < 0) fail_msg("%s", error_text());
+    int status = kind->score(&scoring, result);
     kind->close(&task);
     free(options);
+    return status;
+}
+static void score(const char *name, struct task_result *result) {
+    if (score_in(name, WINDOW, result) < 0) fail_msg("%s", error_text());
 }
 
 static void expect_metric(const struct task_result *result, const char *name, double expected) {
@@ -176,6 +180,16 @@ static void an_empty_text_is_named(void **state) {
     free(options);
 }
 
+static void a_text_too_short_is_named(void **state) {
+    (void)state;
+    struct task_result result;
+    char expected[200];
+    snprintf(expected, sizeof expected, "%s: %zu tokens, too few for one window of %zu", path, id_count, id_count + 1);
+    assert_int_equal(score_in("perplexity", (int64_t)id_count + 1, &result), E_FORMAT);
+    assert_string_equal(error_text(), expected);
+    task_result_close(&result);
+}
+
 static void rolling_scores_every_token_but_the_first(void **state) {
     (void)state;
     struct task_result result;
@@ -201,6 +215,7 @@ int main(void) {
         cmocka_unit_test(windows_do_not_overlap),
         cmocka_unit_test(a_stride_fits_into_its_window),
         cmocka_unit_test(an_empty_text_is_named),
+        cmocka_unit_test(a_text_too_short_is_named),
         cmocka_unit_test(rolling_scores_every_token_but_the_first),
     };
     return cmocka_run_group_tests(tests, fixture_open, fixture_close);
