@@ -107,6 +107,10 @@
     X(gelu_tanh, KERNEL_GELU_TANH, neon, CPU_NEON)                                                                     \
     X(silu_gate, KERNEL_SILU_GATE, neon, CPU_NEON)                                                                     \
     X(gelu_backward, KERNEL_GELU_BACKWARD, neon, CPU_NEON)                                                             \
+    X(attend_f32, KERNEL_ATTEND_F32, neon, CPU_NEON)                                                                   \
+    X(attend_f16, KERNEL_ATTEND_F16, neon, CPU_NEON)                                                                   \
+    X(softmax_s8, KERNEL_SOFTMAX_S8, neon, CPU_NEON)                                                                   \
+    X(softmax_bf16, KERNEL_SOFTMAX_BF16, neon, CPU_NEON)                                                               \
     X(softmax, KERNEL_SOFTMAX, neon, CPU_NEON)                                                                         \
     X(layer_norm, KERNEL_LAYER_NORM, neon, CPU_NEON)                                                                   \
     X(rms_norm, KERNEL_RMS_NORM, neon, CPU_NEON)                                                                       \

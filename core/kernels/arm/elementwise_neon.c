@@ -46,8 +46,8 @@ INLINE vec vec_select_negative(vec x, vec negative, vec otherwise) {
 INLINE float vec_reduce_add(vec a) { return vaddvq_f32(a); }
 INLINE float vec_reduce_max(vec a) { return vmaxvq_f32(a); }
 
-#include "kernels/x86/elementwise.inc"
-#include "kernels/x86/training.inc"
+#include "kernels/vectors/elementwise.inc"
+#include "kernels/vectors/training.inc"
 #else
 typedef int empty_translation_unit;
 #endif

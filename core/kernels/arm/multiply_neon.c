@@ -30,7 +30,7 @@ INLINE void columns_store_first(float *y, size_t count, columns a) {
     memcpy(y, lanes, count * sizeof *y);
 }
 
-#include "kernels/x86/multiply.inc"
+#include "kernels/vectors/multiply.inc"
 #else
 typedef int empty_translation_unit;
 #endif

@@ -57,25 +57,22 @@ INLINE float wide_largest(wide a) {
     return _mm_cvtss_f32(_mm_max_ss(quarter, _mm_shuffle_ps(quarter, quarter, 1)));
 }
 
-/* 2^x for x <= 0: x = n + r with |r| <= 1/2, 2^r by the polynomial of Cephes exp2f, relative error below 2^-22; 0 below
- * -126. */
-INLINE wide wide_exp2(wide x) {
-    wide clamped = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
-    wide n = _mm512_roundscale_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = wide_sub(clamped, n);
-    wide p = wide_fmadd(wide_set(1.535336188319500e-4f), r, wide_set(1.339887440266574e-3f));
-    p = wide_fmadd(p, r, wide_set(9.618437357674640e-3f));
-    p = wide_fmadd(p, r, wide_set(5.550332471162809e-2f));
-    p = wide_fmadd(p, r, wide_set(2.402264791363012e-1f));
-    p = wide_fmadd(p, r, wide_set(6.931472028550421e-1f));
-    p = wide_fmadd(p, r, wide_set(1.0f));
-    __mmask16 seen = (__mmask16)~_mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_LT_OQ);
-    return _mm512_maskz_mov_ps(seen, _mm512_scalef_ps(p, n));
+INLINE wide wide_round(wide a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+/* a 2^n of an integer n from -126 to 0. */
+INLINE wide wide_scale(wide a, wide n) { return _mm512_scalef_ps(a, n); }
+
+/* 0 where x < limit, else a. */
+INLINE wide wide_zero_below(wide a, wide x, float limit) {
+    return _mm512_maskz_mov_ps((__mmask16)~_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_LT_OQ), a);
 }
+
+#include "kernels/vectors/exp2.inc"
 
 #define ELEMENT float
 #define ELEMENT_LOAD wide_load
 #define ATTEND(name) attend_##name##_f32_avx512
-#include "attention.inc"
+#include "kernels/vectors/attention.inc"
 #undef ELEMENT
 #undef ELEMENT_LOAD
 #undef ATTEND
@@ -83,13 +80,10 @@ INLINE wide wide_exp2(wide x) {
 #define ELEMENT uint16_t
 #define ELEMENT_LOAD wide_load_half
 #define ATTEND(name) attend_##name##_f16_avx512
-#include "attention.inc"
+#include "kernels/vectors/attention.inc"
 #undef ELEMENT
 #undef ELEMENT_LOAD
 #undef ATTEND
-
-INLINE wide wide_round(wide a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE wide wide_scale(wide a, wide n) { return _mm512_scalef_ps(a, n); }
 
 /* Nearest-even of 0 to 255, less 128. */
 INLINE void wide_store_codes(int8_t *code, wide a) {
@@ -110,7 +104,7 @@ INLINE void wide_store_bf16(uint16_t *weight, wide a) {
 #define STORE wide_store_codes
 #define FACTOR(j) wide_load(factor + (j))
 #define NOTHING -128
-#include "softmax_weights.inc"
+#include "kernels/vectors/softmax_weights.inc"
 
 #define SOFTMAX(name) softmax_##name##_bf16_avx512
 #define WEIGHT uint16_t
@@ -118,7 +112,7 @@ INLINE void wide_store_bf16(uint16_t *weight, wide a) {
 #define STORE wide_store_bf16
 #define FACTOR(j) wide_set(1)
 #define NOTHING 0
-#include "softmax_weights.inc"
+#include "kernels/vectors/softmax_weights.inc"
 
 KERNEL_SOFTMAX_S8(softmax_s8_avx512) { softmax_run_s8_avx512(rows, n, stride, score, inverse, code, scale); }
 KERNEL_SOFTMAX_BF16(softmax_bf16_avx512) { softmax_run_bf16_avx512(rows, n, stride, score, NULL, weight, scale); }

@@ -51,8 +51,8 @@ INLINE float vec_reduce_max(vec a) {
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
 
-#include "elementwise.inc"
-#include "training.inc"
+#include "kernels/vectors/elementwise.inc"
+#include "kernels/vectors/training.inc"
 #else
 typedef int empty_translation_unit;
 #endif

@@ -202,8 +202,8 @@ INLINE vec vec_gelu(vec x) {
     return vec_fnmadd(a, tail, vec_max(vec_set(0.0f), x));
 }
 
-#include "elementwise.inc"
-#include "training.inc"
+#include "kernels/vectors/elementwise.inc"
+#include "kernels/vectors/training.inc"
 #undef OWN_GELU
 #undef TAIL_STEP
 #undef INLINE

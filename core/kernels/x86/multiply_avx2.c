@@ -25,7 +25,7 @@ INLINE __m256i columns_first(size_t count) {
 INLINE columns columns_load_first(const float *x, size_t count) { return _mm256_maskload_ps(x, columns_first(count)); }
 INLINE void columns_store_first(float *y, size_t count, columns a) { _mm256_maskstore_ps(y, columns_first(count), a); }
 
-#include "multiply.inc"
+#include "kernels/vectors/multiply.inc"
 #else
 typedef int empty_translation_unit;
 #endif

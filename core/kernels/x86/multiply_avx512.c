@@ -29,7 +29,7 @@ INLINE void columns_store_first(float *y, size_t count, columns a) {
     _mm512_mask_storeu_ps(y, columns_first(count), a);
 }
 
-#include "multiply.inc"
+#include "kernels/vectors/multiply.inc"
 #undef INLINE
 #undef MULTIPLY
 #undef VEC
