@@ -93,7 +93,12 @@
     X(matmul_f32, KERNEL_MATMUL_F32, neon, CPU_NEON)                                                                   \
     X(matmul_f16, KERNEL_MATMUL_F16, neon, CPU_NEON)                                                                   \
     X(matmul_bf16_f32, KERNEL_MATMUL_BF16_F32, neon, CPU_NEON)                                                         \
+    X(matmul_bf16, KERNEL_MATMUL_BF16, neon, CPU_NEON)                                                                 \
+    X(narrow_f16, KERNEL_NARROW_F16, neon, CPU_NEON)                                                                   \
     X(widen_f16, KERNEL_WIDEN_F16, neon, CPU_NEON)                                                                     \
+    X(widen_s8, KERNEL_WIDEN_S8, neon, CPU_NEON)                                                                       \
+    X(narrow_bf16, KERNEL_NARROW_BF16, neon, CPU_NEON)                                                                 \
+    X(pair_bf16, KERNEL_PAIR_BF16, neon, CPU_NEON)                                                                     \
     X(quantize_s8, KERNEL_QUANTIZE_S8, neon, CPU_NEON)                                                                 \
     X(range_f32, KERNEL_RANGE_F32, neon, CPU_NEON)                                                                     \
     X(quantize_affine, KERNEL_QUANTIZE_AFFINE, neon, CPU_NEON)                                                         \
@@ -107,10 +112,12 @@
     X(gelu_tanh, KERNEL_GELU_TANH, neon, CPU_NEON)                                                                     \
     X(silu_gate, KERNEL_SILU_GATE, neon, CPU_NEON)                                                                     \
     X(gelu_backward, KERNEL_GELU_BACKWARD, neon, CPU_NEON)                                                             \
+    X(pack_f32, KERNEL_PACK_F32, neon, CPU_NEON)                                                                       \
     X(attend_f32, KERNEL_ATTEND_F32, neon, CPU_NEON)                                                                   \
     X(attend_f16, KERNEL_ATTEND_F16, neon, CPU_NEON)                                                                   \
     X(softmax_s8, KERNEL_SOFTMAX_S8, neon, CPU_NEON)                                                                   \
     X(softmax_bf16, KERNEL_SOFTMAX_BF16, neon, CPU_NEON)                                                               \
+    X(panel_sums_s8, KERNEL_PANEL_SUMS_S8, neon, CPU_NEON)                                                             \
     X(softmax, KERNEL_SOFTMAX, neon, CPU_NEON)                                                                         \
     X(layer_norm, KERNEL_LAYER_NORM, neon, CPU_NEON)                                                                   \
     X(rms_norm, KERNEL_RMS_NORM, neon, CPU_NEON)                                                                       \

@@ -1,5 +1,5 @@
-/* f32, f16 and bf16 matrix multiplication with NEON, activations in f32, and f16 widened. x is broadcast from its
- * row-major place, so only weights are ever packed. */
+/* f32, f16 and bf16 matrix multiplication with NEON, x is broadcast from its row-major place, so only
+ * weights are ever packed. */
 #if defined(__aarch64__)
 #include "kernels/half.h"
 #include "kernels/kernels.h"
@@ -33,11 +33,33 @@ INLINE float32x4_t load_bf16_4(const uint16_t *bits) { return vreinterpretq_f32_
 #define load_weight(place) load_bf16_4(place)
 #include "matmul_panels.inc"
 
-KERNEL_WIDEN_F16(widen_f16_neon) {
-    size_t i = 0;
-    for (; i + 4 <= count; i += 4) vst1q_f32(y + i, load_half_4(x + i));
-    for (; i < count; i++) y[i] = half_to_float(x[i]);
+/* Of 16 rows and two columns each, 4 rows: a column is the upper or the lower half of every word. */
+INLINE float32x4_t upper_halves(uint32x4_t pair) {
+    return vreinterpretq_f32_u32(vandq_u32(pair, vdupq_n_u32(0xffff0000u)));
 }
+INLINE float32x4_t lower_halves(uint32x4_t pair) { return vreinterpretq_f32_u32(vshlq_n_u32(pair, 16)); }
+
+INLINE void tile_bf16(const size_t tokens, size_t n_padded, const uint16_t *x, size_t x_stride, const uint16_t *panel,
+                      const float *bias, float *y, size_t y_stride, size_t valid) {
+    float32x4_t sum[16];
+    for (size_t i = 0; i < tokens * 4; i++) sum[i] = vdupq_n_f32(0.0f);
+    for (size_t n = 0; n < n_padded; n += 2, panel += 2 * PANEL_ROWS) {
+        uint32x4_t w[4];
+        for (size_t part = 0; part < 4; part++) w[part] = vreinterpretq_u32_u16(vld1q_u16(panel + 8 * part));
+        for (size_t t = 0; t < tokens; t++) {
+            float32x4_t even = vdupq_n_f32(bf16_to_float(x[t * x_stride + n])),
+                        odd = vdupq_n_f32(bf16_to_float(x[t * x_stride + n + 1]));
+            for (size_t part = 0; part < 4; part++) {
+                sum[t * 4 + part] = vfmaq_f32(sum[t * 4 + part], odd, upper_halves(w[part]));
+                sum[t * 4 + part] = vfmaq_f32(sum[t * 4 + part], even, lower_halves(w[part]));
+            }
+        }
+    }
+    for (size_t t = 0; t < tokens; t++) store_row(y + t * y_stride, valid, bias, sum + 4 * t);
+}
+
+#define MATMUL_BF16 matmul_bf16_neon
+#include "kernels/vectors/matmul_bf16.inc"
 #else
 typedef int empty_translation_unit;
 #endif

@@ -7,7 +7,7 @@
 #include <immintrin.h>
 
 #define BYTES_BF16 32
-#include "convert_bf16.inc"
+#include "kernels/vectors/convert_bf16.inc"
 
 INLINE __m256 load_half_8(const uint16_t *bits) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)bits)); }
 

@@ -4,7 +4,7 @@
 #include "kernels/variants.h"
 
 #define BYTES_BF16 64
-#include "convert_bf16.inc"
+#include "kernels/vectors/convert_bf16.inc"
 
 typedef uint16_t halves_bf16 __attribute__((vector_size(32)));
 

@@ -58,4 +58,6 @@ KERNEL_DROPOUT(dropout_avx2) {
     }
     dropout_c(seed, stream, first + i, count - i, dropped, scale, x + i, keep + i);
 }
+#else
+typedef int empty_translation_unit;
 #endif

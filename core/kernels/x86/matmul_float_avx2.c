@@ -83,23 +83,8 @@ INLINE void tile_bf16(const size_t tokens, size_t n_padded, const uint16_t *x, s
     for (size_t t = 0; t < tokens; t++) store_row(y + t * y_stride, valid, bias, low[t], high[t]);
 }
 
-/* Four tokens leave registers for the widened weights. */
-KERNEL_MATMUL_BF16(matmul_bf16_avx2) {
-    for (size_t r = 0; r < rows; r += PANEL_ROWS) {
-        const uint16_t *panel = weights + r * n_padded;
-        const float *shift = bias ? bias + r : NULL;
-        for (size_t t = 0; t < T; t += 4) {
-            const uint16_t *in = x + t * x_stride;
-            float *out = y + t * y_stride + r;
-            switch (T - t) {
-            case 1: tile_bf16(1, n_padded, in, x_stride, panel, shift, out, y_stride, rows - r); break;
-            case 2: tile_bf16(2, n_padded, in, x_stride, panel, shift, out, y_stride, rows - r); break;
-            case 3: tile_bf16(3, n_padded, in, x_stride, panel, shift, out, y_stride, rows - r); break;
-            default: tile_bf16(4, n_padded, in, x_stride, panel, shift, out, y_stride, rows - r); break;
-            }
-        }
-    }
-}
+#define MATMUL_BF16 matmul_bf16_avx2
+#include "kernels/vectors/matmul_bf16.inc"
 #else
 typedef int empty_translation_unit;
 #endif
