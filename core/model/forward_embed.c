@@ -8,21 +8,32 @@
 
 #include <string.h>
 
-#include "kernels/half.h"
 #include "kernels/kernels.h"
+
+#define SOME 256 /* values that are rounded at a time */
+
+/* To 16 bits and back, as what is packed in 16 bits is read. */
+static void round_halves(enum weight_storage storage, size_t count, float *x) {
+    uint16_t halves[SOME];
+    for (size_t i = 0, some; i < count; i += some) {
+        some = count - i < SOME ? count - i : SOME;
+        if (storage == STORAGE_F16) {
+            kernels.narrow_f16(some, x + i, halves);
+            kernels.widen_f16(some, halves, x + i);
+            continue;
+        }
+        kernels.narrow_bf16(some, x + i, halves);
+        for (size_t j = 0; j < some; j++) {
+            uint32_t bits = (uint32_t)halves[j] << 16;
+            memcpy(x + i + j, &bits, sizeof bits);
+        }
+    }
+}
 
 static void read_token(const struct forward *forward, size_t t, size_t width, float *out) {
     size_t row = (size_t)forward->batch->ids[t];
     parameter_rows(model_part(forward->model, PART_TOKENS)->weight, row, row + 1, out);
-    switch (forward->model->storage) {
-    case STORAGE_F32: break;
-    case STORAGE_F16:
-        for (size_t c = 0; c < width; c++) out[c] = half_to_float(half_from_float(out[c]));
-        break;
-    case STORAGE_BF16:
-        for (size_t c = 0; c < width; c++) out[c] = bf16_to_float(bf16_from_float(out[c]));
-        break;
-    }
+    if (forward->model->storage != STORAGE_F32) round_halves(forward->model->storage, width, out);
 }
 
 /* Types, positions and norm, onto what x holds. */
