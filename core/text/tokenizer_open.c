@@ -1,7 +1,7 @@
 /* Opening tokenizer files by their content, and folders as Hugging Face's libraries write them.
  *
  * A folder's tokenizer_config.json and special_tokens_map.json say which tokens begin and end a text, which pad, and
- * for vocab.txt whether text is lower-cased. tokenizer.json says the rest by itself.
+ * of WordPiece what is done to letters; what it says counts before what tokenizer.json does, as in transformers.
  */
 #include "base/error.h"
 #include "base/file.h"
@@ -9,6 +9,7 @@
 #include "io/gguf.h"
 #include "io/json.h"
 #include "text/tokenizer_parts.h"
+#include "text/wordpiece.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -37,14 +38,14 @@ out:
 }
 
 /* A .model file begins with its first piece: field 1, of length kind. No vocab.txt begins with an empty line. */
-static int parse_content(struct tokenizer **tokenizer, const char *bytes, size_t count, bool lower_case) {
+static int parse_content(struct tokenizer **tokenizer, const char *bytes, size_t count) {
     size_t at = strspn(bytes, " \t\r\n");
     if (at < count && bytes[at] == '{') return tokenizer_parse(tokenizer, bytes, count);
     if (count && bytes[0] == '\n') return tokenizer_parse_sentencepiece(tokenizer, bytes, count);
-    return tokenizer_parse_vocab(tokenizer, bytes, count, lower_case);
+    return tokenizer_parse_vocab(tokenizer, bytes, count, true);
 }
 
-static int open_file(struct tokenizer **tokenizer, const char *path, bool lower_case) {
+static int open_file(struct tokenizer **tokenizer, const char *path) {
     int status = 0;
     char magic[4] = "", *bytes = NULL;
     size_t count;
@@ -53,7 +54,7 @@ static int open_file(struct tokenizer **tokenizer, const char *path, bool lower_
     if (file) fclose(file);
     if (memcmp(magic, "GGUF", 4) == 0) return open_gguf(tokenizer, path);
     TRY(file_read(path, FILE_BYTES_MAX, &bytes, &count));
-    status = parse_content(tokenizer, bytes, count, lower_case);
+    status = parse_content(tokenizer, bytes, count);
     if (status < 0) error_prefix(status, "%s", path);
 out:
     memory_release(bytes);
@@ -131,6 +132,17 @@ static void apply_names(struct tokenizer *tokenizer, const struct settings *sett
     }
 }
 
+/* BERT's normalizer: accents go with capitals where nothing is said of them. */
+static void apply_normalizer(struct tokenizer *tokenizer, const struct settings *settings) {
+    if (tokenizer->kind != TOKENIZER_WORDPIECE) return;
+    struct wordpiece_settings *normal = wordpiece_settings_of(tokenizer);
+    bool lower_case = is_set(settings, "do_lower_case", normal->lower_case);
+    bool accents = lower_case == normal->lower_case ? normal->strip_accents : lower_case;
+    normal->lower_case = lower_case;
+    normal->strip_accents = is_set(settings, "strip_accents", accents);
+    normal->split_chinese = is_set(settings, "tokenize_chinese_chars", normal->split_chinese);
+}
+
 /* vocab.json with merges.txt says nothing of what stands around a text: add_bos_token and add_eos_token do. */
 static void apply_frame(struct tokenizer *tokenizer, const struct settings *settings) {
     bool begin = is_set(settings, "add_bos_token", false) && tokenizer->names.begin >= 0;
@@ -147,17 +159,18 @@ static int open_folder(struct tokenizer **tokenizer, const char *folder) {
     TRY(read_json(folder, "tokenizer_config.json", &settings.config, &settings.config_text));
     TRY(read_json(folder, "special_tokens_map.json", &settings.map, &settings.map_text));
     if (find_file(folder, "tokenizer.json", path) || find_file(folder, "tokenizer.model", path)) {
-        TRY(open_file(tokenizer, path, true));
+        TRY(open_file(tokenizer, path));
     } else if (find_file(folder, "vocab.json", path) && find_file(folder, "merges.txt", merges)) {
         TRY(open_merges(tokenizer, path, merges));
         apply_names(*tokenizer, &settings);
         apply_frame(*tokenizer, &settings);
     } else if (find_file(folder, "vocab.txt", path)) {
-        TRY(open_file(tokenizer, path, is_set(&settings, "do_lower_case", true)));
+        TRY(open_file(tokenizer, path));
     } else {
         FAIL(E_IO, "%s holds no tokenizer.json, tokenizer.model, vocab.json with merges.txt, or vocab.txt", folder);
     }
     apply_names(*tokenizer, &settings);
+    apply_normalizer(*tokenizer, &settings);
 out:
     settings_close(&settings);
     return status;
@@ -167,5 +180,5 @@ int tokenizer_open(struct tokenizer **tokenizer, const char *path) {
     struct stat entry;
     *tokenizer = NULL;
     if (stat(path, &entry) == 0 && S_ISDIR(entry.st_mode)) return open_folder(tokenizer, path);
-    return open_file(tokenizer, path, true);
+    return open_file(tokenizer, path);
 }

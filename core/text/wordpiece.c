@@ -342,6 +342,10 @@ static void wordpiece_close(struct tokenizer *tokenizer) {
 const struct tokenizer_traits wordpiece_traits = {
     .encode = wordpiece_encode, .decode = wordpiece_decode, .close = wordpiece_close};
 
+struct wordpiece_settings *wordpiece_settings_of(struct tokenizer *tokenizer) {
+    return &((struct wordpiece *)tokenizer->state)->settings;
+}
+
 int wordpiece_finish(struct tokenizer *tokenizer, const struct wordpiece_settings *settings, const char *unknown,
                      bool frame) {
     int status = 0;

@@ -25,4 +25,7 @@ extern const struct tokenizer_traits wordpiece_traits;
 int wordpiece_finish(struct tokenizer *tokenizer, const struct wordpiece_settings *settings, const char *unknown,
                      bool frame);
 
+/* Of a finished tokenizer, to be changed before it is used; its prefix is NULL. */
+struct wordpiece_settings *wordpiece_settings_of(struct tokenizer *tokenizer);
+
 #endif

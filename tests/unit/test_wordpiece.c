@@ -238,6 +238,50 @@ static void folders_are_opened_by_what_they_hold(void **state) {
     assert_int_equal(system(command), 0);
 }
 
+static void settings_say_what_is_done_to_letters(void **state) {
+    (void)state;
+    static const char json[] =
+        "{\"normalizer\":{\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,"
+        "\"strip_accents\":null,\"lowercase\":true},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":"
+        "{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"continuing_subword_prefix\":\"##\","
+        "\"max_input_chars_per_word\":100,\"vocab\":{\"[UNK]\":0,\"e\":1,\"\xC3\xA9\":2,\"E\":3,\"\xC3\x89\":4,"
+        "\"\xE4\xB8\xAD\":5,\"##\xE4\xB8\xAD\":6}}}";
+    static const char words[] = "[UNK]\ne\n\xC3\xA9\nE\n\xC3\x89\n\xE4\xB8\xAD\n##\xE4\xB8\xAD\n";
+    static const char *const files[2][2] = {{"vocab.txt", words}, {"tokenizer.json", json}};
+    static const struct {
+        const char *settings;
+        int32_t ids[5]; /* of e, E, E acute, and two ideographs, as transformers has them */
+    } row[] = {
+        {"{}", {1, 1, 1, 5, 5}},
+        {"{\"strip_accents\": null, \"do_lower_case\": true}", {1, 1, 1, 5, 5}},
+        {"{\"strip_accents\": false}", {1, 1, 2, 5, 5}},
+        {"{\"do_lower_case\": false}", {1, 3, 4, 5, 5}},
+        {"{\"do_lower_case\": false, \"strip_accents\": true}", {1, 3, 3, 5, 5}},
+        {"{\"tokenize_chinese_chars\": false}", {1, 1, 1, 5, 6}},
+    };
+    char folder[] = "/tmp/test_wordpiece_XXXXXX", command[300];
+    assert_non_null(mkdtemp(folder));
+    for (size_t file = 0; file < 2; file++) { /* tokenizer.json is read before vocab.txt */
+        write_file(folder, files[file][0], files[file][1]);
+        for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+            struct tokenizer *tokenizer;
+            struct encoding encoding = {0};
+            static const char text[] = "e E \xC3\x89 \xE4\xB8\xAD\xE4\xB8\xAD";
+            write_file(folder, "tokenizer_config.json", row[i].settings);
+            if (tokenizer_open(&tokenizer, folder) < 0) fail_msg("%s", error_text());
+            assert_int_equal(tokenizer_append(tokenizer, text, sizeof text - 1, false, false, &encoding), 0);
+            assert_int_equal(encoding.count, 5);
+            for (size_t k = 0; k < 5; k++)
+                if (encoding.ids[k] != row[i].ids[k])
+                    fail_msg("%s, %s: token %zu is %d", files[file][0], row[i].settings, k, encoding.ids[k]);
+            encoding_close(&encoding);
+            tokenizer_free(tokenizer);
+        }
+    }
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts_become_ids_with_offsets),
@@ -247,6 +291,7 @@ int main(void) {
         cmocka_unit_test(files_cut_off_anywhere_are_read_or_refused),
         cmocka_unit_test(hostile_vocabularies_are_refused),
         cmocka_unit_test(folders_are_opened_by_what_they_hold),
+        cmocka_unit_test(settings_say_what_is_done_to_letters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
