@@ -222,9 +222,30 @@ out:
     return status;
 }
 
-int tokenizer_parse_merges(struct tokenizer **tokenizer, const char *vocab_json, size_t vocab_bytes, const char *merges,
-                           size_t merges_bytes) {
-    static const char *const special[] = {"<|endoftext|>", "<s>", "</s>", "<pad>", "<unk>", "<mask>"};
+/* What a class of transformers does to a text; model_type tells it where a folder names no class. */
+static int read_class(struct tokenizer *tokenizer, const struct beside_merges *beside) {
+    static const char *const plain[] = {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast",
+                                        "TokenizersBackend"};
+    int status = 0;
+    const char *class = beside->class, *type = beside->model_type;
+    bool qwen2 = class ? strcmp(class, "Qwen2Tokenizer") == 0 || strcmp(class, "Qwen2TokenizerFast") == 0
+                       : type && strcmp(type, "qwen2") == 0;
+    if (qwen2) {
+        tokenizer->pattern = WORD_QWEN2;
+        TRY(tokenizer_add_step(tokenizer, NORMAL_COMPOSED));
+        return 0;
+    }
+    for (size_t i = 0; class && i < sizeof plain / sizeof *plain; i++)
+        if (strcmp(class, plain[i]) == 0) return 0;
+    if (class)
+        FAIL(E_UNSUPPORTED, "tokenizer_class \"%.60s\" is not supported (GPT2Tokenizer and Qwen2Tokenizer are)", class);
+out:
+    return status;
+}
+
+int byte_bpe_read_merges(struct tokenizer **tokenizer, const char *vocab_json, size_t vocab_bytes, const char *merges,
+                         size_t merges_bytes, const struct beside_merges *beside) {
+    static const char *const usual[] = {"<|endoftext|>", "<s>", "</s>", "<pad>", "<unk>", "<mask>", NULL};
     int status = 0;
     struct json_document document = {0};
     struct tokenizer *fresh = NULL;
@@ -236,17 +257,15 @@ int tokenizer_parse_merges(struct tokenizer **tokenizer, const char *vocab_json,
     const struct json *vocabulary = json_root(&document);
     if (vocabulary->type != JSON_OBJECT) FAIL(E_FORMAT, "vocab.json must be an object of ids");
     TRY(tokenizer_new(&fresh, TOKENIZER_BYTE_BPE, &byte_bpe_traits));
+    TRY(read_class(fresh, beside));
     TRY(memory_take(&scratch, vocab_bytes > merges_bytes ? vocab_bytes : merges_bytes, 1));
     byte_alphabet_fill(&alphabet);
-    TRY(token_list_open(&list, NULL, vocabulary->count));
+    size_t more = (beside->decoder ? beside->decoder->count : 0) + (beside->added ? beside->added->count : 0);
+    TRY(token_list_open(&list, NULL, vocabulary->count + more));
     TRY(token_list_vocabulary(&list, vocabulary));
+    TRY(token_list_beside(&list, beside, fresh->steps.count > 0));
+    TRY(token_list_beside(&list, &(struct beside_merges){.special = usual}, false));
     TRY(token_list_added(&list, NULL));
-    for (size_t id = 0; id < list.count; id++)
-        for (size_t i = 0; i < sizeof special / sizeof *special; i++)
-            if (strcmp(list.items[id].text, special[i]) == 0) {
-                list.items[id].added = ADDED;
-                list.items[id].special = true;
-            }
     TRY(token_list_store(&list, fresh, &alphabet, scratch));
     TRY(read_merge_lines(fresh, merges, merges_bytes, &alphabet, scratch));
     TRY(tokenizer_finish(fresh));
@@ -258,4 +277,9 @@ out:
     memory_release(scratch);
     json_close(&document);
     return status;
+}
+
+int tokenizer_parse_merges(struct tokenizer **tokenizer, const char *vocab_json, size_t vocab_bytes, const char *merges,
+                           size_t merges_bytes) {
+    return byte_bpe_read_merges(tokenizer, vocab_json, vocab_bytes, merges, merges_bytes, &(struct beside_merges){0});
 }

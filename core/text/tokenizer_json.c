@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "text/byte_alphabet.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define FILE_BYTES_MAX (256u << 20)
@@ -59,11 +60,9 @@ out:
     return status;
 }
 
-static int list_added_token(struct token_list *list, const struct json *item, bool normalizes) {
+static int list_added_token(struct token_list *list, uint64_t id, const struct json *item, bool normalizes) {
     int status = 0;
-    uint64_t id;
     const char *content;
-    TRY(json_u64(json_member(item, "id"), "id in added_tokens", &id));
     TRY(json_text(json_member(item, "content"), "content in added_tokens", &content));
     struct token_listed *listed = id < list->room ? &list->items[id] : NULL;
     if (!listed || (listed->text && (listed->added || strcmp(listed->text, content) != 0)))
@@ -87,13 +86,50 @@ int token_list_added(struct token_list *list, const struct json *root) {
     int status = 0;
     const struct json *added = json_member(root, "added_tokens");
     bool normalizes = !json_unset(json_member(root, "normalizer"));
-    for (const struct json *item = added ? added->child : NULL; item; item = item->next)
-        TRY(list_added_token(list, item, normalizes));
+    for (const struct json *item = added ? added->child : NULL; item; item = item->next) {
+        uint64_t id;
+        TRY(json_u64(json_member(item, "id"), "id in added_tokens", &id));
+        TRY(list_added_token(list, id, item, normalizes));
+    }
     for (size_t id = 0; id < list->room; id++) list->count += list->items[id].text != NULL;
     for (size_t id = 0; id < list->count; id++) {
         if (!list->items[id].text) FAIL(E_FORMAT, "no token has id %zu: ids must have no gaps", id);
         if (!list->items[id].bytes) FAIL(E_FORMAT, "the token with id %zu is empty", id);
     }
+out:
+    return status;
+}
+
+/* Added and special where it has the text of one of these. */
+static void list_special(struct token_list *list, const char *const *special) {
+    for (size_t id = 0; id < list->room; id++)
+        for (const char *const *name = special; name && *name && list->items[id].text; name++)
+            if (strcmp(list->items[id].text, *name) == 0) {
+                list->items[id].added |= ADDED;
+                list->items[id].special = true;
+            }
+}
+
+int token_list_beside(struct token_list *list, const struct beside_merges *beside, bool normalizes) {
+    int status = 0;
+    for (const struct json *item = beside->decoder ? beside->decoder->child : NULL; item; item = item->next) {
+        char *end;
+        uint64_t id = strtoull(item->key, &end, 10);
+        if (end == item->key || *end || item->key[0] == '-')
+            FAIL(E_FORMAT, "added_tokens_decoder: '%.100s' is no id", item->key);
+        TRY(list_added_token(list, id, item, normalizes));
+    }
+    for (const struct json *item = beside->added ? beside->added->child : NULL; item; item = item->next) {
+        uint64_t id;
+        TRY(json_u64(item, "an id in added_tokens.json", &id));
+        struct token_listed *listed = id < list->room ? &list->items[id] : NULL;
+        if (!listed || (listed->text && strcmp(listed->text, item->key) != 0))
+            FAIL(E_FORMAT, "added_tokens.json: id %zu of '%.100s' is %s", (size_t)id, item->key,
+                 listed ? "used twice" : "too large: ids must have no gaps");
+        if (!listed->text) *listed = (struct token_listed){.text = item->key, .bytes = strlen(item->key)};
+        listed->added |= ADDED;
+    }
+    list_special(list, beside->special);
 out:
     return status;
 }

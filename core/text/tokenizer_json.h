@@ -29,6 +29,16 @@ void token_list_close(struct token_list *list); /* accepts a zeroed struct */
 int token_list_vocabulary(struct token_list *list, const struct json *vocabulary);
 /* added_tokens, then: no gaps, no empty token. Sets count. */
 int token_list_added(struct token_list *list, const struct json *root);
+/* What a folder says of tokens beside vocab.json with merges.txt; all borrowed, and NULL where it says nothing. */
+struct beside_merges {
+    const struct json *decoder; /* added_tokens_decoder of tokenizer_config.json: an object by id */
+    const struct json *added;   /* added_tokens.json: an object of ids */
+    const char *const *special; /* texts of the tokens that are special, NULL behind the last */
+    const char *class,
+        *model_type; /* tokenizer_class, and config.json's model_type: Qwen2's splits words its own way */
+};
+/* Its tokens, before token_list_added; `normalizes`: the tokenizer has a normalizer. */
+int token_list_beside(struct token_list *list, const struct beside_merges *beside, bool normalizes);
 /* tokens, special and added of the tokenizer, from the list. With an alphabet, tokens that are not added are written in
  * it and are stored as bytes; `scratch` then has room for the longest text. */
 struct byte_alphabet;
@@ -41,6 +51,9 @@ int tokenizer_read_templates(struct tokenizer *tokenizer, const struct json *roo
 /* A merge more: its two sides as texts in the alphabet; scratch has room for both. E_FORMAT: not in the vocabulary. */
 int byte_bpe_add_merge(struct tokenizer *tokenizer, const char *const side[2], const size_t bytes[2],
                        const struct byte_alphabet *alphabet, char *scratch);
+/* tokenizer_parse_merges with what stands beside the two files. E_UNSUPPORTED: another class's tokenizer. */
+int byte_bpe_read_merges(struct tokenizer **tokenizer, const char *vocab_json, size_t vocab_bytes, const char *merges,
+                         size_t merges_bytes, const struct beside_merges *beside);
 /* The two sides of "left right". */
 bool merge_split(const char *text, size_t length, const char *side[2], size_t bytes[2]);
 

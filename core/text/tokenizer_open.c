@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "io/gguf.h"
 #include "io/json.h"
-#include "text/tokenizer_parts.h"
+#include "text/tokenizer_json.h"
 #include "text/wordpiece.h"
 
 #include <stdio.h>
@@ -61,24 +61,10 @@ out:
     return status;
 }
 
-static int open_merges(struct tokenizer **tokenizer, const char *vocabulary_path, const char *merges_path) {
-    int status = 0;
-    char *vocabulary = NULL, *merges = NULL;
-    size_t vocabulary_bytes, merges_bytes;
-    TRY(file_read(vocabulary_path, FILE_BYTES_MAX, &vocabulary, &vocabulary_bytes));
-    TRY(file_read(merges_path, FILE_BYTES_MAX, &merges, &merges_bytes));
-    status = tokenizer_parse_merges(tokenizer, vocabulary, vocabulary_bytes, merges, merges_bytes);
-    if (status < 0) error_prefix(status, "%s", merges_path);
-out:
-    memory_release(vocabulary);
-    memory_release(merges);
-    return status;
-}
-
 /* ---- a folder's settings -------------------------------------------------------------------------- */
 struct settings {
-    struct json_document config, map;
-    char *config_text, *map_text;
+    struct json_document config, map, added, model;
+    char *config_text, *map_text, *added_text, *model_text;
 };
 
 static int read_json(const char *folder, const char *name, struct json_document *document, char **text) {
@@ -96,8 +82,12 @@ out:
 static void settings_close(struct settings *settings) {
     json_close(&settings->config);
     json_close(&settings->map);
+    json_close(&settings->added);
+    json_close(&settings->model);
     memory_release(settings->config_text);
     memory_release(settings->map_text);
+    memory_release(settings->added_text);
+    memory_release(settings->model_text);
 }
 
 /* The text of a token in the settings, written as a string or as an object with content; NULL when absent. */
@@ -114,6 +104,44 @@ static const char *token_text(const struct settings *settings, const char *key) 
 static bool is_set(const struct settings *settings, const char *key, bool otherwise) {
     const struct json *node = settings->config.nodes ? json_member(json_root(&settings->config), key) : NULL;
     return !node || node->type == JSON_NULL ? otherwise : node->type == JSON_TRUE;
+}
+
+static const struct json *object_of(const struct json *node) { return node && node->type == JSON_OBJECT ? node : NULL; }
+
+static const char *member_text(const struct json_document *document, const char *key) {
+    const struct json *node = document->nodes ? json_member(json_root(document), key) : NULL;
+    return node && node->type == JSON_STRING ? node->text : NULL;
+}
+
+/* vocab.json with merges.txt, and the tokens that the folder adds. */
+static int open_merges(struct tokenizer **tokenizer, const char *vocabulary_path, const char *merges_path,
+                       const struct settings *settings) {
+    static const char *const keys[] = {"bos_token", "eos_token", "pad_token", "unk_token",
+                                       "cls_token", "sep_token", "mask_token"};
+    int status = 0;
+    char *vocabulary = NULL, *merges = NULL;
+    size_t vocabulary_bytes, merges_bytes, named = 0;
+    const char *special[sizeof keys / sizeof *keys + 1] = {NULL};
+    const struct json *config = settings->config.nodes ? json_root(&settings->config) : NULL;
+    struct beside_merges beside = {
+        .decoder = object_of(json_member(config, "added_tokens_decoder")),
+        .added = settings->added.nodes ? object_of(json_root(&settings->added)) : NULL,
+        .special = special,
+        .class = member_text(&settings->config, "tokenizer_class"),
+        .model_type = member_text(&settings->model, "model_type"),
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        special[named] = token_text(settings, keys[i]);
+        named += special[named] != NULL;
+    }
+    TRY(file_read(vocabulary_path, FILE_BYTES_MAX, &vocabulary, &vocabulary_bytes));
+    TRY(file_read(merges_path, FILE_BYTES_MAX, &merges, &merges_bytes));
+    status = byte_bpe_read_merges(tokenizer, vocabulary, vocabulary_bytes, merges, merges_bytes, &beside);
+    if (status < 0) error_prefix(status, "%s", merges_path);
+out:
+    memory_release(vocabulary);
+    memory_release(merges);
+    return status;
 }
 
 /* Tokens that the settings name and the vocabulary has. */
@@ -161,7 +189,9 @@ static int open_folder(struct tokenizer **tokenizer, const char *folder) {
     if (find_file(folder, "tokenizer.json", path) || find_file(folder, "tokenizer.model", path)) {
         TRY(open_file(tokenizer, path));
     } else if (find_file(folder, "vocab.json", path) && find_file(folder, "merges.txt", merges)) {
-        TRY(open_merges(tokenizer, path, merges));
+        TRY(read_json(folder, "added_tokens.json", &settings.added, &settings.added_text));
+        TRY(read_json(folder, "config.json", &settings.model, &settings.model_text));
+        TRY(open_merges(tokenizer, path, merges, &settings));
         apply_names(*tokenizer, &settings);
         apply_frame(*tokenizer, &settings);
     } else if (find_file(folder, "vocab.txt", path)) {
@@ -171,7 +201,13 @@ static int open_folder(struct tokenizer **tokenizer, const char *folder) {
     }
     apply_names(*tokenizer, &settings);
     apply_normalizer(*tokenizer, &settings);
+    if ((*tokenizer)->kind == TOKENIZER_BYTE_BPE && is_set(&settings, "add_prefix_space", false))
+        FAIL(E_UNSUPPORTED, "%s/tokenizer_config.json: add_prefix_space is not supported", folder);
 out:
+    if (status < 0) {
+        tokenizer_free(*tokenizer);
+        *tokenizer = NULL;
+    }
     settings_close(&settings);
     return status;
 }

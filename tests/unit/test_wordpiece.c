@@ -282,6 +282,75 @@ static void settings_say_what_is_done_to_letters(void **state) {
     assert_int_equal(system(command), 0);
 }
 
+static void folders_add_to_merges_and_name_their_class(void **state) {
+    (void)state;
+    static const char added[] = "\"content\": \"<x>\", \"lstrip\": true, \"special\": false";
+    static const struct {
+        const char *config, *added, *model;
+        const char *message; /* NULL: it opens */
+        size_t count;
+        int32_t ids[8]; /* of "1 <x>12" */
+        const char *decoded;
+    } row[] = {
+        {"{}", "{}", "{}", NULL, 6, {0, 2, 4, 5, 6, 3}, "1 <x>12"},
+        {"{}", "{\"<x>\": 8}", "{}", NULL, 4, {0, 2, 8, 3}, "1 <x>12"},
+        {"{\"pad_token\": \"<x>\"}", "{\"<x>\": 8}", "{}", NULL, 4, {0, 2, 8, 3}, "1 12"},
+        {"{\"added_tokens_decoder\": {\"8\": {%}}}", "{}", "{}", NULL, 3, {0, 8, 3}, "1<x>12"},
+        {"{\"tokenizer_class\": \"Qwen2Tokenizer\"}", "{}", "{}", NULL, 7, {0, 2, 4, 5, 6, 0, 1}, "1 <x>12"},
+        {"{}", "{}", "{\"model_type\": \"qwen2\"}", NULL, 7, {0, 2, 4, 5, 6, 0, 1}, "1 <x>12"},
+        {"{\"tokenizer_class\": \"GPT2Tokenizer\"}",
+         "{}",
+         "{\"model_type\": \"qwen2\"}",
+         NULL,
+         6,
+         {0, 2, 4, 5, 6, 3},
+         "1 <x>12"},
+        {"{\"tokenizer_class\": \"RobertaTokenizer\"}",
+         "{}",
+         "{}",
+         "tokenizer_class \"RobertaTokenizer\"",
+         0,
+         {0},
+         NULL},
+        {"{\"add_prefix_space\": true}", "{}", "{}", "tokenizer_config.json: add_prefix_space", 0, {0}, NULL},
+        {"{\"added_tokens_decoder\": {\"x\": {%}}}", "{}", "{}", "'x' is no id", 0, {0}, NULL},
+        {"{\"added_tokens_decoder\": {\"7\": {%}}}", "{}", "{}", "id 7 of '<x>' is used twice", 0, {0}, NULL},
+        {"{}", "{\"<x>\": 9}", "{}", "id 9 of '<x>' is too large", 0, {0}, NULL},
+        {"{}", "{\"<x>\": 7}", "{}", "id 7 of '<x>' is used twice", 0, {0}, NULL},
+    };
+    char folder[] = "/tmp/test_wordpiece_XXXXXX", text[600];
+    assert_non_null(mkdtemp(folder));
+    write_file(folder, "vocab.json", "{\"1\":0,\"2\":1,\"\xC4\xA0\":2,\"12\":3,\"<\":4,\"x\":5,\">\":6,\"y\":7}");
+    write_file(folder, "merges.txt", "1 2\n");
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct tokenizer *tokenizer;
+        struct encoding encoding = {0};
+        char *decoded = NULL;
+        const char *place = strchr(row[i].config, '%');
+        size_t before = place ? (size_t)(place - row[i].config) : strlen(row[i].config);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)before, row[i].config, place ? added : "", place ? place + 1 : "");
+        write_file(folder, "tokenizer_config.json", text);
+        write_file(folder, "added_tokens.json", row[i].added);
+        write_file(folder, "config.json", row[i].model);
+        int status = tokenizer_open(&tokenizer, folder);
+        if (row[i].message && (status >= 0 || tokenizer || !strstr(error_text(), row[i].message)))
+            fail_msg("row %zu: %s", i, status < 0 ? error_text() : "opened");
+        if (row[i].message) continue;
+        if (status < 0) fail_msg("row %zu: %s", i, error_text());
+        assert_int_equal(tokenizer_append(tokenizer, "1 <x>12", 7, false, false, &encoding), 0);
+        if (encoding.count != row[i].count) fail_msg("row %zu: %zu tokens", i, encoding.count);
+        for (size_t k = 0; k < encoding.count; k++)
+            if (encoding.ids[k] != row[i].ids[k]) fail_msg("row %zu: token %zu is %d", i, k, encoding.ids[k]);
+        assert_int_equal(tokenizer_decode(tokenizer, encoding.ids, encoding.count, &decoded), 0);
+        if (strcmp(decoded, row[i].decoded) != 0) fail_msg("row %zu: '%s'", i, decoded);
+        memory_release(decoded);
+        encoding_close(&encoding);
+        tokenizer_free(tokenizer);
+    }
+    snprintf(text, sizeof text, "rm -r %s", folder);
+    assert_int_equal(system(text), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts_become_ids_with_offsets),
@@ -292,6 +361,7 @@ int main(void) {
         cmocka_unit_test(hostile_vocabularies_are_refused),
         cmocka_unit_test(folders_are_opened_by_what_they_hold),
         cmocka_unit_test(settings_say_what_is_done_to_letters),
+        cmocka_unit_test(folders_add_to_merges_and_name_their_class),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
