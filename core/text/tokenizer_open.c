@@ -171,10 +171,12 @@ static void apply_normalizer(struct tokenizer *tokenizer, const struct settings 
     normal->split_chinese = is_set(settings, "tokenize_chinese_chars", normal->split_chinese);
 }
 
-/* vocab.json with merges.txt says nothing of what stands around a text: add_bos_token and add_eos_token do. */
+/* Neither vocab.json with merges.txt nor a .model file says what stands around a text: add_bos_token and add_eos_token
+ * do, and where they are silent there is what there was. */
 static void apply_frame(struct tokenizer *tokenizer, const struct settings *settings) {
-    bool begin = is_set(settings, "add_bos_token", false) && tokenizer->names.begin >= 0;
+    bool begin = is_set(settings, "add_bos_token", tokenizer->single.count > 0) && tokenizer->names.begin >= 0;
     bool end = is_set(settings, "add_eos_token", false) && tokenizer->names.end >= 0;
+    tokenizer->single.count = 0;
     if (begin) template_add(&tokenizer->single, TEMPLATE_ID, tokenizer->names.begin, 0);
     template_add(&tokenizer->single, TEMPLATE_FIRST, -1, 0);
     if (end) template_add(&tokenizer->single, TEMPLATE_ID, tokenizer->names.end, 0);
@@ -186,8 +188,12 @@ static int open_folder(struct tokenizer **tokenizer, const char *folder) {
     char path[PATH_BYTES], merges[PATH_BYTES];
     TRY(read_json(folder, "tokenizer_config.json", &settings.config, &settings.config_text));
     TRY(read_json(folder, "special_tokens_map.json", &settings.map, &settings.map_text));
-    if (find_file(folder, "tokenizer.json", path) || find_file(folder, "tokenizer.model", path)) {
+    if (find_file(folder, "tokenizer.json", path)) {
         TRY(open_file(tokenizer, path));
+    } else if (find_file(folder, "tokenizer.model", path)) {
+        TRY(open_file(tokenizer, path));
+        apply_names(*tokenizer, &settings);
+        apply_frame(*tokenizer, &settings);
     } else if (find_file(folder, "vocab.json", path) && find_file(folder, "merges.txt", merges)) {
         TRY(read_json(folder, "added_tokens.json", &settings.added, &settings.added_text));
         TRY(read_json(folder, "config.json", &settings.model, &settings.model_text));

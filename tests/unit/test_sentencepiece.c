@@ -424,6 +424,52 @@ static void gguf_says_the_same(void **state) {
     scratch_remove(path);
 }
 
+static void write_in(const char *folder, const char *name, const void *bytes, size_t count) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, count, file), count);
+    fclose(file);
+}
+
+static void a_folder_says_what_stands_around(void **state) {
+    (void)state;
+    static const struct {
+        const char *settings;
+        size_t count;
+        int32_t ids[3];
+    } row[] = {
+        {"{}", 2, {1, 3}},
+        {"{\"add_bos_token\": true, \"add_eos_token\": null}", 2, {1, 3}},
+        {"{\"add_bos_token\": false}", 1, {3}},
+        {"{\"add_eos_token\": true}", 3, {1, 3, 2}},
+        {"{\"add_bos_token\": false, \"add_eos_token\": true}", 2, {3, 2}},
+        {"{\"add_bos_token\": true, \"bos_token\": \"</s>\"}", 2, {2, 3}},
+    };
+    struct sentencepiece_writer writer = small_bpe(false);
+    char folder[] = "/tmp/test_sentencepiece_XXXXXX", command[300];
+    size_t bytes;
+    writer_add(&writer, S "a", -1, 1);
+    uint8_t *file = writer_print(&writer, &bytes);
+    assert_non_null(mkdtemp(folder));
+    write_in(folder, "tokenizer.model", file, bytes);
+    free(file);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct tokenizer *tokenizer;
+        struct encoding encoding = {0};
+        write_in(folder, "tokenizer_config.json", row[i].settings, strlen(row[i].settings));
+        if (tokenizer_open(&tokenizer, folder) < 0) fail_msg("%s", error_text());
+        assert_int_equal(tokenizer_append(tokenizer, "a", 1, true, false, &encoding), 0);
+        if (encoding.count != row[i].count) fail_msg("%s: %zu tokens", row[i].settings, encoding.count);
+        for (size_t k = 0; k < encoding.count; k++) assert_int_equal(encoding.ids[k], row[i].ids[k]);
+        encoding_close(&encoding);
+        tokenizer_free(tokenizer);
+    }
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 /* ---- hostile files -------------------------------------------------------------------------------- */
 static void refusals(void **state) {
     (void)state;
@@ -523,6 +569,7 @@ int main(void) {
         cmocka_unit_test(rules_and_spaces),
         cmocka_unit_test(places_in_the_text),
         cmocka_unit_test(gguf_says_the_same),
+        cmocka_unit_test(a_folder_says_what_stands_around),
         cmocka_unit_test(refusals),
         cmocka_unit_test(truncated_at_every_byte),
         cmocka_unit_test(every_allocation_may_fail),
