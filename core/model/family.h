@@ -118,11 +118,17 @@ struct architecture {
     unsigned heads;
 };
 
+/* Two names of one tensor in a model whose head is tied; a file may have it by either, or twice. */
+struct tied_tensor {
+    const char *copy, *original;
+};
+
 struct family {
     const char *name;
     const struct family_row *before, *block, *after; /* each ends with ROWS_END */
     const char *prefix;                              /* that files of the body alone leave out: "bert." */
     const char *const *ignored;                      /* endings of tensor names that a file may have for nothing */
+    const struct tied_tensor *tied;                  /* ends with a NULL copy */
     const struct config_field *fields;               /* ends with FIELDS_END */
     const char *const *ignored_fields;               /* that say nothing about inference here; ends with NULL */
     const struct architecture *architectures;        /* ends with a NULL name */
@@ -139,6 +145,7 @@ extern const struct family family_bert, family_distilbert, family_gpt2, family_o
     family_mistral;
 extern const struct family_row llama_before[], llama_block[], llama_after[]; /* Qwen2's and Mistral's as well */
 extern const char *const llama_ignored[];
+extern const struct tied_tensor llama_tied[];
 void llama_defaults(struct model_config *config);
 
 const struct family *family_find(const char *name); /* NULL when unknown */

@@ -43,6 +43,12 @@ static const char *const ignored_tensors[] = {
     "pooler.dense.bias",       "cls.seq_relationship.weight",    "cls.seq_relationship.bias",    NULL,
 };
 
+static const struct tied_tensor tied[] = {
+    {"cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"},
+    {"cls.predictions.decoder.bias", "cls.predictions.bias"},
+    {NULL, NULL},
+};
+
 static void defaults(struct model_config *config) {
     config->norm = NORM_LAYER;
     config->activation = ACTIVATION_GELU_ERF;
@@ -98,6 +104,7 @@ const struct family family_bert = {
     .after = after,
     .prefix = "bert.",
     .ignored = ignored_tensors,
+    .tied = tied,
     .fields = fields,
     .ignored_fields = ignored_fields,
     .architectures = architectures,

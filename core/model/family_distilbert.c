@@ -35,6 +35,11 @@ static const struct family_row after[] = {
 
 static const char *const ignored_tensors[] = {"embeddings.position_ids", "vocab_projector.weight", NULL};
 
+static const struct tied_tensor tied[] = {
+    {"vocab_projector.weight", "distilbert.embeddings.word_embeddings.weight"},
+    {NULL, NULL},
+};
+
 static void defaults(struct model_config *config) {
     config->norm = NORM_LAYER;
     config->activation = ACTIVATION_GELU_ERF;
@@ -78,6 +83,7 @@ const struct family family_distilbert = {
     .after = after,
     .prefix = "distilbert.",
     .ignored = ignored_tensors,
+    .tied = tied,
     .fields = fields,
     .ignored_fields = ignored_fields,
     .architectures = architectures,

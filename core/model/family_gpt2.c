@@ -35,6 +35,8 @@ static const struct family_row after[] = {
 /* attn.bias and attn.masked_bias are the causal mask. */
 static const char *const ignored_tensors[] = {"attn.bias", "attn.masked_bias", "lm_head.weight", NULL};
 
+static const struct tied_tensor tied[] = {{"lm_head.weight", "transformer.wte.weight"}, {NULL, NULL}};
+
 static void defaults(struct model_config *config) {
     config->norm = NORM_LAYER;
     config->norm_first = config->final_norm = config->causal = true;
@@ -94,6 +96,7 @@ const struct family family_gpt2 = {
     .after = after,
     .prefix = "transformer.",
     .ignored = ignored_tensors,
+    .tied = tied,
     .fields = fields,
     .ignored_fields = ignored_fields,
     .architectures = architectures,

@@ -31,6 +31,8 @@ const struct family_row llama_after[] = {
 
 const char *const llama_ignored[] = {"rotary_emb.inv_freq", "lm_head.weight", NULL};
 
+const struct tied_tensor llama_tied[] = {{"lm_head.weight", "model.embed_tokens.weight"}, {NULL, NULL}};
+
 void llama_defaults(struct model_config *config) {
     config->norm = NORM_RMS;
     config->norm_first = config->final_norm = config->causal = true;
@@ -76,6 +78,7 @@ const struct family family_llama = {
     .after = llama_after,
     .prefix = "model.",
     .ignored = llama_ignored,
+    .tied = llama_tied,
     .fields = fields,
     .ignored_fields = ignored_fields,
     .architectures = architectures,

@@ -38,6 +38,7 @@ const struct family family_mistral = {
     .after = llama_after,
     .prefix = "model.",
     .ignored = llama_ignored,
+    .tied = llama_tied,
     .fields = fields,
     .ignored_fields = ignored_fields,
     .architectures = architectures,

@@ -35,6 +35,8 @@ static const struct family_row after[] = {
 
 static const char *const ignored_tensors[] = {"lm_head.weight", NULL};
 
+static const struct tied_tensor tied[] = {{"lm_head.weight", BODY "embed_tokens.weight"}, {NULL, NULL}};
+
 static void defaults(struct model_config *config) {
     config->norm = NORM_LAYER;
     config->norm_first = config->final_norm = config->causal = true;
@@ -84,6 +86,7 @@ const struct family family_opt = {
     .after = after,
     .prefix = "model.",
     .ignored = ignored_tensors,
+    .tied = tied,
     .fields = fields,
     .ignored_fields = ignored_fields,
     .architectures = architectures,

@@ -39,6 +39,7 @@ const struct family family_qwen2 = {
     .after = llama_after,
     .prefix = "model.",
     .ignored = llama_ignored,
+    .tied = llama_tied,
     .fields = fields,
     .ignored_fields = ignored_fields,
     .architectures = architectures,

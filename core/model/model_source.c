@@ -105,40 +105,6 @@ out:
     return status;
 }
 
-int model_source_open(struct model_source *source, const char *path, struct model_config *config) {
-    int status = 0;
-    struct stat info;
-    enum source_kind kind;
-    void *block;
-
-    memset(source, 0, sizeof *source);
-    if (stat(path, &info) < 0) FAIL(E_IO, "%s: cannot be opened (%s)", path, strerror(errno));
-    if (S_ISDIR(info.st_mode)) {
-        TRY(open_folder(source, path, config));
-    } else {
-        TRY(file_kind(path, &kind));
-        if (kind == SOURCE_GGUF) TRY(open_gguf(source, path, config));
-        else if (kind == SOURCE_LLAMA2C) TRY(open_llama2c(source, path, config));
-        else TRY(open_artifact(source, path, config));
-    }
-    source->family = family_find(config->family);
-    source->config = config;
-    TRY(memory_take(&block, source->list.count, sizeof *source->used));
-    source->used = block;
-out:
-    if (status < 0) model_source_close(source);
-    return status;
-}
-
-void model_source_close(struct model_source *source) {
-    safetensors_close(&source->artifact);
-    shards_close(&source->shards);
-    gguf_close(&source->gguf);
-    llama2c_close(&source->llama2c);
-    memory_release(source->used);
-    memset(source, 0, sizeof *source);
-}
-
 /* ---- tensors by name -------------------------------------------------------------------------------- */
 
 const struct tensor *source_tensor(const struct model_source *source, const char *name) {
@@ -148,7 +114,7 @@ const struct tensor *source_tensor(const struct model_source *source, const char
 }
 
 /* By Hugging Face's name, without the body's prefix, or with the old names of a norm's gain and bias. */
-static const struct tensor *find_spelling(const struct model_source *source, const char *name) {
+static const struct tensor *find_once(const struct model_source *source, const char *name) {
     char other[MODEL_NAME_BYTES + 8];
     const char *prefix = source->family->prefix, *ending = strrchr(name, '.');
     size_t length = prefix ? strlen(prefix) : 0;
@@ -161,6 +127,60 @@ static const struct tensor *find_spelling(const struct model_source *source, con
         if (!tensor && length && strncmp(other, prefix, length) == 0) tensor = source_tensor(source, other + length);
     }
     return tensor;
+}
+
+/* The same, or where the head is tied by its other name. */
+static const struct tensor *find_spelling(const struct model_source *source, const char *name) {
+    const struct tensor *tensor = find_once(source, name);
+    bool tied = source->kind == SOURCE_HUGGINGFACE && source->config->tied;
+    for (const struct tied_tensor *pair = source->family->tied; !tensor && tied && pair->copy; pair++)
+        if (strcmp(pair->original, name) == 0) tensor = find_once(source, pair->copy);
+    return tensor;
+}
+
+/* Whether two tensors hold the same values, in whatever types. */
+static int tensors_equal(const struct tensor *a, const struct tensor *b, bool *equal) {
+    int status = 0;
+    void *block = NULL;
+    size_t rows = a->dimensions == 2 ? a->shape[0] : 1, columns = rows ? a->count / rows : 0;
+    *equal = a->dimensions == b->dimensions && memcmp(a->shape, b->shape, a->dimensions * sizeof *a->shape) == 0;
+    if (!*equal || a->count == 0) goto out;
+    if (a->dtype == b->dtype) {
+        *equal = memcmp(a->data, b->data, a->bytes) == 0;
+        goto out;
+    }
+    *equal = dtype_is_real(a->dtype) && dtype_is_real(b->dtype);
+    TRY(memory_take(&block, 2 * columns, sizeof(float)));
+    float *left = block, *right = left + columns;
+    for (size_t r = 0; r < rows && *equal; r++) {
+        tensor_rows_to_f32(a, r, r + 1, left);
+        tensor_rows_to_f32(b, r, r + 1, right);
+        *equal = memcmp(left, right, columns * sizeof *left) == 0;
+    }
+out:
+    memory_release(block);
+    return status;
+}
+
+/* A file may hold both tensors that its config ties. Where they differ the config is wrong, and they count as they are
+ * (transformers 5 does so); a family whose head cannot be untied refuses them. */
+static int settle_tied(struct model_source *source, struct model_config *config) {
+    int status = 0;
+    bool head = config->model_heads & (HEAD_CAUSAL_LM | HEAD_MASKED_LM);
+    if (source->kind != SOURCE_HUGGINGFACE || !config->tied || !head) goto out;
+    for (const struct tied_tensor *pair = source->family->tied; pair->copy; pair++) {
+        const struct tensor *copy = tensor_list_find(&source->list, pair->copy);
+        const struct tensor *original = copy ? find_once(source, pair->original) : NULL;
+        bool equal = !original;
+        if (original) TRY(tensors_equal(copy, original, &equal));
+        if (equal) continue;
+        if (!(source->family->heads & HEAD_CAUSAL_LM))
+            FAIL(E_UNSUPPORTED, "tensors '%s' and '%s' differ, but the head of a %s model must be tied", copy->name,
+                 original->name, source->family->name);
+        config->tied = false;
+    }
+out:
+    return status;
 }
 
 int source_place(void *context, const struct layout_entry *entry, struct value_place *place) {
@@ -202,4 +222,42 @@ int source_check_used(const struct model_source *source) {
     }
 out:
     return status;
+}
+
+/* ---- open and close ---------------------------------------------------------------------------------- */
+
+int model_source_open(struct model_source *source, const char *path, struct model_config *config) {
+    int status = 0;
+    struct stat info;
+    enum source_kind kind;
+    void *block;
+
+    memset(source, 0, sizeof *source);
+    if (stat(path, &info) < 0) FAIL(E_IO, "%s: cannot be opened (%s)", path, strerror(errno));
+    if (S_ISDIR(info.st_mode)) {
+        TRY(open_folder(source, path, config));
+    } else {
+        TRY(file_kind(path, &kind));
+        if (kind == SOURCE_GGUF) TRY(open_gguf(source, path, config));
+        else if (kind == SOURCE_LLAMA2C) TRY(open_llama2c(source, path, config));
+        else TRY(open_artifact(source, path, config));
+    }
+    source->family = family_find(config->family);
+    source->config = config;
+    TRY(memory_take(&block, source->list.count, sizeof *source->used));
+    source->used = block;
+    status = settle_tied(source, config);
+    if (status < 0) error_prefix(status, "%s", path);
+out:
+    if (status < 0) model_source_close(source);
+    return status;
+}
+
+void model_source_close(struct model_source *source) {
+    safetensors_close(&source->artifact);
+    shards_close(&source->shards);
+    gguf_close(&source->gguf);
+    llama2c_close(&source->llama2c);
+    memory_release(source->used);
+    memset(source, 0, sizeof *source);
 }

@@ -218,25 +218,27 @@ static void write_folder(const struct model *model, enum spelling spelling, cons
 
 static void test_folders(void **state) {
     static const float zeros[97 * 32];
-    const struct tensor extra[] = {
+    struct tensor extra[] = {
         {.name = "bert.embeddings.position_ids", .dtype = DTYPE_F32, .dimensions = 1, .shape = {24}, .data = zeros},
-        {.name = "cls.predictions.decoder.weight",
-         .dtype = DTYPE_F32,
-         .dimensions = 2,
-         .shape = {97, 32},
-         .data = zeros},
+        {.name = "cls.predictions.decoder.weight", .dtype = DTYPE_F32, .dimensions = 2, .shape = {97, 32}},
     };
     struct model model, back;
     char want[65], got[65];
     (void)state;
     small_model(&model, BOTH, 3);
     small_model_hash(&model, want);
+    extra[1].data = model_parameter(&model, "bert.embeddings.word_embeddings.weight")->value;
     for (int spelling = PLAIN; spelling <= GAMMA_BETA; spelling++) {
         write_folder(&model, (enum spelling)spelling, extra, 2);
         must(model_open(&back, folder, true));
         small_model_hash(&back, got);
         assert_string_equal(got, want);
         model_close(&back);
+    }
+    extra[1].data = zeros; /* no copy of the embedding, to which the config ties it */
+    for (int spelling = PLAIN; spelling <= GAMMA_BETA; spelling++) {
+        write_folder(&model, (enum spelling)spelling, extra, 2);
+        assert_int_equal(model_open(&back, folder, true), E_UNSUPPORTED);
     }
     model_close(&model);
 

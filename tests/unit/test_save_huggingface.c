@@ -36,13 +36,20 @@ static int remove_folder(void **state) {
     return rmdir(folder); /* nothing else was left behind */
 }
 
+static void make_as(struct model *model, const char *family, bool tied, unsigned heads) {
+    struct model_config config;
+    assert_int_equal(model_config_family(&config, family), 0);
+    config.tied = tied;
+    config.layers = 2, config.width = 32, config.heads = config.key_value_heads = 4, config.head_width = 8;
+    config.feed_forward = 64, config.vocabulary = 40, config.positions = 16;
+    config.model_heads = heads;
+    if (model_create(model, &config, 5, 0.2) < 0) fail_msg("%s: %s", family, error_text());
+}
+
 static void make(struct model *model, const char *family) {
     struct model_config config;
     assert_int_equal(model_config_family(&config, family), 0);
-    config.layers = 2, config.width = 32, config.heads = config.key_value_heads = 4, config.head_width = 8;
-    config.feed_forward = 64, config.vocabulary = 40, config.positions = 16;
-    if (config.causal) config.model_heads = HEAD_CAUSAL_LM;
-    if (model_create(model, &config, 5, 0.2) < 0) fail_msg("%s: %s", family, error_text());
+    make_as(model, family, config.tied, config.causal ? HEAD_CAUSAL_LM : 0);
 }
 
 static void every_family_comes_back(void **state) {
@@ -60,6 +67,105 @@ static void every_family_comes_back(void **state) {
             if (memcmp(a->value, b->value, a->rows * a->columns * sizeof(float)) != 0) fail_msg("%s", a->name);
         }
         model_close(&again);
+        model_close(&model);
+    }
+}
+
+/* The first `from` in one of the folder's files becomes `to`, which is not longer, and blanks. */
+static void patch(const char *name, const char *from, const char *to) {
+    char path[96], *bytes, *place = NULL;
+    size_t length = strlen(from);
+    snprintf(path, sizeof path, "%s/%s", inside, name);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    size_t count = (size_t)ftell(file);
+    bytes = malloc(count);
+    assert_non_null(bytes);
+    rewind(file);
+    assert_int_equal(fread(bytes, 1, count, file), count);
+    for (size_t at = 0; !place && at + length <= count; at++)
+        if (memcmp(bytes + at, from, length) == 0) place = bytes + at;
+    if (!place) fail_msg("%s: no %s", name, from);
+    memset(place, ' ', length);
+    memcpy(place, to, strlen(to));
+    rewind(file);
+    assert_int_equal(fwrite(bytes, 1, count, file), count);
+    fclose(file);
+    free(bytes);
+}
+
+static void check_same(const struct model *a, const struct model *b, const char *name) {
+    const struct parameter *left = model_parameter(a, name), *right = model_parameter(b, name);
+    assert_non_null(left);
+    assert_non_null(right);
+    if (memcmp(left->value, right->value, left->rows * left->columns * sizeof(float)) != 0) fail_msg("%s", name);
+}
+
+/* A file may hold the one tensor by the head's name, or both; transformers 5 ties those that are equal, alone. */
+static void tied_tensors_may_have_either_name(void **state) {
+    (void)state;
+    static const char *const row[][2] = {{"gpt2", "transformer.wte.weight"},
+                                         {"opt", "model.decoder.embed_tokens.weight"},
+                                         {"llama", "model.embed_tokens.weight"},
+                                         {"qwen2", "model.embed_tokens.weight"},
+                                         {"mistral", "model.embed_tokens.weight"}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct model model, again;
+        const char *family = row[i][0], *name = row[i][1];
+        char quoted[64];
+        snprintf(quoted, sizeof quoted, "\"%s\"", name);
+        make_as(&model, family, true, HEAD_CAUSAL_LM);
+        assert_int_equal(model_save_huggingface(&model, inside, false), 0);
+        patch("model.safetensors", quoted, "\"lm_head.weight\"");
+        if (model_open(&again, inside, true) < 0) fail_msg("%s: %s", family, error_text());
+        assert_true(again.config.tied);
+        check_same(&model, &again, name);
+        model_close(&again);
+        model_close(&model);
+        for (int equal = 0; equal < 2; equal++) {
+            make_as(&model, family, false, HEAD_CAUSAL_LM);
+            float *head = model_parameter(&model, "lm_head.weight")->value;
+            if (equal) memcpy(head, model_parameter(&model, name)->value, (size_t)40 * 32 * sizeof *head);
+            assert_int_equal(model_save_huggingface(&model, inside, false), 0);
+            patch("config.json", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+            if (model_open(&again, inside, true) < 0) fail_msg("%s: %s", family, error_text());
+            if (again.config.tied != (equal == 1)) fail_msg("%s: tied %d", family, again.config.tied);
+            check_same(&model, &again, name);
+            if (!equal) check_same(&model, &again, "lm_head.weight");
+            model_close(&again);
+            model_close(&model);
+        }
+    }
+}
+
+static void masked_language_models_are_tied(void **state) {
+    (void)state;
+    static const char *const row[][4] = {
+        {"bert", "bert.embeddings.word_embeddings.weight", "bert.encoder.layer.0.attention.self.query.weight",
+         "cls.predictions.decoder.weight"},
+        {"distilbert", "distilbert.embeddings.word_embeddings.weight",
+         "distilbert.transformer.layer.0.attention.q_lin.weight", "vocab_projector.weight"},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct model model, again;
+        char from[64], to[64];
+        make_as(&model, row[i][0], true, HEAD_MASKED_LM);
+        snprintf(to, sizeof to, "\"%s\"", row[i][3]);
+        for (size_t k = 1; k < 3; k++) {
+            assert_int_equal(model_save_huggingface(&model, inside, false), 0);
+            snprintf(from, sizeof from, "\"%s\"", row[i][k]);
+            patch("model.safetensors", from, to);
+            int status = model_open(&again, inside, true);
+            if (k == 1) {
+                if (status < 0) fail_msg("%s", error_text());
+                check_same(&model, &again, row[i][1]);
+                model_close(&again);
+                continue;
+            }
+            assert_int_equal(status, E_UNSUPPORTED);
+            if (!strstr(error_text(), row[i][3]) || !strstr(error_text(), "must be tied")) fail_msg("%s", error_text());
+        }
         model_close(&model);
     }
 }
@@ -125,6 +231,8 @@ static void attention_in_8_bits_is_refused_or_left_out(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_comes_back),
+        cmocka_unit_test(tied_tensors_may_have_either_name),
+        cmocka_unit_test(masked_language_models_are_tied),
         cmocka_unit_test(tensors_are_stored_as_transformers_wants),
         cmocka_unit_test(packed_layers_are_refused_or_unpacked),
         cmocka_unit_test(attention_in_8_bits_is_refused_or_left_out),
