@@ -11,6 +11,9 @@
 #include "base/random.h"
 #include "kernels/kernels.h"
 
+/* Below it the best token's share is 1 in f32 (of equals, the same for each), and its inverse is still finite. */
+#define TEMPERATURE_LEAST 1e-30
+
 static size_t largest_index(size_t count, const float *x) {
     size_t best = 0;
     for (size_t i = 1; i < count; i++)
@@ -78,13 +81,14 @@ int32_t choose_token(const struct generate_options *options, size_t index, size_
         *logprob = log((double)logits[best]);
         return (int32_t)best;
     }
-    float scale = (float)(1 / options->temperature), most = logits[best];
+    double temperature = fmax(options->temperature, TEMPERATURE_LEAST);
+    float scale = (float)(1 / temperature), most = logits[best];
     double normalizer = 1; /* the best one's own share */
     for (size_t v = 0; v < V; v++)
         if (v != best) normalizer += (double)expf(logits[v] - most);
     kernels.softmax(1, V, V, scale, logits);
     int32_t id = draw(options, index, V, logits, heap);
     /* the ratio to the best one's tempered probability gives back the logit */
-    *logprob = options->temperature * log((double)logits[id] / (double)logits[best]) - log(normalizer);
+    *logprob = temperature * log((double)logits[id] / (double)logits[best]) - log(normalizer);
     return id;
 }

@@ -120,6 +120,28 @@ static void draws_follow_the_distribution(void **state) {
     model_close(&model);
 }
 
+static void no_temperature_is_too_low(void **state) {
+    static const double temperatures[] = {1e-3, 1e-20, 1e-38, 1e-300, 5e-324};
+    struct model model = {0};
+    struct generate_options options;
+    struct generated greedy, out;
+    (void)state;
+    tiny(&model);
+    generate_defaults(&options);
+    options.new_tokens = 1;
+    run(&model, &options, &greedy);
+    assert_int_not_equal(greedy.ids[0], 0); /* what not a number among the logits would give */
+    for (size_t i = 0; i < sizeof temperatures / sizeof *temperatures; i++) {
+        options.temperature = temperatures[i];
+        run(&model, &options, &out);
+        if (out.ids[0] != greedy.ids[0]) fail_msg("%g: id %d", temperatures[i], out.ids[0]);
+        assert_true(fabs(out.sum_logprob - greedy.sum_logprob) < 1e-5);
+        generated_close(&out, 1);
+    }
+    generated_close(&greedy, 1);
+    model_close(&model);
+}
+
 static void a_seed_gives_the_same_text(void **state) {
     struct model model = {0};
     struct generate_options options;
@@ -258,11 +280,9 @@ static void refusals_say_why(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_follow_the_distribution),
-        cmocka_unit_test(a_seed_gives_the_same_text),
-        cmocka_unit_test(texts_end_where_they_should),
-        cmocka_unit_test(wide_beams_find_the_best_pair),
-        cmocka_unit_test(refusals_say_why),
+        cmocka_unit_test(draws_follow_the_distribution), cmocka_unit_test(no_temperature_is_too_low),
+        cmocka_unit_test(a_seed_gives_the_same_text),    cmocka_unit_test(texts_end_where_they_should),
+        cmocka_unit_test(wide_beams_find_the_best_pair), cmocka_unit_test(refusals_say_why),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     workspace_close(&workspace);
