@@ -217,13 +217,14 @@ out:
     return status;
 }
 
-static int byte_bpe_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
+static int byte_bpe_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text,
+                           size_t *bytes) {
     int status = 0;
     void *block = NULL;
-    size_t bytes = 0, used = 0;
+    size_t room = 1, used = 0;
     for (size_t i = 0; i < count; i++)
-        if (!tokenizer->special[ids[i]]) bytes += text_pool_length(&tokenizer->tokens, (size_t)ids[i]);
-    TRY(memory_take(&block, bytes + 1, 1));
+        if (!tokenizer->special[ids[i]]) room += text_pool_length(&tokenizer->tokens, (size_t)ids[i]);
+    TRY(memory_take(&block, room, 1));
     *text = block;
     for (size_t i = 0; i < count; i++) {
         if (tokenizer->special[ids[i]]) continue;
@@ -231,6 +232,7 @@ static int byte_bpe_decode(const struct tokenizer *tokenizer, const int32_t *ids
         memcpy(*text + used, text_pool_text(&tokenizer->tokens, (size_t)ids[i]), length);
         used += length;
     }
+    *bytes = used;
 out:
     return status;
 }

@@ -138,6 +138,7 @@ int sentencepiece_build_unigram(struct tokenizer *tokenizer);
 int sentencepiece_segment_bpe(struct emitter *emitter, size_t begin, size_t end);
 int sentencepiece_segment_unigram(struct emitter *emitter, size_t begin, size_t end);
 
-int sentencepiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text);
+int sentencepiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text,
+                         size_t *bytes);
 
 #endif

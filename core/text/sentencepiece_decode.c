@@ -139,13 +139,15 @@ out:
     return status;
 }
 
-int sentencepiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
+int sentencepiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text,
+                         size_t *bytes) {
     int status = 0;
     struct output output = {0};
     if (sentencepiece_of(tokenizer)->pipeline) TRY(decode_pipeline(tokenizer, ids, count, &output));
     else TRY(decode_plain(tokenizer, ids, count, &output));
     TRY(put(&output, "", 1));
     *text = output.text;
+    *bytes = output.count - 1;
     output.text = NULL;
 out:
     memory_release(output.text);

@@ -240,13 +240,20 @@ out:
 }
 
 /* ---- decoding ------------------------------------------------------------------------------------- */
-int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
+int tokenizer_decode_bytes(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text,
+                           size_t *bytes) {
     int status = 0;
     *text = NULL;
+    *bytes = 0;
     for (size_t i = 0; i < count; i++)
         if (ids[i] < 0 || (size_t)ids[i] >= tokenizer->tokens.count)
             FAIL(E_ARGUMENT, "id %d is outside the vocabulary of %zu", ids[i], tokenizer->tokens.count);
-    status = tokenizer->traits->decode(tokenizer, ids, count, text);
+    status = tokenizer->traits->decode(tokenizer, ids, count, text, bytes);
 out:
     return status;
+}
+
+int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
+    size_t bytes;
+    return tokenizer_decode_bytes(tokenizer, ids, count, text, &bytes);
 }

@@ -84,5 +84,8 @@ int tokenizer_append_pair(const struct tokenizer *tokenizer, const char *first, 
 /* The text of ids (special tokens dropped), zero-terminated; release with memory_release. E_ARGUMENT: an id
  * outside the vocabulary. */
 int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text);
+/* The same, and how many bytes it has before its zero: a byte of its own may be one. */
+int tokenizer_decode_bytes(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text,
+                           size_t *bytes);
 
 #endif

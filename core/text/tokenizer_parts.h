@@ -32,8 +32,9 @@ struct segment {
 struct tokenizer_traits {
     /* Append the tokens of a segment with encoding_add. */
     int (*encode)(const struct tokenizer *tokenizer, const struct segment *segment, struct encoding *encoding);
-    /* The text of ids, which are inside the vocabulary; zero-terminated, memory_release. Drops special tokens. */
-    int (*decode)(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text);
+    /* The text of ids, which are inside the vocabulary, and its length; zero-terminated, memory_release. Drops special
+     * tokens. */
+    int (*decode)(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text, size_t *bytes);
     /* (optional) Release tokenizer->state, which may be half built. */
     void (*close)(struct tokenizer *tokenizer);
 };

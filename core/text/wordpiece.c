@@ -307,13 +307,14 @@ static bool joins_left(const char *text, size_t bytes) {
     return false;
 }
 
-static int wordpiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text) {
+static int wordpiece_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, char **text,
+                            size_t *bytes) {
     int status = 0;
     const struct wordpiece *state = tokenizer->state;
     void *block = NULL;
-    size_t bytes = 1, used = 0;
-    for (size_t i = 0; i < count; i++) bytes += 1 + text_pool_length(&tokenizer->tokens, (size_t)ids[i]);
-    TRY(memory_take(&block, bytes, 1));
+    size_t room = 1, used = 0;
+    for (size_t i = 0; i < count; i++) room += 1 + text_pool_length(&tokenizer->tokens, (size_t)ids[i]);
+    TRY(memory_take(&block, room, 1));
     *text = block;
     for (size_t i = 0, shown = 0; i < count; i++) {
         const char *token = text_pool_text(&tokenizer->tokens, (size_t)ids[i]);
@@ -326,6 +327,7 @@ static int wordpiece_decode(const struct tokenizer *tokenizer, const int32_t *id
         memcpy(*text + used, token + skip, length - skip);
         used += length - skip;
     }
+    *bytes = used;
 out:
     return status;
 }

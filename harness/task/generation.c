@@ -256,11 +256,12 @@ static size_t broken_bytes(const uint8_t *text, size_t bytes) {
     return lead >= 0xF0 && bytes > 2 && (text[2] & 0xC0) == 0x80 ? 3 : 2;
 }
 
-/* Tokens may be parts of characters. What does not make up UTF-8 becomes U+FFFD, as in Hugging Face's decoders. */
-static int text_repair(char **text) {
+/* Tokens may be parts of characters. What does not make up UTF-8 becomes U+FFFD, as in Hugging Face's decoders; so does
+ * a zero, which would end the text and which metrics take as they take that. */
+static int text_repair(char **text, size_t bytes) {
     int status = 0;
     void *block;
-    size_t bytes = strlen(*text), room, used = 0;
+    size_t room, used = 0;
     const uint8_t *from = (const uint8_t *)*text;
     TRY(size_multiply(bytes + 1, 3, &room));
     TRY(memory_take(&block, room, 1));
@@ -268,7 +269,8 @@ static int text_repair(char **text) {
     for (size_t at = 0; at < bytes;) {
         uint32_t code;
         size_t length = utf8_decode(from + at, bytes - at, &code);
-        if (code == UNICODE_REPLACEMENT && length == 1) length = broken_bytes(from + at, bytes - at);
+        if (code == 0) code = UNICODE_REPLACEMENT;
+        else if (code == UNICODE_REPLACEMENT && length == 1) length = broken_bytes(from + at, bytes - at);
         used += utf8_encode(code, to + used);
         at += length;
     }
@@ -283,7 +285,7 @@ static int text_write(struct author *author, size_t item, char **text, size_t *t
     int status = 0;
     const struct tokenizer *tokenizer = author->scoring->tokenizer;
     const struct split_data *split = &author->task->split[author->scoring->split];
-    size_t positions = author->model->config.positions, count = 0;
+    size_t positions = author->model->config.positions, count = 0, bytes;
     struct generate_options options = decoding(author, item);
     struct encoding prompt = {0};
     *text = NULL;
@@ -295,8 +297,8 @@ static int text_write(struct author *author, size_t item, char **text, size_t *t
     TRY(generate(author->model, prompt.ids, prompt.count, &options, &author->workspace, author->texts, &count));
     *tokens = author->texts[0].count;
     *ended = author->texts[0].ended;
-    TRY(tokenizer_decode(tokenizer, author->texts[0].ids, *tokens, text));
-    TRY(text_repair(text));
+    TRY(tokenizer_decode_bytes(tokenizer, author->texts[0].ids, *tokens, text, &bytes));
+    TRY(text_repair(text, bytes));
     if (author->task->one_line) (*text)[strcspn(*text, "\n")] = 0;
 out:
     generated_close(author->texts, count);

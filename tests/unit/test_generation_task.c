@@ -275,6 +275,56 @@ static void beams_and_samples_are_judged(void **state) {
     model_close(&model);
 }
 
+/* GPT-2 spells the byte zero as U+0100. A text goes on behind it. */
+static void a_zero_byte_ends_no_text(void **state) {
+    static const char spelled[] =
+        "{\"a\":0,\"b\":1,\"c\":2,\"\xC4\x80\":3,\"" BLANK "\":4,\"e\":5,\"f\":6,\"g\":7,\"h\":8,"
+        "\"i\":9,\"j\":10,\"<|endoftext|>\":11,\"k\":12,\"l\":13}";
+    static const char *const letters[VOCABULARY] = {"a", "b", "c", "\xEF\xBF\xBD", " ", "e", "f", "g", "h", "i", "j",
+                                                    "",  "k", "l"};
+    struct tokenizer *usual = tokenizer;
+    size_t seen = 0;
+    (void)state;
+    assert_int_equal(tokenizer_parse_merges(&tokenizer, spelled, sizeof spelled - 1, "", 0), 0);
+    for (uint64_t seed = 1; seed < 100 && seen < 3; seed++) {
+        struct model model;
+        struct generate_options options;
+        struct workspace workspace = {0};
+        struct generated out;
+        struct task task;
+        struct task_result result;
+        size_t count, zero = NEW_TOKENS, letter = 0;
+        char expected[64] = "", line[256], path[128];
+        tiny(&model, seed);
+        generate_defaults(&options);
+        options.new_tokens = NEW_TOKENS;
+        options.end = (const int32_t[]){END}, options.end_count = 1;
+        assert_int_equal(generate(&model, (const int32_t[]){0, 1, 2}, 3, &options, &workspace, &out, &count), 0);
+        for (size_t i = 0; i < out.count; i++) {
+            if (out.ids[i] == 3 && zero == NEW_TOKENS) zero = i;
+            if (out.ids[i] != 3 && out.ids[i] != 4 && out.ids[i] != END) letter = i;
+            strcat(expected, letters[out.ids[i]]);
+        }
+        if (zero < letter) { /* there is something behind it to be missed */
+            seen++;
+            snprintf(line, sizeof line, "{\"prompt\":\"abc\",\"reference\":[\"%s\"],\"other\":\"x\"}\n", expected);
+            scratch_file(path, ".jsonl", line);
+            assert_int_equal(task_with(&task, strrchr(path, '/') + 1, NULL), 0);
+            if (score(&task, &model, NULL, &result) < 0) fail_msg("%s", error_text());
+            if (!(metric(&result, "rouge1") == 1)) fail_msg("'%s': rouge1 %g", expected, metric(&result, "rouge1"));
+            task_result_close(&result);
+            task.kind->close(&task);
+            scratch_remove(path);
+        }
+        generated_close(&out, count);
+        workspace_close(&workspace);
+        model_close(&model);
+    }
+    assert_int_equal(seen, 3);
+    tokenizer_free(tokenizer);
+    tokenizer = usual;
+}
+
 static void agreement_is_of_the_first_items(void **state) {
     (void)state;
     static const struct setting some[] = {{"agreement_items", "4"}, {NULL, NULL}},
@@ -388,9 +438,9 @@ static void failed_allocations_are_survived(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(greedy_texts_are_judged),         cmocka_unit_test(beams_and_samples_are_judged),
-        cmocka_unit_test(agreement_is_of_the_first_items), cmocka_unit_test(what_cannot_be_done_is_refused),
-        cmocka_unit_test(failed_allocations_are_survived),
+        cmocka_unit_test(greedy_texts_are_judged),        cmocka_unit_test(beams_and_samples_are_judged),
+        cmocka_unit_test(a_zero_byte_ends_no_text),       cmocka_unit_test(agreement_is_of_the_first_items),
+        cmocka_unit_test(what_cannot_be_done_is_refused), cmocka_unit_test(failed_allocations_are_survived),
     };
     return cmocka_run_group_tests_name("generation_task", tests, fixture_open, fixture_close);
 }
