@@ -85,6 +85,7 @@ enum text_step {                       /* normalizers, in order */
                  STEP_STRIP_RIGHT
 };
 enum prefix_scheme { PREFIX_NEVER, PREFIX_FIRST, PREFIX_ALWAYS }; /* Metaspace: a space symbol in front of words */
+/* STRIP_FIRST_TOKEN: all blanks of the first token, inside it too, as Hugging Face's Metaspace decoder. */
 enum decode_strip { STRIP_NOTHING, STRIP_ONE_BLANK, STRIP_FIRST_TOKEN };
 struct text_pipeline {
     enum text_step steps[STEPS_MAX];

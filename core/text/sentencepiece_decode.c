@@ -31,13 +31,14 @@ out:
     return status;
 }
 
-static int put_piece(struct output *output, const char *text, size_t bytes) {
+/* The text with `blank` in the place of space symbols. */
+static int put_piece(struct output *output, const char *text, size_t bytes, const char *blank) {
     int status = 0;
     for (size_t at = 0, step; at < bytes; at += step) {
         step = 1;
         if (bytes - at >= SPACE_BYTES && memcmp(text + at, SPACE_SYMBOL, SPACE_BYTES) == 0) {
             step = SPACE_BYTES;
-            TRY(put(output, " ", 1));
+            TRY(put(output, blank, strlen(blank)));
             continue;
         }
         TRY(put(output, text + at, 1));
@@ -94,11 +95,7 @@ static int decode_pipeline(const struct tokenizer *tokenizer, const int32_t *ids
             TRY(put_bytes_whole(tokenizer, ids, i, next, output));
         } else {
             bool drop = first && model->pipeline->strip == STRIP_FIRST_TOKEN;
-            while (drop && bytes >= SPACE_BYTES && memcmp(piece, SPACE_SYMBOL, SPACE_BYTES) == 0) {
-                piece += SPACE_BYTES;
-                bytes -= SPACE_BYTES;
-            }
-            TRY(put_piece(output, piece, bytes));
+            TRY(put_piece(output, piece, bytes, drop ? "" : " "));
         }
         first = false;
     }
@@ -132,7 +129,7 @@ static int decode_plain(const struct tokenizer *tokenizer, const int32_t *ids, s
             bytes -= SPACE_BYTES;
             at_start = model->remove_extra_spaces; /* then all spaces in front go */
         }
-        TRY(put_piece(output, piece, bytes));
+        TRY(put_piece(output, piece, bytes, " "));
     }
     TRY(put_bytes(tokenizer, ids, bytes_from, count, output));
 out:

@@ -528,6 +528,27 @@ static void truncated_at_every_byte(void **state) {
     free(blob);
 }
 
+/* Hugging Face's Metaspace decoder leaves no blank in the first token, also of a piece across words. */
+static void first_token_in_json_has_no_blanks(void **state) {
+    (void)state;
+    static const char json[] =
+        "{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"" S "a" S S "b" S
+        "\",-1],[\"c\",-2],[\"" S "d" S "e\",-3]]},\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"" S
+        "\",\"prepend_scheme\":\"%s\",\"split\":false},"
+        "\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"" S "\",\"prepend_scheme\":\"%s\",\"split\":false}}";
+    static const struct {
+        const char *scheme, *decoded;
+    } cases[] = {{"always", "abc d e"}, {"first", "abc d e"}, {"never", " a  b c d e"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tokenizer *tokenizer;
+        char text[sizeof json + 16];
+        int length = snprintf(text, sizeof text, json, cases[i].scheme, cases[i].scheme);
+        if (tokenizer_parse(&tokenizer, text, (size_t)length) < 0) fail_msg("%s", error_text());
+        check_decoded(tokenizer, (const int32_t[]){1, 2, 3}, 3, cases[i].decoded);
+        tokenizer_free(tokenizer);
+    }
+}
+
 static void every_allocation_may_fail(void **state) {
     (void)state;
     struct sentencepiece_writer writer = small_bpe(false);
@@ -570,6 +591,7 @@ int main(void) {
         cmocka_unit_test(places_in_the_text),
         cmocka_unit_test(gguf_says_the_same),
         cmocka_unit_test(a_folder_says_what_stands_around),
+        cmocka_unit_test(first_token_in_json_has_no_blanks),
         cmocka_unit_test(refusals),
         cmocka_unit_test(truncated_at_every_byte),
         cmocka_unit_test(every_allocation_may_fail),
