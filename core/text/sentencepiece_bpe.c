@@ -190,10 +190,6 @@ static int segment_word(struct bpe_run *run, size_t end) {
     const struct sentencepiece *model = sentencepiece_of(tokenizer);
     const char *text = run->emitter->normalized->text;
     size_t count = 0, left;
-    if (model->ignore_merges) {
-        uint32_t whole = text_pool_find(&tokenizer->tokens, text + run->at, end - run->at);
-        if (whole != MAP_NONE) return emit_symbol(run, whole, 0);
-    }
     if (end - run->at > run->capacity) {
         void *block = run->symbols;
         TRY(memory_resize(&block, end - run->at, sizeof *run->symbols));
@@ -209,12 +205,26 @@ out:
     return status;
 }
 
+/* With ignore_merges a stretch that is a token as a whole is that token, also one that stands for a byte (<0x0A>), as
+ * in Hugging Face's tokenizers; MAP_NONE: it is none. */
+static uint32_t find_whole(const struct tokenizer *tokenizer, const char *text, size_t bytes) {
+    const struct sentencepiece *model = sentencepiece_of(tokenizer);
+    uint32_t id = model->ignore_merges ? text_pool_find(&tokenizer->tokens, text, bytes) : MAP_NONE;
+    if (id == MAP_NONE) return id;
+    return piece_type_spelled(model->pieces[id].type) || model->pieces[id].type == PIECE_BYTE ? id : MAP_NONE;
+}
+
 int sentencepiece_segment_bpe(struct emitter *emitter, size_t begin, size_t end) {
     int status = 0;
     const struct sentencepiece *model = sentencepiece_of(emitter->tokenizer);
     const struct normalized *text = emitter->normalized;
     struct bpe_run run = {.emitter = emitter, .at = begin};
     void *block = NULL;
+    uint32_t whole = find_whole(emitter->tokenizer, text->text + begin, end - begin);
+    if (whole != MAP_NONE) {
+        TRY(emit_piece(emitter, begin, end, (int32_t)whole));
+        goto out;
+    }
     if (model->has_unused) {
         size_t count = emitter->tokenizer->tokens.count;
         TRY(memory_take(&block, count, sizeof *run.origins));

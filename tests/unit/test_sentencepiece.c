@@ -549,6 +549,36 @@ static void first_token_in_json_has_no_blanks(void **state) {
     }
 }
 
+/* With ignore_merges a text that is a token is that token, also one that no merge makes and one that stands for a byte;
+ * a part of a text is not. */
+static void whole_texts_in_json_are_tokens(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *ignoring, *merging;
+    } cases[] = {{" ab", "259", "256 257 258"},
+                 {"<0x41>", "65", "60 48 120 52 49 62"},
+                 {" ab ab", "256 257 258 256 257 258", "256 257 258 256 257 258"},
+                 {"<0x41> a", "60 48 120 52 49 62 256 257", "60 48 120 52 49 62 256 257"}};
+    char json[1 << 13];
+    for (int ignore = 0; ignore < 2; ignore++) {
+        struct tokenizer *tokenizer;
+        int used = snprintf(
+            json, sizeof json,
+            "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"ignore_merges\":%s,\"merges\":[],\"vocab\":{",
+            ignore ? "true" : "false");
+        for (int i = 0; i < 256; i++)
+            used += snprintf(json + used, sizeof json - (size_t)used, "\"<0x%02X>\":%d,", i, i);
+        used += snprintf(json + used, sizeof json - (size_t)used,
+                         "\"" S "\":256,\"a\":257,\"b\":258,\"" S
+                         "ab\":259}},\"normalizer\":{\"type\":\"Replace\",\"pattern\":"
+                         "{\"String\":\" \"},\"content\":\"" S "\"}}");
+        if (tokenizer_parse(&tokenizer, json, (size_t)used) < 0) fail_msg("%s", error_text());
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+            assert_string_equal(ids_text(tokenizer, cases[i].text), ignore ? cases[i].ignoring : cases[i].merging);
+        tokenizer_free(tokenizer);
+    }
+}
+
 static void every_allocation_may_fail(void **state) {
     (void)state;
     struct sentencepiece_writer writer = small_bpe(false);
@@ -592,6 +622,7 @@ int main(void) {
         cmocka_unit_test(gguf_says_the_same),
         cmocka_unit_test(a_folder_says_what_stands_around),
         cmocka_unit_test(first_token_in_json_has_no_blanks),
+        cmocka_unit_test(whole_texts_in_json_are_tokens),
         cmocka_unit_test(refusals),
         cmocka_unit_test(truncated_at_every_byte),
         cmocka_unit_test(every_allocation_may_fail),
