@@ -3,6 +3,7 @@
 NAME.jsonl holds the answers, NAME/ the tokenizer itself. Published tokenizers that are on this machine get answers to the
 same texts under the names that the golden tests know.
 """
+import json
 import os
 
 import sentencepiece
@@ -52,6 +53,7 @@ def word_pieces(rng, text, vocabulary):
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=rng.random() < 0.7)
     tokenizer.train_from_iterator(text, trainers.WordPieceTrainer(
         vocab_size=vocabulary, special_tokens=BERT_SPECIAL, show_progress=False, continuing_subword_prefix="##"))
+    tokenizer.add_special_tokens([AddedToken("[MASK]", normalized=False, special=True, lstrip=rng.random() < 0.5)])
     tokenizer.post_processor = bert_frame(tokenizer)
     return tokenizer
 
@@ -86,8 +88,8 @@ def byte_pairs(rng, text, vocabulary):
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = byte_splitter(rng)
     tokenizer.decoder = decoders.ByteLevel()
-    special = [AddedToken(text, normalized=False, special=True, rstrip=rng.random() < 0.2, lstrip=rng.random() < 0.2)
-               for text in ("<|endoftext|>", "<|im_start|>")]
+    special = [AddedToken(token, normalized=False, special=True, rstrip=rng.random() < 0.2, lstrip=rng.random() < 0.2)
+               for token in ("<|endoftext|>", "<|im_start|>")]
     tokenizer.train_from_iterator(text, trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=special, show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
@@ -134,6 +136,43 @@ def unigram(rng, text, vocabulary):
     return tokenizer
 
 
+def space_marker(rng):
+    """Where U+2581 comes from: (normalizer, pre-tokenizer, whether one stands in front), as Llama 2, Llama 3 and Gemma."""
+    spaces = normalizers.Replace(" ", SYMBOL)
+    return pick(rng, ((normalizers.Sequence([normalizers.Prepend(SYMBOL), spaces]), None, True),
+                      (None, pre_tokenizers.Metaspace(replacement=SYMBOL, prepend_scheme="first", split=False), True),
+                      (spaces, None, False)))
+
+
+def byte_fallback(rng, text, vocabulary):
+    """BPE in the layouts of Llama: trained on whole sentences, with a token for every byte behind the special ones."""
+    normalizer, splitter, prefix = space_marker(rng)
+
+    def make(**model):
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, **model))
+        if normalizer:
+            tokenizer.normalizer = normalizer
+        if splitter:
+            tokenizer.pre_tokenizer = splitter
+        return tokenizer
+    special = ["<unk>", "<s>", "</s>"]
+    first = make()
+    first.train_from_iterator(text, trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, show_progress=False, max_token_length=16, limit_alphabet=80))
+    model = json.loads(first.to_str())["model"]
+    tokens = special + ["<0x%02X>" % byte for byte in range(256)]
+    tokens += [token for token in sorted(model["vocab"], key=model["vocab"].get) if token not in special]
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+    tokenizer = make(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, byte_fallback=True,
+                     ignore_merges=bool(rng.integers(2)))
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(SYMBOL, " "), decoders.ByteFallback(), decoders.Fuse()] +
+                                          ([decoders.Strip(" ", 1, 0)] if prefix else []))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B:1", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])
+    return tokenizer
+
+
 def piece_model(rng, text, vocabulary, folder, kind):
     """A SentencePiece .model with settings of its own."""
     settings = {"byte_fallback": rng.random() < 0.5, "split_digits": rng.random() < 0.5,
@@ -155,7 +194,8 @@ def trained(seed, text, out):
     """(name, tokenizer) of each kind; each draws its own settings."""
     files = {"wordpiece-vocab": vocabulary_file, "bytes-merges": merges_files,
              "pieces-bpe": lambda *a: piece_model(*a, "bpe"), "pieces-unigram": lambda *a: piece_model(*a, "unigram")}
-    for name, train in {"wordpiece": word_pieces, "bytes": byte_pairs, "unigram": unigram, **files}.items():
+    for name, train in {"wordpiece": word_pieces, "bytes": byte_pairs, "unigram": unigram,
+                        "byte-fallback": byte_fallback, **files}.items():
         rng, folder = draw(seed, "tokenizers/" + name), out.below(name)
         vocabulary = int(rng.integers(600, 1500))
         if name in files:
