@@ -21,11 +21,10 @@ def normals(rng, *shape, spread=1.0):
 
 
 def array(tensor):
-    """A torch tensor as it is stored: float32, or int32."""
+    """A tensor as it is stored: float32, int32, or bytes."""
     values = tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else numpy.asarray(tensor)
-    if values.dtype.kind == "f":
-        return numpy.ascontiguousarray(values, dtype=numpy.float32)
-    return numpy.ascontiguousarray(values, dtype=numpy.int32)
+    stored = numpy.float32 if values.dtype.kind == "f" else values.dtype if values.dtype.itemsize == 1 else numpy.int32
+    return numpy.ascontiguousarray(values, dtype=stored)
 
 
 class Folder:

@@ -2,7 +2,7 @@
 """Write a folder of golden files of our own, with other sizes for every seed: `make test-golden GOLDENS=OUT` reads it.
 
 Needs the environment of `make peers`. All texts and models are made here; what the golden tests do not find in OUT
-(real models, quantizers, task metrics) they say they skip.
+(real models, bitsandbytes, HQQ, task metrics) they say they skip.
 """
 import argparse
 import os
@@ -19,10 +19,12 @@ import families  # noqa: E402
 import generation  # noqa: E402
 import losses  # noqa: E402
 import optim  # noqa: E402
+import quant  # noqa: E402
 import trained  # noqa: E402
 from folder import Folder  # noqa: E402
 
-PARTS = {"families": families, "generation": generation, "losses": losses, "optim": optim, "tokenizers": trained}
+PARTS = {"families": families, "generation": generation, "losses": losses, "optim": optim, "tokenizers": trained,
+         "quant": quant}
 
 
 def main():
