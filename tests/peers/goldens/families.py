@@ -10,6 +10,7 @@ from shapes import FAMILIES, MASK_ID
 from training import train, twin_of
 
 LOGIT_NOISE_MAX = 1e-4  # relative; a reference that is further from its own float64 self proves nothing
+RELU_EDGE = 5e-6        # inputs of a ReLU nearer to zero are on one side or the other by rounding, and gradients with them
 IGNORED = -100
 
 
@@ -101,6 +102,34 @@ def draw_batch(rng, kind, sizes, config, padded):
     if config.model_type == "bert":
         inputs["token_type_ids"] = torch.from_numpy(rng.integers(0, config.type_vocab_size, (B, T))) * mask
     return inputs, targets
+
+
+def nearest_edge(twin, inputs):
+    """The smallest input of a ReLU, by size: of OPT's feed-forward layers, of DistilBERT's classifier."""
+    sizes, mask, hooks = [1.0], inputs["attention_mask"].bool(), []
+
+    def hook(per_token):
+        return lambda _module, _args, output: sizes.append(
+            float((output.reshape(*mask.shape, -1)[mask] if per_token else output).abs().min()))
+    for name, module in twin.named_modules():
+        per_token = twin.config.model_type == "opt" and name.endswith("fc1")
+        if per_token or name.endswith("pre_classifier"):
+            hooks.append(module.register_forward_hook(hook(per_token)))
+    with torch.no_grad():
+        twin(**inputs)
+    for one in hooks:
+        one.remove()
+    return min(sizes)
+
+
+def draw_clear_batch(rng, kind, sizes, model, twin):
+    """A batch that trains the same however sums are rounded; it is made smaller where that is not found."""
+    while True:
+        for _ in range(20):
+            inputs, targets = draw_batch(rng, kind, sizes, model.config, True)
+            if nearest_edge(twin, inputs) > RELU_EDGE:
+                return inputs, targets
+        sizes["batch"], sizes["longest"] = (sizes["batch"] + 1) // 2, max(2, sizes["longest"] * 3 // 4)
 
 
 # ---- what it computes -------------------------------------------------------------------------------------
@@ -202,7 +231,7 @@ def write_family(out, name, seed, scale):
     model, kind, sizes, rng = make(name, seed, scale)
     folder = out.below(name)
     save_model(model, folder)
-    batches = {"padded": draw_batch(rng, kind, sizes, model.config, True)}
+    batches = {"padded": draw_clear_batch(rng, kind, sizes, model, twin_of(model))}
     if kind == "lm":
         batches["unpadded"] = draw_batch(rng, kind, sizes, model.config, False)
     meta = {"class": type(model).__name__, "kind": kind, "sizes": sizes, "train_batch": "padded", "loss": {}, "noise": {}}

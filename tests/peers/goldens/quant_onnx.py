@@ -122,7 +122,10 @@ def ranges_of(path, batches, method, options):
 
 def calibration(rng, info):
     """x, m = x times w and y = ReLU(m) through every calibrator."""
-    count, rows, N, R = int(rng.integers(2, 8)), int(rng.integers(4, 24)), int(rng.integers(8, 48)), int(rng.integers(8, 48))
+    count, rows, N, R = 0, 0, 0, 0
+    while count * rows * N % 100 == 0 or count * rows * R % 100 == 0:  # 99 % of the values would end between two of them
+        count, rows = int(rng.integers(2, 8)), int(rng.integers(4, 24))
+        N, R = int(rng.integers(8, 48)), int(rng.integers(8, 48))
     batches = normals(rng, count, rows, N) * rng.uniform(0.5, 3, (count, 1, 1)).astype("float32")
     batches[rng.random(batches.shape) < 0.01] *= 8
     w = normals(rng, N, R, spread=pick(rng, (0.3, 1.0)))

@@ -16,7 +16,7 @@ WIDTH_MIN = 8      # a norm over fewer values makes noise of rounding
 
 
 def head_width(rng, even):
-    widths = (2, 4, 6, 8, 10, 16, 20, 32) if even else (1, 2, 3, 4, 5, 7, 8, 11, 16, 17, 24, 32)
+    widths = (2, 4, 6, 8, 10, 16, 20, 32, 48, 66) if even else (1, 2, 3, 4, 5, 7, 8, 11, 16, 17, 24, 32, 33, 64)
     return pick(rng, widths)
 
 
@@ -31,7 +31,7 @@ def draw_sizes(rng, scale, even):
              "inner": int(rng.integers(1, 4 * heads * width + 1)) if rng.random() < 0.3 else
              int(heads * width * rng.uniform(1, 4)),
              "vocabulary": int(rng.integers(24, 600)) * pick(rng, (1, scale)),
-             "batch": pick(rng, (1, 2, 3, 3, 4, 7)), "longest": pick(rng, (2, 3, 8, 15, 16, 17, 24, 33))}
+             "batch": pick(rng, (1, 2, 3, 3, 4, 7, 19)), "longest": pick(rng, (2, 3, 8, 15, 16, 17, 24, 33, 64, 70, 131))}
     sizes["positions"] = sizes["longest"] + pick(rng, (0, 0, 1, 40, 111))
     sizes["key_heads"] = pick(rng, [n for n in range(1, heads + 1) if heads % n == 0])
     return sizes

@@ -6,6 +6,7 @@ import torch
 
 RATES = [0.0, 1e-2, 5e-3]  # linear, 1 warm-up step of 3
 ZERO = 1e-12               # a gradient of float64 below this share of the largest one is mathematically zero
+NUDGED = 3                 # walks from weights a last bit away: one float32 walk may keep close to float64 by luck
 
 
 def rms_norm(self, hidden):
@@ -48,6 +49,15 @@ def steps(model, batch, loss_of):
     return walk
 
 
+def nudged(model, seed):
+    """A copy with every weight one bit larger or smaller."""
+    other, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1 + (2 * torch.randint(2, parameter.shape, generator=generator) - 1) * 2.0 ** -23)
+    return other
+
+
 def named(model, field=None):
     return {name: (getattr(p, field) if field else p).detach().clone() for name, p in model.named_parameters()}
 
@@ -71,6 +81,10 @@ def train(model, batch, loss_of):
     meta["adamw_f64"] = steps(twin, batch, loss_of)
     updated, exact = named(student), named(twin)
     apart = {name: difference(p, exact[name]) for name, p in updated.items()}
+    for seed in range(NUDGED):
+        other = nudged(model, seed)
+        steps(other, batch, loss_of)
+        apart = {name: torch.maximum(apart[name], difference(p, exact[name])) for name, p in named(other).items()}
     meta["noise"]["adamw"] = {name: float(d.max()) for name, d in apart.items()}
     clear = torch.cat([(g.abs() >= threshold).flatten() for g in grads.values()])
     apart = torch.cat([d.flatten() for d in apart.values()])
