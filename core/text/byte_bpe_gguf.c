@@ -1,7 +1,8 @@
 /* Byte-level BPE out of a GGUF file: tokenizer.ggml.model "gpt2".
  *
  * Tokens are written in the byte alphabet, merges as "left right"; tokenizer.ggml.pre names the pattern, by the names
- * that llama.cpp gives them. A file without that name, or with another, is refused: a guess would give other ids.
+ * that llama.cpp gives them. A file without that name, or with another, is refused: a guess would give other ids. Llama
+ * 3's begin with a token of their own unless the file says otherwise, as in llama.cpp.
  */
 #include "base/error.h"
 #include "base/memory.h"
@@ -14,7 +15,8 @@
 
 enum token_type { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER, TYPE_UNUSED, TYPE_BYTE };
 
-static int read_pattern(struct tokenizer *tokenizer, const struct gguf *file) {
+/* begin: whether a text begins with the begin token where the file does not say. */
+static int read_pattern(struct tokenizer *tokenizer, const struct gguf *file, bool *begin) {
     static const struct {
         const char *name;
         enum word_pattern pattern;
@@ -38,6 +40,7 @@ static int read_pattern(struct tokenizer *tokenizer, const struct gguf *file) {
             tokenizer->pattern = row[i].pattern;
             tokenizer->digits_alone = row[i].digits_alone;
             tokenizer->ignore_merges = row[i].ignore_merges;
+            *begin = row[i].pattern == WORD_LLAMA3;
             return 0;
         }
     FAIL(E_UNSUPPORTED, "tokenizer.ggml.pre '%.*s' is not supported", (int)(bytes < 100 ? bytes : 100), name);
@@ -115,6 +118,7 @@ int byte_bpe_read_gguf(struct tokenizer **tokenizer, const struct gguf *file) {
     struct byte_alphabet alphabet;
     const struct gguf_entry *tokens, *merges, *types = gguf_find(file, "tokenizer.ggml.token_type");
     void *scratch = NULL;
+    bool begin = false;
     *tokenizer = NULL;
     TRY(need_strings(file, "tokenizer.ggml.tokens", &tokens));
     TRY(need_strings(file, "tokenizer.ggml.merges", &merges));
@@ -123,13 +127,13 @@ int byte_bpe_read_gguf(struct tokenizer **tokenizer, const struct gguf *file) {
         (!types->array || (types->type != GGUF_I32 && types->type != GGUF_U32) || types->count != tokens->count))
         FAIL(E_FORMAT, "tokenizer.ggml.token_type must have one whole number a token");
     TRY(tokenizer_new(&fresh, TOKENIZER_BYTE_BPE, &byte_bpe_traits));
-    TRY(read_pattern(fresh, file));
+    TRY(read_pattern(fresh, file, &begin));
     TRY(memory_take(&scratch, tokens->bytes > merges->bytes ? tokens->bytes : merges->bytes, 1));
     byte_alphabet_fill(&alphabet);
     TRY(read_tokens(fresh, file, &alphabet, scratch));
     TRY(read_merges(fresh, merges, &alphabet, scratch));
     TRY(tokenizer_finish(fresh));
-    TRY(tokenizer_gguf_frame(fresh, file, false));
+    TRY(tokenizer_gguf_frame(fresh, file, begin));
     *tokenizer = fresh;
     fresh = NULL;
 out:

@@ -16,6 +16,8 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "gguf_writer.h"
+#include "scratch_file.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_parts.h"
 
@@ -505,6 +507,56 @@ static void hostile_files_are_refused(void **state) {
     memory_release(json);
 }
 
+/* A GGUF file of three bytes, their one merge and a begin token; add_bos -1: not said. */
+static void write_gguf(const char *path, const char *pattern, int add_bos) {
+    static const char *const tokens[] = {"a", "b", "ab", "<|begin|>"};
+    struct gguf_writer writer = {0};
+    put_header(&writer, 3, 0, (uint64_t)6 + (add_bos >= 0));
+    put_text(&writer, "tokenizer.ggml.model", "gpt2");
+    put_text(&writer, "tokenizer.ggml.pre", pattern);
+    put_u32(&writer, "tokenizer.ggml.bos_token_id", 3);
+    put_string(&writer, "tokenizer.ggml.tokens");
+    put_whole(&writer, GGUF_ARRAY, 4), put_whole(&writer, GGUF_STRING, 4), put_whole(&writer, 4, 8);
+    for (size_t i = 0; i < 4; i++) put_string(&writer, tokens[i]);
+    put_string(&writer, "tokenizer.ggml.token_type");
+    put_whole(&writer, GGUF_ARRAY, 4), put_whole(&writer, GGUF_I32, 4), put_whole(&writer, 4, 8);
+    for (size_t i = 0; i < 4; i++) put_whole(&writer, i == 3 ? 3 : 1, 4);
+    put_string(&writer, "tokenizer.ggml.merges");
+    put_whole(&writer, GGUF_ARRAY, 4), put_whole(&writer, GGUF_STRING, 4), put_whole(&writer, 1, 8);
+    put_string(&writer, "a b");
+    if (add_bos >= 0) {
+        put_string(&writer, "tokenizer.ggml.add_bos_token");
+        put_whole(&writer, GGUF_BOOL, 4), put_whole(&writer, (uint64_t)add_bos, 1);
+    }
+    put_padding(&writer, 32);
+    write_whole_file(path, writer.bytes, writer.count);
+    gguf_writer_close(&writer);
+}
+
+static void gguf_texts_begin_as_llama_cpp_has_them(void **state) {
+    (void)state;
+    static const struct {
+        const char *pattern;
+        bool usual; /* where the file does not say */
+    } row[] = {{"gpt-2", false}, {"smollm", false}, {"qwen2", false}, {"llama-bpe", true}, {"llama3", true}};
+    char path[128];
+    scratch_file(path, ".gguf", "");
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        for (int add_bos = -1; add_bos < 2; add_bos++) {
+            struct tokenizer *tokenizer;
+            struct encoding encoding = {0};
+            bool begins = add_bos < 0 ? row[i].usual : add_bos;
+            write_gguf(path, row[i].pattern, add_bos);
+            if (tokenizer_open(&tokenizer, path) < 0) fail_msg("%s", error_text());
+            assert_int_equal(tokenizer_append(tokenizer, "ab", 2, true, false, &encoding), 0);
+            if (encoding.count != (size_t)1 + begins || encoding.ids[0] != (begins ? 3 : 2))
+                fail_msg("%s, %d: %zu tokens", row[i].pattern, add_bos, encoding.count);
+            encoding_close(&encoding);
+            tokenizer_free(tokenizer);
+        }
+    scratch_remove(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_is_split_as_gpt2_does),          cmocka_unit_test(training_equals_counting_anew),
@@ -512,7 +564,7 @@ int main(void) {
         cmocka_unit_test(words_of_any_length_merge_by_rank),   cmocka_unit_test(every_byte_survives_the_round_trip),
         cmocka_unit_test(capacity_ids_and_case_are_respected), cmocka_unit_test(a_saved_tokenizer_loads_as_itself),
         cmocka_unit_test(words_met_again_stay_the_same),       cmocka_unit_test(threads_share_a_tokenizer),
-        cmocka_unit_test(hostile_files_are_refused),
+        cmocka_unit_test(hostile_files_are_refused),           cmocka_unit_test(gguf_texts_begin_as_llama_cpp_has_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
