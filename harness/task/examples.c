@@ -27,7 +27,7 @@ struct encoding_job {
 int task_encode(const struct tokenizer *tokenizer, const char *text, size_t max_tokens, struct encoding *encoding) {
     int status = 0;
     encoding->count = 0;
-    TRY(tokenizer_append(tokenizer, text, strlen(text), true, true, encoding));
+    TRY(tokenizer_append(tokenizer, text, strlen(text), true, false, encoding));
     if (encoding->count > max_tokens) {
         int32_t last = encoding->ids[encoding->count - 1];
         encoding->count = max_tokens;

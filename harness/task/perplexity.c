@@ -200,7 +200,7 @@ static int scorer_open(struct scorer *s) {
     enum task_split split = s->scoring->split;
     const struct tokenizer *tokenizer = s->scoring->tokenizer;
     size_t vocabulary = s->scoring->model->config.vocabulary;
-    TRY(tokenizer_append(tokenizer, s->task->text[split], s->task->bytes[split], false, true, &s->text));
+    TRY(tokenizer_append(tokenizer, s->task->text[split], s->task->bytes[split], false, false, &s->text));
     s->bos = s->task->options.bos ? tokenizer_special(tokenizer).begin : -1;
     if (s->task->options.bos && s->bos < 0) FAIL(E_UNSUPPORTED, "bos: the tokenizer has no begin token");
     TRY(windows_make(s));

@@ -63,7 +63,7 @@ int text_blocks_open(struct task_examples *out, const struct tokenizer *tokenize
     size_t extra = begin >= 0, room = max_tokens - extra, count, used = 0;
     *out = (struct task_examples){0};
     if (max_tokens < 2 + extra) FAIL(E_ARGUMENT, "blocks of %zu tokens have nothing to predict", max_tokens);
-    TRY(tokenizer_append(tokenizer, text, bytes, false, true, &encoding));
+    TRY(tokenizer_append(tokenizer, text, bytes, false, false, &encoding));
     count = encoding.count / room;
     size_t left = encoding.count % room;
     if (left + extra >= 2) count++;

@@ -209,6 +209,25 @@ static void rolling_scores_every_token_but_the_first(void **state) {
     task_result_close(&result);
 }
 
+/* "[SEP] a [MASK] a ": two tokens of it are single ids, as transformers' tokenizers have them. */
+static void special_tokens_in_the_text_are_special(void **state) {
+    (void)state;
+    struct task_result result;
+    struct encoding encoding = {0};
+    char usual[sizeof path], special[400] = "";
+    for (int i = 0; i < 20; i++) strcat(special, "[SEP] a [MASK] a\n");
+    assert_int_equal(tokenizer_append(tokenizer, special, strlen(special), false, false, &encoding), 0);
+    assert_int_equal(encoding.ids[0], tokenizer_special(tokenizer).sep);
+    memcpy(usual, path, sizeof path);
+    scratch_file(path, ".txt", special);
+    score("perplexity_rolling", &result);
+    scratch_remove(path);
+    memcpy(path, usual, sizeof path);
+    expect_metric(&result, "scored_tokens", (double)(encoding.count - 1));
+    task_result_close(&result);
+    encoding_close(&encoding);
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
@@ -217,6 +236,7 @@ int main(void) {
         cmocka_unit_test(an_empty_text_is_named),
         cmocka_unit_test(a_text_too_short_is_named),
         cmocka_unit_test(rolling_scores_every_token_but_the_first),
+        cmocka_unit_test(special_tokens_in_the_text_are_special),
     };
     return cmocka_run_group_tests(tests, fixture_open, fixture_close);
 }

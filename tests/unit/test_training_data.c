@@ -363,6 +363,21 @@ static void generation_trains_on_prompts_with_references(void **state) {
 
 /* ---- the real thing ------------------------------------------------------------------------------------- */
 
+/* As transformers has them, in one text as in two, and in the text of a language model. */
+static void special_tokens_in_a_text_are_special(void **state) {
+    (void)state;
+    static const char text[] = "bee [SEP] honey";
+    struct encoding encoding = {0};
+    struct task_examples blocks;
+    assert_int_equal(task_encode(tokenizer, text, 16, &encoding), 0);
+    assert_int_equal(encoding.count, 5);
+    assert_memory_equal(encoding.ids, ((const int32_t[]){CLS, BEE, SEP, HONEY, SEP}), 5 * sizeof(int32_t));
+    encoding_close(&encoding);
+    assert_int_equal(text_blocks_open(&blocks, tokenizer, text, sizeof text - 1, -1, 8, 0), 0);
+    check_ids(&blocks.examples, 0, (const int32_t[]){BEE, SEP, HONEY}, 3);
+    task_examples_close(&blocks);
+}
+
 #define SST2 "../shared/data/sst2"
 
 static void all_of_sst2(void **state) {
@@ -408,6 +423,7 @@ int main(void) {
                                        cmocka_unit_test(text_is_cut_into_blocks),
                                        cmocka_unit_test(perplexity_trains_on_blocks_of_a_file),
                                        cmocka_unit_test(generation_trains_on_prompts_with_references),
+                                       cmocka_unit_test(special_tokens_in_a_text_are_special),
                                        cmocka_unit_test(all_of_sst2)};
     return cmocka_run_group_tests(tests, fixture_open, fixture_close);
 }
