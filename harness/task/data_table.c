@@ -99,6 +99,10 @@ int data_text_file(const char *path, char **text, size_t *bytes, struct hash *ha
         hash_number(hash, *bytes);
         hash_update(hash, *text, *bytes);
     }
+    if (*bytes >= 3 && memcmp(*text, "\xef\xbb\xbf", 3) == 0) {
+        *bytes -= 3;
+        memmove(*text, *text + 3, *bytes + 1);
+    }
 out:
     if (status < 0) {
         memory_release(*text);
@@ -295,7 +299,6 @@ int data_table_read(struct data_table *table, const struct data_request *request
                              .at = table->text,
                              .end = table->text + bytes,
                              .line = 1};
-    if (bytes >= 3 && memcmp(in->at, "\xef\xbb\xbf", 3) == 0) in->at += 3; /* a byte order mark */
     TRY(separated_read(in));
 out:
     memory_release(in);

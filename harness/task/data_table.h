@@ -74,7 +74,8 @@ void data_table_close(struct data_table *table); /* accepts a zeroed table */
 int data_text_add(struct data_table *table, const char *text, size_t bytes, size_t *position);
 int data_row_add(struct data_table *table, size_t line, struct data_cell **cells);
 
-/* A whole text file, hashed; E_FORMAT names the line of a zero byte. Release with memory_release. */
+/* A whole text file, hashed, and ended by a zero, without a byte order mark in front; E_FORMAT names the line of a zero
+ * byte. Release with memory_release. */
 int data_text_file(const char *path, char **text, size_t *bytes, struct hash *hash);
 
 #endif

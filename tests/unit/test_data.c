@@ -98,7 +98,7 @@ static void test_json_lines(void **state) {
     static const char *const names[] = {"prompt", "references"};
     struct data_table table;
     assert_int_equal(read_columns(&table, ".jsonl",
-                                  "{\"references\":[\"one\",\"two\"],\"prompt\":\"caf\\u00e9\"}\n\n"
+                                  "\xef\xbb\xbf{\"references\":[\"one\",\"two\"],\"prompt\":\"caf\\u00e9\"}\n\n"
                                   "{\"prompt\":7,\"references\":\"only\"}",
                                   names, 2),
                      0);
@@ -148,7 +148,8 @@ static void test_squad(void **state) {
     struct data_table table;
     scratch_file(
         path, ".json",
-        "{\"version\":\"v2.0\",\"data\":[{\"title\":\"t\",\"paragraphs\":[{\"context\":\"Bees make honey.\","
+        "\xef\xbb\xbf{\"version\":\"v2.0\",\"data\":[{\"title\":\"t\",\"paragraphs\":[{\"context\":\"Bees make "
+        "honey.\","
         "\"qas\":[{\"id\":\"1\",\"question\":\"Who?\",\"answers\":[{\"text\":\"Bees\",\"answer_start\":0},"
         "{\"text\":\"the bees\",\"answer_start\":0}]},{\"id\":\"2\",\"question\":\"Why?\",\"answers\":[],"
         "\"is_impossible\":true},{\"id\":\"3\",\"question\":\"What?\",\"answers\":[{\"text\":\"honey\"}]}]}]}]}");
