@@ -34,6 +34,15 @@ static const struct {
     {26, DTYPE_I32},  {27, DTYPE_I64},  {28, DTYPE_F64},    {30, DTYPE_BF16},
 };
 
+/* Known and not read. */
+static const struct {
+    uint32_t number;
+    const char *name;
+} other_types[] = {
+    {9, "Q8_1"},   {15, "Q8_K"},   {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {21, "IQ3_S"},
+    {22, "IQ2_S"}, {23, "IQ4_XS"}, {29, "IQ1_M"},   {34, "TQ1_0"},  {35, "TQ2_0"},   {39, "MXFP4"},
+};
+
 /* ---- the cursor ------------------------------------------------------------------------------------- */
 struct cursor {
     const uint8_t *at;
@@ -159,6 +168,11 @@ static int tensor_type(uint64_t number, enum dtype *dtype) {
             *dtype = tensor_types[i].dtype;
             return 0;
         }
+    for (size_t i = 0; i < sizeof other_types / sizeof other_types[0]; i++)
+        if (other_types[i].number == number)
+            return error_record(E_UNSUPPORTED, __FILE__, __LINE__,
+                                "tensor type %s is not supported; quantize the model to a K-quant, Q8_0 or F16",
+                                other_types[i].name);
     return error_record(E_UNSUPPORTED, __FILE__, __LINE__, "tensor type %llu is not supported",
                         (unsigned long long)number);
 }

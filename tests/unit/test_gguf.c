@@ -244,6 +244,7 @@ static void lying_tensors_are_refused(void **state) {
         {2, {2, 31}, 8, 0, E_SHAPE, "rows of 31 are not whole Q8_0 blocks of 32"},
         {2, {2, 128}, 12, 0, E_SHAPE, "not whole Q4_K blocks of 256"},
         {2, {2, 32}, 4, 0, E_UNSUPPORTED, "tensor type 4"},
+        {2, {2, 32}, 21, 0, E_UNSUPPORTED, "tensor type IQ3_S is not supported; quantize the model to"},
         {2, {2, 32}, 99, 0, E_UNSUPPORTED, "tensor type 99"},
         {2, {2, 32}, 0, 4, E_FORMAT, "offset 4 is not a multiple of the alignment 32"},
         {2, {2, 32}, 0, 32, E_FORMAT, "lie outside"},
