@@ -192,7 +192,8 @@ out:
     return status;
 }
 
-/* Take what this session has already, and what the cache can serve. */
+/* Take what this session has already, and what the cache can serve. A build of this session whose file is gone is
+ * forgotten with its rounds, so that it can be built and timed again. */
 static int serve_from_store(struct session *session, size_t index, bool *served) {
     int status = 0;
     struct session_cell *state = &session->cells[index];
@@ -221,7 +222,15 @@ static int serve_from_store(struct session *session, size_t index, bool *served)
     }
     TRY(store_run_exists(session->store, state->id, session->id, "build", 0, false, &exists));
     TRY(store_build_cached(session->store, state->key, &run_id, state->artifact, sizeof state->artifact, hash));
+    if (run_id) {
+        TRY(hash_file(state->artifact, actual));
+        if (strcmp(actual, hash) != 0) { /* the file was changed: build it again */
+            unlink(state->artifact);
+            run_id = 0;
+        }
+    }
     if (!run_id) {
+        if (exists) TRY(store_runs_forget(session->store, state->id, session->id));
         /* What failed in the session that is continued is not repeated unless asked. */
         char ended[16];
         TRY(store_run_status(session->store, state->id, session->id, "build", 0, ended));
@@ -229,11 +238,6 @@ static int serve_from_store(struct session *session, size_t index, bool *served)
             state->state = strcmp(ended, "skipped") == 0 ? CELL_SKIPPED : CELL_FAILED;
             *served = true;
         }
-        goto out;
-    }
-    TRY(hash_file(state->artifact, actual));
-    if (strcmp(actual, hash) != 0) { /* the file was changed: build it again */
-        unlink(state->artifact);
         goto out;
     }
     if (!exists) {

@@ -16,8 +16,7 @@
 
 static const char *text_or_empty(const char *text) { return text ? text : ""; }
 
-/* Remove an earlier try of this run that did not end ok. E_STATE where an ok one is stored. */
-static int earlier_remove(struct store *store, int64_t cell_id, int64_t session_id, const char *kind, int64_t round) {
+static int run_remove(struct store *store, int64_t id) {
     static const char *const removals[] = {"DELETE FROM counter WHERE run_id = ?",
                                            "DELETE FROM sample WHERE run_id = ?",
                                            "DELETE FROM metric WHERE run_id = ?",
@@ -27,6 +26,21 @@ static int earlier_remove(struct store *store, int64_t cell_id, int64_t session_
                                            "DELETE FROM evaluation WHERE run_id = ?",
                                            "DELETE FROM layer WHERE run_id = ?",
                                            "DELETE FROM run WHERE id = ?"};
+    int status = 0;
+    struct query q = {0};
+    for (size_t i = 0; i < sizeof removals / sizeof *removals; i++) {
+        TRY(query_open(&q, store, removals[i]));
+        query_integer(&q, id);
+        TRY(query_done(&q));
+        query_close(&q);
+    }
+out:
+    query_close(&q);
+    return status;
+}
+
+/* Remove an earlier try of this run that did not end ok. E_STATE where an ok one is stored. */
+static int earlier_remove(struct store *store, int64_t cell_id, int64_t session_id, const char *kind, int64_t round) {
     int status = 0;
     struct query q = {0};
     bool found, ok;
@@ -45,14 +59,32 @@ static int earlier_remove(struct store *store, int64_t cell_id, int64_t session_
     if (ok)
         FAIL(E_STATE, "%s: cell %lld already has an ok %s run of round %lld in session %lld", store->path,
              (long long)cell_id, kind, (long long)round, (long long)session_id);
-    for (size_t i = 0; i < sizeof removals / sizeof *removals; i++) {
-        query_close(&q);
-        TRY(query_open(&q, store, removals[i]));
-        query_integer(&q, id);
-        TRY(query_done(&q));
-    }
+    query_close(&q);
+    TRY(run_remove(store, id));
 out:
     query_close(&q);
+    return status;
+}
+
+int store_runs_forget(struct store *store, int64_t cell_id, int64_t session_id) {
+    int status = 0;
+    struct query q = {0};
+    bool found = true;
+    TRY(store_begin(store));
+    while (found) {
+        int64_t id = 0;
+        TRY(query_open(&q, store, "SELECT id FROM run WHERE cell_id = ? AND session_id = ? LIMIT 1"));
+        query_integer(&q, cell_id);
+        query_integer(&q, session_id);
+        TRY(query_row(&q, &found));
+        if (found) id = query_get_integer(&q, 0);
+        query_close(&q);
+        if (found) TRY(run_remove(store, id));
+    }
+    TRY(store_commit(store));
+out:
+    query_close(&q);
+    if (status < 0) store_rollback(store);
     return status;
 }
 
@@ -340,11 +372,17 @@ out:
     return status;
 }
 
+static bool file_has(const char *path, int64_t bytes) {
+    struct stat info;
+    return stat(path, &info) == 0 && (int64_t)info.st_size == bytes;
+}
+
 int store_build_cached(struct store *store, const char *cell_key, int64_t *run_id, char *artifact_path, size_t size,
                        char artifact_hash[65]) {
     int status = 0;
     struct query q = {0};
     bool row;
+    const char *slash = strrchr(store->path, '/');
     *run_id = 0;
     TRY(query_open(&q, store,
                    "SELECT r.id, a.path, a.bytes, a.hash FROM run r JOIN cell c ON c.id = r.cell_id"
@@ -352,14 +390,20 @@ int store_build_cached(struct store *store, const char *cell_key, int64_t *run_i
                    " WHERE c.key = ? AND r.kind = 'build' AND r.status = 'ok' ORDER BY r.id DESC"));
     query_text(&q, cell_key);
     for (;;) {
-        struct stat info;
         TRY(query_row(&q, &row));
         if (!row) break;
         const char *path = query_get_text(&q, 1), *hash = query_get_text(&q, 3);
-        if (stat(path, &info) != 0 || (int64_t)info.st_size != query_get_integer(&q, 2)) continue;
+        int64_t bytes = query_get_integer(&q, 2);
         if (strlen(path) >= size || strlen(hash) != 64) continue;
-        *run_id = query_get_integer(&q, 0);
         memcpy(artifact_path, path, strlen(path) + 1);
+        /* Paths hold from where runexp was started: the folder may have been moved since, or the user gone elsewhere.
+         */
+        if (!file_has(path, bytes) &&
+            ((size_t)snprintf(artifact_path, size, "%.*sartifacts/%s.safetensors",
+                              slash ? (int)(slash - store->path + 1) : 0, store->path, hash) >= size ||
+             !file_has(artifact_path, bytes)))
+            continue;
+        *run_id = query_get_integer(&q, 0);
         memcpy(artifact_hash, hash, 65);
         break;
     }

@@ -165,12 +165,14 @@ int store_session_order_seed(struct store *store, int64_t session_id, uint64_t *
 /* Commit one run with everything that belongs to it, in one transaction. An older run of the same
  * (cell, session, kind, round) whose status is not ok is replaced. */
 int store_run(struct store *store, const struct run_record *record);
+/* Remove all runs of a cell in a session, its build and its rounds: what they are about is gone. */
+int store_runs_forget(struct store *store, int64_t cell_id, int64_t session_id);
 /* Is there an ok (or, with any_status, any) run? For resume. */
 int store_run_exists(struct store *store, int64_t cell_id, int64_t session_id, const char *kind, int64_t round,
                      bool any_status, bool *exists);
 /* The newest ok build run of the cell key with this data hash, of any session, whose artifact file still exists with
- * its stored size; 0 when none. To serve stages and scores from cache, store_run_copy repeats that run's rows under a
- * new session with stage.cached = 1. */
+ * its stored size, where it was or in artifacts/ beside the database; 0 when none. To serve stages and scores from
+ * cache, store_run_copy repeats that run's rows under a new session with stage.cached = 1. */
 int store_build_cached(struct store *store, const char *cell_key, int64_t *run_id, char *artifact_path, size_t size,
                        char artifact_hash[65]);
 int store_run_copy(struct store *store, int64_t run_id, int64_t cell_id, int64_t session_id, const char *uuid);

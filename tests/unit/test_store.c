@@ -340,6 +340,25 @@ static void builds_are_served_from_cache(void **state) {
     assert_ok(store_run_copy(&store, run_id, 2, second, "copy"));
     assert_int_equal(store_run_copy(&store, run_id, 2, second, "copy2"), E_STATE);
     assert_int_equal(store_run_copy(&store, 4711, 3, second, "copy3"), E_NOT_FOUND);
+    int64_t source = run_id;
+    /* Found beside the database where the stored path leads nowhere. */
+    snprintf(sql, sizeof sql, "%s/artifacts", folder);
+    assert_int_equal(mkdir(sql, 0777), 0);
+    snprintf(found, sizeof found, "%s/artifacts/%s.safetensors", folder, hash);
+    assert_int_equal(rename(artifact, found), 0);
+    assert_ok(store_build_cached(&store, key, &run_id, sql, sizeof sql, hash));
+    assert_true(run_id > 0);
+    assert_string_equal(sql, found);
+    assert_int_equal(unlink(found), 0);
+    assert_ok(store_build_cached(&store, key, &run_id, sql, sizeof sql, hash));
+    assert_int_equal(run_id, 0);
+    /* What is forgotten takes its rows with it, and only in that session. */
+    double all = number(&store, "SELECT count(*) FROM run");
+    assert_ok(store_runs_forget(&store, 2, second));
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM run"), (int)all - 1);
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM run WHERE uuid = 'copy'"), 0);
+    assert_int_equal((int)number(&store, "SELECT count(*) FROM stage WHERE run_id NOT IN (SELECT id FROM run)"), 0);
+    assert_ok(store_run_copy(&store, source, 2, second, "copy"));
     assert_int_equal((int)number(&store, "SELECT count(*) FROM stage JOIN run ON run.id = run_id WHERE uuid = 'copy'"
                                          " AND cached = 1"),
                      2);
