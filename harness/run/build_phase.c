@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "run/session.h"
@@ -250,6 +251,32 @@ out:
     return status;
 }
 
+/* Read through the cached models that pending cells would begin from, each once. What is damaged goes: its stages run
+ * again, and what they need is known before workers start. */
+static int cache_check(struct session *session, const size_t *pending, size_t count) {
+    int status = 0;
+    const char **known = NULL;
+    size_t known_count = 0;
+    TRY(memory_take((void **)&known, count, sizeof *known));
+    for (size_t p = 0; p < count; p++) {
+        const struct cell *cell = &session->experiment->cells[pending[p]];
+        bool whole = false;
+        for (size_t n = cell->stage_count; n > 0 && !whole; n--) {
+            const char *key = session->cells[pending[p]].prefix_keys[n];
+            if (!(stage_needs(&cell->stages[n - 1]) & NEEDS_CACHE) || !stage_cache_has(session->cache_dir, key))
+                continue;
+            for (size_t k = 0; k < known_count && !whole; k++) whole = strcmp(known[k], key) == 0;
+            if (whole) break;
+            TRY(stage_cache_check(session->cache_dir, key, n, &whole));
+            if (whole) known[known_count++] = key;
+            else log_line(LOG_WARN, "%s/%s: the cached model was damaged; it is made again", session->cache_dir, key);
+        }
+    }
+out:
+    memory_release(known);
+    return status;
+}
+
 int session_build_cells(struct session *session) {
     int status = 0;
     const struct experiment *e = session->experiment;
@@ -266,6 +293,7 @@ int session_build_cells(struct session *session) {
         if (!served) pending[pending_count++] = i;
     }
     if (!pending_count) goto out;
+    TRY(cache_check(session, pending, pending_count));
     /* Tokenizing in the parent, before workers share it. */
     TRY(session_tokenizer(session));
     TRY(session_examples(session, SPLIT_VALIDATION));

@@ -16,6 +16,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -301,8 +302,11 @@ int session_tokenizer(struct session *session) {
     hash_text(&hash, code_hash_core());
     hash_close(&hash, hex);
     snprintf(path, sizeof path, "%s/tokenizer-%s.json", session->cache_dir, hex);
-    if (access(path, R_OK) == 0) TRY(tokenizer_load(&session->tokenizer, path));
-    else {
+    if (access(path, R_OK) == 0 && tokenizer_load(&session->tokenizer, path) < 0) {
+        log_line(LOG_WARN, "%s; it is made again", error_text());
+        session->tokenizer = NULL;
+    }
+    if (!session->tokenizer) {
         TRY(tokenizer_train_bpe(&session->tokenizer, text->text, text->count, (size_t)plan->vocabulary,
                                 plan->lower_case));
         TRY(tokenizer_save(session->tokenizer, path));

@@ -20,6 +20,8 @@ static void cache_path(char path[CACHE_PATH], const char *cache_dir, const char 
 bool stage_cache_has(const char *cache_dir, const char *key) {
     char path[CACHE_PATH];
     cache_path(path, cache_dir, key, "safetensors");
+    if (access(path, R_OK) != 0) return false;
+    cache_path(path, cache_dir, key, "json");
     return access(path, R_OK) == 0;
 }
 
@@ -79,7 +81,8 @@ static json_t *layers_of(const struct record *record, int stage) {
     return rows;
 }
 
-static int stages_write(const struct record *record, const char *path) {
+/* model_hash: of the model's file; kept with the last stage. */
+static int stages_write(const struct record *record, const char *path, const char *model_hash) {
     int status = 0;
     struct file_replace file = {.file = -1};
     char *text = NULL;
@@ -93,6 +96,7 @@ static int stages_write(const struct record *record, const char *path) {
                             metrics_of(record, (int)i), "curve", curve_of(record, (int)i), "evaluations",
                             evaluations_of(record, (int)i), "layers", layers_of(record, (int)i)));
     }
+    json_object_set_new(json_array_get(list, json_array_size(list) - 1), "model", json_string(model_hash));
     text = json_dumps(list, JSON_COMPACT);
     if (!text || json_array_size(list) != record->run.stage_count) FAIL(E_MEMORY, "out of memory");
     TRY(file_replace_open(&file, path));
@@ -108,11 +112,12 @@ out:
 int stage_cache_write(const char *cache_dir, const char *key, const struct record *record, const struct model *model,
                       unsigned heads) {
     int status = 0;
-    char path[CACHE_PATH];
-    cache_path(path, cache_dir, key, "json");
-    TRY(stages_write(record, path));
+    char path[CACHE_PATH], hash[HASH_HEX];
     cache_path(path, cache_dir, key, "safetensors");
     TRY(model_save(model, path, heads));
+    TRY(hash_file(path, hash));
+    cache_path(path, cache_dir, key, "json");
+    TRY(stages_write(record, path, hash));
 out:
     return status;
 }
@@ -184,10 +189,9 @@ static int stages_read(struct record *record, const char *path, size_t stages) {
     json_error_t error;
     json_t *list = json_load_file(path, 0, &error), *item;
     size_t i;
-    if (!json_is_array(list)) FAIL(E_FORMAT, "%s: not a list of stages; remove it and run again", path);
+    if (!json_is_array(list)) FAIL(E_FORMAT, "%s: not a list of stages; run again", path);
     if (json_array_size(list) != stages)
-        FAIL(E_FORMAT, "%s: has %zu stages, expected %zu; remove it and run again", path, json_array_size(list),
-             stages);
+        FAIL(E_FORMAT, "%s: has %zu stages, expected %zu; run again", path, json_array_size(list), stages);
     json_array_foreach(list, i, item) {
         const char *technique, *options;
         int version;
@@ -198,7 +202,7 @@ static int stages_read(struct record *record, const char *path, size_t stages) {
                         &version, "options", &options, "wall_ms", &wall_ms, "linear_bytes", &linear_bytes,
                         "total_bytes", &total_bytes, "metrics", &metrics, "curve", &curve, "evaluations", &evaluations,
                         "layers", &layers) < 0)
-            FAIL(E_FORMAT, "%s: stage %zu is malformed; remove the file and run again", path, i);
+            FAIL(E_FORMAT, "%s: stage %zu is malformed; run again", path, i);
         struct stage_record s = {technique, options, (uint32_t)version, wall_ms, true, linear_bytes, total_bytes};
         record_stage(record, &s);
         metrics_read(record, metrics, (int)i);
@@ -221,5 +225,46 @@ int stage_cache_read(const char *cache_dir, const char *key, size_t stages, stru
     cache_path(path, cache_dir, key, "safetensors");
     TRY(model_open(model, path, true));
 out:
+    return status;
+}
+
+/* Is the model's file the one that its JSON was written for? Entries of older versions do not say: those can be opened,
+ * or not. */
+static int model_check(const char *json_path, const char *model_path) {
+    int status = 0;
+    json_error_t error;
+    struct model model = {0};
+    char actual[HASH_HEX];
+    json_t *list = json_load_file(json_path, 0, &error);
+    const char *hash = json_string_value(json_object_get(json_array_get(list, json_array_size(list) - 1), "model"));
+    if (!hash) {
+        TRY(model_open(&model, model_path, false));
+        goto out;
+    }
+    TRY(hash_file(model_path, actual));
+    if (strcmp(actual, hash) != 0) FAIL(E_FORMAT, "%s: not the file that was written", model_path);
+out:
+    model_close(&model);
+    json_decref(list);
+    return status;
+}
+
+int stage_cache_check(const char *cache_dir, const char *key, size_t stages, bool *whole) {
+    int status = 0;
+    char json_path[CACHE_PATH], model_path[CACHE_PATH];
+    struct record record = {0};
+    *whole = false;
+    if (!stage_cache_has(cache_dir, key)) goto out;
+    cache_path(json_path, cache_dir, key, "json");
+    cache_path(model_path, cache_dir, key, "safetensors");
+    status = stages_read(&record, json_path, stages);
+    if (status == 0) status = model_check(json_path, model_path);
+    *whole = status == 0;
+    if (status == 0 || status == E_MEMORY) goto out;
+    status = 0;
+    unlink(json_path);
+    unlink(model_path);
+out:
+    record_close(&record);
     return status;
 }

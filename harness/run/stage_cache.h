@@ -4,7 +4,8 @@
  *   CACHE/KEY.safetensors   the model        CACHE/KEY.json   its stages: options, times, metrics, curves, layers
  *   CACHE/KEY.checkpoint/   of the stage that will make KEY, while it is not done
  *
- * Files are written beside their place and renamed; the model comes last, so one that exists has its JSON.
+ * Files are written beside their place and renamed; the JSON comes last and holds the hash of the model's file, so that
+ * a model which a full disk, a crash or somebody's hand left damaged is found out before cells are made from it.
  */
 #ifndef STAGE_CACHE_H
 #define STAGE_CACHE_H
@@ -19,6 +20,9 @@
 
 /* Is there a model under this key? */
 bool stage_cache_has(const char *cache_dir, const char *key);
+/* Read an entry of so many stages through: *whole is whether it can be used. One that is damaged is removed, so that
+ * the stages are run again. E_MEMORY. */
+int stage_cache_check(const char *cache_dir, const char *key, size_t stages, bool *whole);
 /* Keep a model with the stages that `record` lists, their metrics, curves and layers; `heads` as in model_save. E_IO.
  */
 int stage_cache_write(const char *cache_dir, const char *key, const struct record *record, const struct model *model,

@@ -65,4 +65,22 @@ mkdir moved && mv int moved/results # stored paths begin with int/
 (cd moved && "$runexp" ../small.yaml --db results/runexp.db --no-report "${options[@]}" 2>../err.txt)
 check "a session is continued where its folder was moved" test $? -eq 0
 check "and no run repeated" test "$(query moved/results/runexp.db 'SELECT count(*) || max(id) FROM run')" = 2028
+
+# Damaged cache entries are found out and made again: cells never come from them.
+damage() {
+    rm -rf cached && cp -r whole cached && rm -r cached/runexp.db* cached/artifacts
+    model=$(find cached/cache -name '*.safetensors')
+    case $1 in
+    model-cut) truncate -s 5000 "$model" ;;
+    model-changed) printf 'damage' | dd of="$model" bs=1 seek=20000 conv=notrunc 2>/dev/null ;;
+    stages-cut) truncate -s 100 "${model%.safetensors}.json" ;;
+    stages-gone) rm "${model%.safetensors}.json" ;;
+    tokenizer-cut) truncate -s 100 cached/cache/tokenizer-*.json ;;
+    esac
+    "$runexp" small.yaml --db cached/runexp.db --no-report --no-timing "${options[@]}" 2>err.txt
+    check "a damaged cache ($1) costs no cell" test $? -eq 0
+    check "nor changes one" test "$(artifacts cached/runexp.db)" = "$want"
+    [ "$1" = stages-gone ] || check "and is named" grep -q 'made again' err.txt
+}
+for how in model-cut model-changed stages-cut stages-gone tokenizer-cut; do damage $how; done
 exit $failures
