@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -61,6 +62,7 @@ out:
 static void began(struct process *process, const struct process_limits *limits, pid_t pid, int fd) {
     process->pid = pid;
     process->fd = fd;
+    process->pidfd = pidfd_open(pid, 0);
     process->deadline_ns = limits->wall_s > 0 ? process->started_ns + (uint64_t)(limits->wall_s * 1e9) : 0;
     process->killed_late = process->killed_interrupt = false;
 }
@@ -77,6 +79,7 @@ int process_fork(struct process *process, const struct process_limits *limits, i
     pid_t pid = fork();
     if (pid < 0) FAIL(E_IO, "cannot start a worker process: %s", strerror(errno));
     if (pid == 0) {
+        setpgid(0, 0);
         process_child_limits(limits);
         dup2(process->log_fd, STDERR_FILENO);
         dup2(process->log_fd, STDOUT_FILENO);
@@ -149,15 +152,23 @@ out:
     return status;
 }
 
-/* Read to the end of file, reap, and note how it ended. */
+/* End a process and what it started. */
+static void end_all(pid_t pid) {
+    kill(-pid, SIGKILL); /* no such group: it was not forked, or has not got so far */
+    kill(pid, SIGKILL);
+}
+
+/* Reap, and note how it ended. */
 static void reap(struct process *process) {
     int wait_status = 0;
+    kill(-process->pid, SIGKILL); /* what it left behind; the number is taken until the next line */
     while (waitpid(process->pid, &wait_status, 0) < 0 && errno == EINTR) {
     }
     process->ended_ns = clock_ns();
     process->pid = 0;
-    close(process->fd);
-    process->fd = -1;
+    if (process->fd >= 0) close(process->fd);
+    if (process->pidfd >= 0) close(process->pidfd);
+    process->fd = process->pidfd = -1;
     process->exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1;
     process->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
     process->end = process->killed_late        ? PROCESS_TIMEOUT
@@ -166,11 +177,42 @@ static void reap(struct process *process) {
                                                : PROCESS_EXITED;
 }
 
+typedef void message_handler(void *context, struct process *process, uint32_t kind, struct wire_reader *reader);
+
+/* Read once and deliver what is whole; at the end of file, or where nothing can be believed any more, fd becomes -1. */
+static void hear(struct process *p, message_handler *message, void *context) {
+    int got = wire_inbox_fill(&p->inbox, p->fd);
+    for (;;) {
+        uint32_t kind;
+        struct wire_reader reader;
+        int next = got < 0 ? got : wire_inbox_next(&p->inbox, &kind, &reader);
+        if (next < 0) { /* a malformed stream: nothing more from this worker can be believed */
+            end_all(p->pid);
+            got = 0;
+            break;
+        }
+        if (next == 0) break;
+        message(context, p, kind, &reader);
+    }
+    if (got > 0) return;
+    close(p->fd);
+    p->fd = -1;
+}
+
+/* Deliver what a process wrote before it ended. Somebody who still holds its pipe cannot keep us: a pipe that nobody
+ * fills is empty after some reads. */
+static void hear_rest(struct process *p, message_handler *message, void *context) {
+    for (int reads = 0; reads < 64 && p->fd >= 0; reads++) {
+        struct pollfd left = {.fd = p->fd, .events = POLLIN};
+        if (poll(&left, 1, 0) <= 0) break;
+        hear(p, message, context);
+    }
+}
+
 int process_wait(struct process *const *processes, size_t count, const volatile int *interrupted,
-                 void (*message)(void *context, struct process *process, uint32_t kind, struct wire_reader *reader),
-                 void *context, struct process **ended) {
+                 message_handler *message, void *context, struct process **ended) {
     int status = 0;
-    struct pollfd polls[PROCESSES_MAX];
+    struct pollfd polls[2 * PROCESSES_MAX]; /* messages and end of each */
     *ended = NULL;
     CHECK(count > 0 && count <= PROCESSES_MAX, "%zu processes", count);
     for (;;) {
@@ -178,41 +220,31 @@ int process_wait(struct process *const *processes, size_t count, const volatile 
         int wait_ms = -1;
         for (size_t i = 0; i < count; i++) {
             struct process *p = processes[i];
-            polls[i] = (struct pollfd){.fd = p->fd, .events = POLLIN};
+            polls[2 * i] = (struct pollfd){.fd = p->fd, .events = POLLIN};
+            polls[2 * i + 1] = (struct pollfd){.fd = p->pidfd, .events = POLLIN};
             if (*interrupted && !p->killed_interrupt && !p->killed_late) {
                 p->killed_interrupt = true;
-                kill(p->pid, SIGKILL);
+                end_all(p->pid);
             }
             if (!p->deadline_ns || p->killed_late) continue;
             if (now >= p->deadline_ns) {
                 p->killed_late = true;
-                kill(p->pid, SIGKILL);
+                end_all(p->pid);
                 continue;
             }
             uint64_t left_ms = (p->deadline_ns - now) / 1000000u + 1;
             int left = left_ms > 3600000u ? 3600000 : (int)left_ms;
             if (wait_ms < 0 || left < wait_ms) wait_ms = left;
         }
-        int ready = poll(polls, count, wait_ms);
+        int ready = poll(polls, 2 * count, wait_ms);
         if (ready < 0 && errno != EINTR) FAIL(E_IO, "poll: %s", strerror(errno));
         if (ready <= 0) continue;
         for (size_t i = 0; i < count; i++) {
             struct process *p = processes[i];
-            if (!(polls[i].revents & (POLLIN | POLLHUP | POLLERR))) continue;
-            int got = wire_inbox_fill(&p->inbox, p->fd);
-            for (;;) {
-                uint32_t kind;
-                struct wire_reader reader;
-                int next = got < 0 ? got : wire_inbox_next(&p->inbox, &kind, &reader);
-                if (next < 0) { /* a malformed stream: nothing more from this worker can be believed */
-                    kill(p->pid, SIGKILL);
-                    got = 0;
-                    break;
-                }
-                if (next == 0) break;
-                message(context, p, kind, &reader);
-            }
-            if (got == 0) {
+            bool gone = polls[2 * i + 1].revents != 0;
+            if (gone) hear_rest(p, message, context);
+            else if (polls[2 * i].revents) hear(p, message, context);
+            if (gone || (p->fd < 0 && p->pidfd < 0)) {
                 reap(p);
                 *ended = p;
                 goto out;
@@ -237,7 +269,7 @@ void process_log(const struct process *process, char *text, size_t size) {
 
 void process_close(struct process *process) {
     if (process->pid > 0) {
-        kill(process->pid, SIGKILL);
+        end_all(process->pid);
         reap(process);
     }
     if (process->log_fd > 0) close(process->log_fd);

@@ -3,7 +3,9 @@
  * A run is a process of its own so that a crash, a hang or an exhausted memory costs that run alone. The
  * parent sleeps in poll() on the workers' pipes until one speaks, ends or reaches its deadline. A worker dies
  * with its parent (PR_SET_PDEATHSIG), ignores the terminal's interrupt (the parent decides), writes its
- * standard error to a file of its own whose end is kept with the run, and leaves no core file.
+ * standard error to a file of its own whose end is kept with the run, and leaves no core file. A forked one
+ * leads a process group of its own: what a plug-in starts and leaves behind ends with it. That it ended is
+ * learnt from the kernel (pidfd), since such a process may hold the pipe open.
  */
 #ifndef PROCESS_H
 #define PROCESS_H
@@ -25,7 +27,8 @@ enum process_end { PROCESS_EXITED, PROCESS_SIGNALLED, PROCESS_TIMEOUT, PROCESS_I
 
 struct process {
     pid_t pid; /* 0: not running */
-    int fd;    /* its messages */
+    int fd;    /* its messages; -1: it closed them */
+    int pidfd; /* readable once it ended; -1: the kernel has none */
     int log_fd;
     struct wire_inbox inbox;
     uint64_t started_ns, deadline_ns; /* monotonic; deadline 0: none */

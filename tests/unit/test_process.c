@@ -72,6 +72,25 @@ static int give_up(void *context, int fd) {
 out:
     return status;
 }
+/* Leaves a process behind that holds the pipe, and says who it is. */
+static int leave_behind(void *context, int fd) {
+    struct wire_writer writer = {0};
+    (void)context;
+    pid_t left = fork();
+    if (left == 0)
+        for (;;) pause();
+    wire_put_u64(&writer, (uint64_t)left);
+    int status = wire_send(fd, MESSAGE_RESULT, &writer);
+    wire_writer_close(&writer);
+    return status;
+}
+static int leave_behind_and_hang(void *context, int fd) {
+    return leave_behind(context, fd) < 0 ? -1 : hang(context, fd);
+}
+static int hang_up_and_hang(void *context, int fd) {
+    close(fd);
+    return hang(context, fd);
+}
 static int garbage(void *context, int fd) {
     uint8_t bytes[64];
     (void)context;
@@ -121,6 +140,45 @@ static void test_hang(void **state) {
     struct process process;
     struct seen seen;
     run(hang, (struct process_limits){.wall_s = 0.2}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_TIMEOUT);
+    process_close(&process);
+}
+
+/* The process is gone, or a zombie that nobody waits for. */
+static bool is_gone(pid_t pid) {
+    char name[64], text[256] = "";
+    for (int tries = 0; tries < 200; tries++, usleep(10000)) {
+        snprintf(name, sizeof name, "/proc/%d/stat", (int)pid);
+        FILE *file = fopen(name, "r");
+        if (!file) return true;
+        const char *line = fgets(text, sizeof text, file);
+        fclose(file);
+        if (!line || strstr(text, ") Z ")) return true;
+    }
+    return false;
+}
+
+static void test_left_behind(void **state) {
+    (void)state;
+    struct process process;
+    struct seen seen;
+    run(leave_behind, (struct process_limits){.wall_s = 20}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_EXITED);
+    assert_int_equal(seen.results, 1);
+    assert_true(is_gone((pid_t)seen.value));
+    process_close(&process);
+    run(leave_behind_and_hang, (struct process_limits){.wall_s = 0.2}, &never, &process, &seen);
+    assert_int_equal(process.end, PROCESS_TIMEOUT);
+    assert_int_equal(seen.results, 1);
+    assert_true(is_gone((pid_t)seen.value));
+    process_close(&process);
+}
+
+static void test_hang_up(void **state) {
+    (void)state;
+    struct process process;
+    struct seen seen;
+    run(hang_up_and_hang, (struct process_limits){.wall_s = 0.2}, &never, &process, &seen);
     assert_int_equal(process.end, PROCESS_TIMEOUT);
     process_close(&process);
 }
@@ -188,7 +246,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_result),  cmocka_unit_test(test_crash),   cmocka_unit_test(test_hang),
         cmocka_unit_test(test_failure), cmocka_unit_test(test_garbage), cmocka_unit_test(test_interrupt),
-        cmocka_unit_test(test_memory),  cmocka_unit_test(test_log),
+        cmocka_unit_test(test_memory),  cmocka_unit_test(test_log),     cmocka_unit_test(test_left_behind),
+        cmocka_unit_test(test_hang_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
