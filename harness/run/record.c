@@ -348,7 +348,7 @@ int record_decode(struct record *record, struct wire_reader *reader) {
         const char *name = wire_get_text(reader), *unit = wire_get_text(reader);
         double value = wire_get_f64(reader);
         int64_t stage = get_i64(reader);
-        if (stage < -1 || stage >= (int64_t)record->run.stage_count) reader->bad = true;
+        if (!name || stage < -1 || stage >= (int64_t)record->run.stage_count) reader->bad = true;
         else record_metric(record, name, unit, value, (int)stage);
     }
     count = wire_get_u64(reader);

@@ -59,6 +59,11 @@ static int technique_progress(void *host, double fraction, const char *text) {
 
 static void technique_metric(void *host, const char *name, const char *unit, double value) {
     struct builder *builder = host;
+    if (!name || !*name) {
+        if (builder->record.status == 0)
+            builder->record.status = error_record(E_PLUGIN, __FILE__, __LINE__, "told of a metric without a name");
+        return;
+    }
     record_metric(&builder->record, name, unit, value, (int)builder->stage);
 }
 
@@ -130,10 +135,25 @@ out:
 
 /* ---- stages, files, scores ---------------------------------------------------------------------------- */
 
+/* What a technique told of its stage under the name of a score is put under the technique's own: it cannot grade
+ * itself.
+ */
+static void names_keep_apart(struct builder *builder, const char *score, int stage) {
+    char name[160];
+    for (size_t k = 0; stage >= 0 && k < builder->record.run.metric_count; k++) {
+        struct metric_record *told = &builder->record.metrics[k];
+        if (told->stage != stage || !told->name || strcmp(told->name, score) != 0) continue;
+        snprintf(name, sizeof name, "%s: %s", builder->record.stages[stage].technique, score);
+        told->name = record_text(&builder->record, name);
+    }
+}
+
 static void record_scores(struct builder *builder, const struct task_result *result, int stage) {
-    for (size_t i = 0; i < result->metric_count; i++)
+    for (size_t i = 0; i < result->metric_count; i++) {
+        names_keep_apart(builder, result->metrics[i].name, stage);
         record_metric(&builder->record, result->metrics[i].name, result->metrics[i].unit, result->metrics[i].value,
                       stage);
+    }
 }
 
 static int open_prepared(struct model *model, const char *path, const struct cell *cell) {
@@ -264,6 +284,7 @@ static int technique_apply(struct builder *builder, const struct technique *tech
     void *state = NULL;
     bool opened = false;
     struct technique_context context = stage_context(builder, needs);
+    error_clear();
     if (technique->state_bytes) TRY(memory_take(&state, 1, technique->state_bytes));
     const char *missing = needs_missing(builder, needs);
     if (missing) {
@@ -279,6 +300,9 @@ static int technique_apply(struct builder *builder, const struct technique *tech
     TRY(technique->apply(&context, state, options));
     if (technique->report) TRY(technique->report(&context, state, options));
 out:
+    if (status < 0 && !*error_text())
+        status = error_record(status < E_INTERRUPTED ? E_PLUGIN : status, __FILE__, __LINE__,
+                              "ended with code %d and no message", status);
     if (opened && technique->close) technique->close(state);
     memory_release(state);
     return status;

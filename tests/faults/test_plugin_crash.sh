@@ -16,7 +16,7 @@ cat >"$scratch/bad/bad.c" <<'EOF'
 
 struct bad_options { const char *how; };
 static const struct option options[] = {
-    {"how", OPTION_CHOICE, "abort", 0, 0, "abort|hang|memory|fail|scribble|refuse", NULL, "How to misbehave.", offsetof(struct bad_options, how)},
+    {"how", OPTION_CHOICE, "abort", 0, 0, "abort|hang|memory|fail|scribble|refuse|silent|unknown|nameless|grade", NULL, "How to misbehave.", offsetof(struct bad_options, how)},
     OPTION_END};
 
 static int probe(const struct technique_context *context, void *opaque) {
@@ -30,7 +30,7 @@ out:
 static int apply(struct technique_context *context, void *state, const void *opaque) {
     int status = 0;
     const char *how = ((const struct bad_options *)opaque)->how;
-    (void)context, (void)state;
+    (void)state;
     if (strcmp(how, "abort") == 0) abort();
     if (strcmp(how, "hang") == 0) for (;;) pause();
     if (strcmp(how, "memory") == 0)
@@ -41,6 +41,10 @@ static int apply(struct technique_context *context, void *state, const void *opa
     if (strcmp(how, "scribble") == 0)
         for (int fd = 3; fd < 64; fd++)
             if (write(fd, "garbage garbage garbage garbage garbage", 39) < 0) continue;
+    if (strcmp(how, "silent") == 0) status = E_SHAPE;
+    if (strcmp(how, "unknown") == 0) status = -999;
+    if (strcmp(how, "nameless") == 0) context->metric(context->host, NULL, NULL, 1);
+    if (strcmp(how, "grade") == 0) context->metric(context->host, "accuracy", "frac", 0.99);
     if (strcmp(how, "fail") == 0) FAIL(E_NUMERIC, "the numbers are wrong");
 out:
     return status;
@@ -53,7 +57,7 @@ mode=$(basename "$build")
 plugin=$scratch/technique_bad.so
 make -C "$root" --no-print-directory MODE="$mode" plugin NAME=bad DIR="$scratch/bad" OUT="$plugin" >"$scratch/make.txt" 2>&1 || { cat "$scratch/make.txt"; not_ok "the plug-in builds"; exit 1; }
 cd "$scratch" || exit 1
-hows="abort, hang, fail, scribble, refuse"
+hows="abort, hang, fail, scribble, refuse, silent, unknown, nameless, grade"
 [ "$mode" = release ] && hows="$hows, memory"
 experiment small.yaml
 sed -i -e "s/    - \[rtn: .*/    - [rtn: {bits: 8}]\n    - [bad: {how: [$hows]}]/" -e '/magnitude/d' -e 's/wall_s: 120/wall_s: 20/' -e 's/epochs: 5/epochs: 1/' small.yaml
@@ -68,9 +72,14 @@ check "hang is a timeout" test "$(status hang)" = timeout
 check "the wall-time limit is named" grep -q 'limits.wall_s' <<<"$(reason hang)"
 check "failure is failed, with its words" test "$(status fail)/$(reason fail)" = "failed/bad: the numbers are wrong"
 check "scribbling on descriptors fails that cell alone" test "$(status scribble)" != ok
+check "failure without words says so" test "$(status silent)/$(reason silent)" = "failed/bad: ended with code -5 and no message"
+check "as does a code that there is not" test "$(status unknown)/$(reason unknown)" = "failed/bad: ended with code -999 and no message"
+check "a metric without a name fails that cell alone" test "$(status nameless)/$(reason nameless)" = "failed/bad: told of a metric without a name"
+graded() { query $db "SELECT count(*) FROM metric m JOIN stage t ON t.id = m.stage_id JOIN run r ON r.id = m.run_id JOIN cell c ON c.id = r.cell_id WHERE c.label LIKE '%grade%' AND t.technique = 'bad' AND m.name = '$1' AND m.value = 0.99"; }
+check "a technique does not grade itself" test "$(graded accuracy)/$(graded 'bad: accuracy')" = 0/1
 check "refusal is skipped, with its reason" test "$(status refuse)/$(reason refuse)" = "skipped/bad: this machine has no abacus"
 if [ "$mode" = release ]; then check "exhausted memory is oom" test "$(status memory)" = oom; fi
-check "the other cells are results" test "$(query $db 'SELECT count(*) FROM result')" = 3
+check "the other cells are results" test "$(query $db 'SELECT count(*) FROM result')" = 4
 check "the page lists the failures" grep -q 'no abacus' results/report/small/index.html
 "$runexp" small.yaml "${options[@]}" >out.txt 2>err.txt
 check "without the plug-in the config is refused" test $? -eq 2
