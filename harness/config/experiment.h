@@ -80,7 +80,7 @@ struct measure_plan {
     int64_t rounds, samples, warmup;
     int64_t prompt_tokens, new_tokens; /* of each timed sequence; 0: as the items are; no generation */
     enum cache_type cache;             /* of generated texts */
-    size_t *batch;                     /* timed batch sizes; the first is the primary one */
+    size_t *batch;                     /* timed batch sizes */
     size_t batch_count;
     const char **meters; /* names, checked against the registry */
     size_t meter_count;

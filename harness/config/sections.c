@@ -68,7 +68,7 @@ const struct option measure_options[] = {
     {"samples", OPTION_INTEGER, "20", 1, 100000, NULL, "samples", "timed repetitions in a round", AT(samples)},
     {"warmup", OPTION_INTEGER, "5", 0, 100000, NULL, "samples", "repetitions before them, stored and flagged",
      AT(warmup)},
-    {"batch", OPTION_NAMES, "[1, 32]", 0, 0, NULL, "sequences", "batch sizes to time; the first is the primary one",
+    {"batch", OPTION_NAMES, "[1, 32]", 0, 0, NULL, "sequences", "batch sizes to time; lists show the smallest",
      AT(batch)},
     {"meters", OPTION_NAMES, "[time, rusage, papi]", 0, 0, NULL, NULL, "what to read around each window", AT(meters)},
     {"prompt_tokens", OPTION_INTEGER, "0", 0, 1048576, NULL, "tokens",
