@@ -287,6 +287,24 @@ out:
     return status;
 }
 
+/* Timing comes after all building: what no model of this experiment can be timed with is refused before. Those of a
+ * pretrained model are known once it is opened. */
+static int measure_fits(const struct experiment *experiment, const struct node *node, const struct position *at) {
+    int status = 0;
+    const struct model_config *config = &experiment->model.config;
+    const struct measure_plan *plan = &experiment->measure;
+    if (experiment->model.path) goto out;
+    if (plan->new_tokens > 0 && !(config->model_heads & HEAD_CAUSAL_LM))
+        FAIL_AT(value_at(node, "new_tokens", at), "measure: new_tokens needs a model that writes text, this one is %s",
+                config->family);
+    if (plan->prompt_tokens + plan->new_tokens > (int64_t)config->positions)
+        FAIL_AT(value_at(node, plan->prompt_tokens ? "prompt_tokens" : "new_tokens", at),
+                "measure: %lld tokens are more than the model's %zu positions",
+                (long long)(plan->prompt_tokens + plan->new_tokens), config->positions);
+out:
+    return status;
+}
+
 int section_measure(struct experiment *experiment, const struct node *node, const struct position *at) {
     int status = 0;
     struct measure_settings settings = {0};
@@ -304,6 +322,7 @@ int section_measure(struct experiment *experiment, const struct node *node, cons
     if (settings.new_tokens > 0 && (experiment->measure.batch_count != 1 || experiment->measure.batch[0] != 1))
         FAIL_AT(value_at(node, "new_tokens", here),
                 "measure: new_tokens generates one text at a time: write batch: [1]");
+    TRY(measure_fits(experiment, node, here));
 out:
     return status;
 }

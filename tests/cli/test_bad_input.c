@@ -91,6 +91,8 @@ static const struct bad rows[] = {
     {HEAD "measure: {batch: []}\n", NULL, "4:18", "batch is empty"},
     {HEAD "measure: {batch: [1, 0]}\n", NULL, "4:22", "batch must be whole numbers in 1..65536 (got 0)"},
     {HEAD "measure: {batch: [8, 8]}\n", NULL, "4:22", "batch 8 is there twice"},
+    {HEAD "measure: {prompt_tokens: 65}\n", NULL, "4:26", "65 tokens are more than the model's 64 positions"},
+    {HEAD "measure: {batch: [1], new_tokens: 4}\n", NULL, "4:35", "new_tokens needs a model that writes text"},
     {HEAD "measure: {cache: int4}\n", NULL, "4:18", "cache must be one of f32, f16, int8 (got int4)"},
     {HEAD "measure: {meters: [tme]}\n", NULL, "4:20", "unknown meter 'tme'; did you mean 'time'?"},
     {HEAD "measure: {confidence: 1}\n", NULL, "4:23", "confidence must be a number in 0.5..0.9999 (got 1)"},
