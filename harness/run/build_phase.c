@@ -237,6 +237,7 @@ static int serve_from_store(struct session *session, size_t index, bool *served)
         TRY(store_run_status(session->store, state->id, session->id, "build", 0, ended));
         if (*ended && strcmp(ended, "ok") != 0 && !session->settings->retry_failed) {
             state->state = strcmp(ended, "skipped") == 0 ? CELL_SKIPPED : CELL_FAILED;
+            session->summary->kept += state->state == CELL_FAILED;
             *served = true;
         }
         goto out;

@@ -19,6 +19,7 @@ void run_catch_signals(void) {
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
 }
 
 int experiment_run(struct store *store, struct experiment *experiment, const struct run_settings *settings,

@@ -19,6 +19,7 @@ struct run_settings {
 
 struct run_summary {
     size_t cells, ok, failed, skipped;
+    size_t kept; /* of those failed: before, in the session that was continued */
     bool interrupted;
 };
 

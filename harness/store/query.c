@@ -21,6 +21,7 @@ int store_error(const struct store *store, int code) {
         FAIL(E_FORMAT, "%s: damaged (%s); move it away and run again, or recover it with `sqlite3 FILE .recover`", path,
              said);
     case SQLITE_FULL: FAIL(E_IO, "%s: cannot be written, the disk is full; free some space", path);
+    case SQLITE_IOERR: FAIL(E_IO, "%s: cannot be read or written (%s); see to its disk and its limits", path, said);
     case SQLITE_CANTOPEN:
         FAIL(E_IO, "%s: cannot be opened (%s); check the path and its permissions, or give --db PATH", path, said);
     case SQLITE_NOMEM: FAIL(E_MEMORY, "%s: out of memory in SQLite", path);

@@ -65,8 +65,8 @@ out:
 
 static int run_all(struct experiment *experiments, size_t count, const struct run_words *words, const char *command) {
     int status = 0, lock = -1, exit_code = EXIT_OK;
-    size_t failures = 0;
-    bool *stopped = NULL; /* by experiment: an error ended it */
+    size_t failures = 0, ok = 0;       /* experiments that an error ended, or with a failed cell; cells that are ok */
+    bool ran = false, *stopped = NULL; /* stopped: by experiment: an error ended it */
     struct store store = {0};
     struct run_settings settings = {.db_path = words->db,
                                     .command = command,
@@ -77,10 +77,10 @@ static int run_all(struct experiment *experiments, size_t count, const struct ru
                                     .fresh = words->fresh,
                                     .no_timing = words->no_timing};
     TRY(check_build(words, &settings.timing_marked));
+    run_catch_signals();
     TRY(file_folders(words->db, "choose another --db"));
     TRY(lock_database(words->db, &lock));
     TRY(store_open(&store, words->db, STORE_WRITE));
-    run_catch_signals();
     kernels_open(settings.cpumask);
     TRY(memory_take((void **)&stopped, count, sizeof *stopped));
     for (size_t i = 0; i < count; i++) {
@@ -89,20 +89,25 @@ static int run_all(struct experiment *experiments, size_t count, const struct ru
         if (status == E_INTERRUPTED)
             FAIL(E_INTERRUPTED, "interrupted; run the same command again to go on where it stopped");
         stopped[i] = status < 0;
+        ok += summary.ok;
+        ran |= summary.ok || summary.failed;
+        failures += stopped[i] || summary.failed;
         if (stopped[i]) {
             /* Its data, its tokenizer: the other experiments have their own. */
             error_prefix(status, "%s", experiments[i].name);
-            if (count == 1) goto out;
+            if (count == 1 && !ran) goto out;
             fprintf(stderr, "runexp: %s\n", error_text());
-            failures++;
             continue;
         }
         fprintf(stderr, "%s: %zu cells: %zu ok, %zu failed, %zu skipped\n", experiments[i].name, summary.cells,
                 summary.ok, summary.failed, summary.skipped);
-        if (summary.failed) exit_code = EXIT_CELL_FAILED;
-        else if (!summary.ok && exit_code == EXIT_OK) exit_code = EXIT_USAGE;
+        if (summary.kept)
+            fprintf(stderr,
+                    "%s: %zu of them failed before this session was interrupted; --retry-failed builds them again\n",
+                    experiments[i].name, summary.kept);
     }
-    if (failures) exit_code = failures == count ? EXIT_USAGE : EXIT_CELL_FAILED;
+    if (!ran || (!ok && !failures)) exit_code = EXIT_USAGE;
+    else if (failures) exit_code = EXIT_CELL_FAILED;
     store_close(&store);
     for (size_t i = 0; i < count && !words->no_report; i++) {
         if (stopped[i]) continue;

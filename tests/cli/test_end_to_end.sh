@@ -68,6 +68,24 @@ check "a bad override exits 2" test $? -eq 2
 check "an experiment without data does not end the run" test $? -eq 1
 check "an experiment without data is named" grep -q '^runexp: nothing: nowhere/data.noun: ' err.txt
 check "the other experiment has its report" grep -qx 'report: several/report/small/index.html' out.txt
+# All cells of one of two are skipped: a declared skip is no failure where others ran.
+{ sed 's/^experiment:.*/experiment: nothing/; s/^matrix:/&\n  threads: 1000/' small.yaml; echo ---; cat small.yaml; } >two.yaml
+"$runexp" two.yaml --db several/runexp.db --no-timing --no-report "${options[@]}" >out.txt 2>err.txt
+check "an experiment of skips does not fail the run" test $? -eq 0
+"$runexp" small.yaml --db skips/runexp.db --set threads=1000 --no-report "${options[@]}" >out.txt 2>err.txt
+check "skips alone exit 2" test $? -eq 2
+# Files that may not grow, as on a full disk: an error in one line, and not "nothing ran" once cells did.
+for blocks in 50 600; do
+    (ulimit -f $blocks && exec "$runexp" small.yaml --db full$blocks/runexp.db --no-report "${options[@]}") >out.txt 2>err.txt
+    check "a file limit of $blocks KiB ends with $((blocks == 50 ? 2 : 1))" test $? -eq $((blocks == 50 ? 2 : 1))
+    check "and says so in one line" test "$(grep -c full$blocks/runexp.db: err.txt)/$(wc -l <err.txt)" = 1/1
+done
+# What failed stays failed in a session that is continued, and the run says how to try again.
+"$runexp" small.yaml --db kept/runexp.db --no-timing --no-report "${options[@]}" >out.txt 2>err.txt
+query kept/runexp.db "UPDATE session SET ended_at = NULL; UPDATE run SET status = 'failed'"
+"$runexp" small.yaml --db kept/runexp.db --no-timing --no-report "${options[@]}" >out.txt 2>err.txt
+check "failures of a continued session are kept" test $? -eq 1
+check "and the way out is said" grep -q 'small: 5 of them failed before .* --retry-failed' err.txt
 "$runexp" missing.yaml "${options[@]}" >out.txt 2>err.txt
 check "a missing config exits 2" test $? -eq 2
 "$runexp" rnu small.yaml >out.txt 2>err.txt
