@@ -53,7 +53,7 @@ static int number_set(const struct flag *flag, const char *text) {
     if (end == text || *end || errno || !isfinite(number) || (whole && number != floor(number)))
         FAIL(E_ARGUMENT, "--%s expects %s (got \"%s\")", flag->name, whole ? "a whole number" : "a number", text);
     if (flag->low < flag->high && (number < flag->low || number > flag->high))
-        FAIL(E_ARGUMENT, "--%s must be in %g..%g (got %s)", flag->name, flag->low, flag->high, text);
+        FAIL(E_ARGUMENT, "--%s must be in %.10g..%.10g (got %s)", flag->name, flag->low, flag->high, text);
     if (whole && fabs(number) >= 9007199254740992.0)
         FAIL(E_ARGUMENT, "--%s is too large a number (got %s)", flag->name, text);
     if (whole) *(int64_t *)flag->target = (int64_t)number;

@@ -229,7 +229,7 @@ int verb_doctor(int argc, char **argv) {
         status = 0;
         goto out;
     }
-    TRY(arguments_expect(argc, argv, 0, 0, ""));
+    TRY(arguments_expect(argc, argv, 0, 0, "no words"));
     kernels_open((uint32_t)cpumask);
     TRY(machine_open(&machine));
     find_host(&findings, &machine);

@@ -1,6 +1,7 @@
 /* `runexp export`: the result view, unrounded, for spreadsheets and scripts. */
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "store/query.h"
@@ -8,6 +9,12 @@
 #include "verbs/lookup.h"
 #include "verbs/table.h"
 #include "verbs/verbs.h"
+
+/* The view `problem`, of every session. */
+static const char problem_all[] =
+    "(SELECT e.name AS experiment, c.label AS cell, r.kind, r.round, r.status, r.reason, r.signal, r.exit_code,"
+    " r.session_id FROM run r JOIN cell c ON c.id = r.cell_id JOIN experiment e ON e.id = c.experiment_id"
+    " WHERE r.status <> 'ok')";
 
 int verb_export(int argc, char **argv) {
     int status = 0;
@@ -37,11 +44,13 @@ int verb_export(int argc, char **argv) {
     }
     TRY(store_open(&store, db, STORE_READ));
     for (int i = 1; i < argc; i++) TRY(lookup_experiment(&store, argv[i]));
-    const char *from = view[0] == 'r' ? (all ? "result_all" : "result") : view;
-    char *sql = sqlite3_mprintf(
-        "SELECT v.* FROM \"%w\" v WHERE (?1 OR v.session_id IN (SELECT session_id FROM newest_session)) AND"
-        " (?2 IS NULL OR v.experiment IN (SELECT value FROM json_each(?2)))",
-        from);
+    const char *from = view;
+    if (all && strcmp(view, "result") == 0) from = "result_all";
+    if (all && strcmp(view, "problem") == 0) from = problem_all;
+    char *sql =
+        sqlite3_mprintf("SELECT v.* FROM %s v WHERE (?1 OR v.session_id IN (SELECT session_id FROM newest_session)) AND"
+                        " (?2 IS NULL OR v.experiment IN (SELECT value FROM json_each(?2)))",
+                        from);
     if (!sql) FAIL(E_MEMORY, "out of memory for a statement");
     status = query_open(&q, &store, sql);
     sqlite3_free(sql);

@@ -16,7 +16,7 @@ int verb_schema(int argc, char **argv) {
         status = 0;
         goto out;
     }
-    TRY(arguments_expect(argc, argv, 0, 0, ""));
+    TRY(arguments_expect(argc, argv, 0, 0, "no words"));
     TRY(schema_print(&json));
     if (puts(json) < 0 || fflush(stdout) != 0) FAIL(E_IO, "standard output: cannot be written");
 out:

@@ -138,6 +138,7 @@ static void flags_are_refused(void **state) {
     expect_error(PARSE(n, "list", "--rounds", "0"), E_ARGUMENT, "--rounds must be in 1..100 (got 0)");
     expect_error(PARSE(n, "list", "--rounds", "7.5"), E_ARGUMENT, "expects a whole number");
     expect_error(PARSE(n, "list", "--rounds", "7x"), E_ARGUMENT, "expects a whole number");
+    expect_error(RUN("doctor", "--cpumask", "4294967296"), E_ARGUMENT, "must be in 0..4294967295 (got 4294967296)");
     expect_error(PARSE(n, "list", "--limit", "nan"), E_ARGUMENT, "expects a number");
     expect_error(PARSE(n, "list", "--set", "a", "--set", "b", "--set", "c"), E_ARGUMENT, "at most 2 times");
 }
@@ -314,6 +315,22 @@ static void compares_over_seeds(void **state) {
     for (size_t i = 0; i < 4; i++) relabel(cells[i].other, cells[i].label, 1);
 }
 
+/* An earlier session of the experiment, in which one run failed. */
+static void fail_earlier(void) {
+    struct store store = {0};
+    assert_int_equal(store_open(&store, db, STORE_WRITE), 0);
+    assert_int_equal(
+        store_execute(
+            &store, "INSERT INTO session (id, experiment_id, host_id, build_id, started_at, ended_at, command, cpumask,"
+                    " cpu_flags_used, order_seed, rounds, samples, warmup) SELECT -1, experiment_id, host_id, build_id,"
+                    " started_at, ended_at, command, cpumask, cpu_flags_used, order_seed, rounds, samples, warmup"
+                    " FROM session LIMIT 1; INSERT INTO run (uuid, cell_id, session_id, kind, round, position, status,"
+                    " reason, started_at, wall_ms) SELECT 'earlier', id, -1, 'build', 0, 0, 'failed', 'of old', '', 1"
+                    " FROM cell LIMIT 1"),
+        0);
+    store_close(&store);
+}
+
 static void exports(void **state) {
     (void)state;
     static const char *const promised[] = {"experiment",
@@ -356,6 +373,12 @@ static void exports(void **state) {
     assert_int_equal(RUN("export", "--all"), EXIT_OK);
     assert_int_equal(lines(), 5);
     expect_error(RUN("export", "sythetic"), E_NOT_FOUND, "did you mean");
+    fail_earlier();
+    assert_int_equal(RUN("export", "--view", "problem"), EXIT_OK);
+    assert_int_equal(lines(), 3);
+    assert_int_equal(RUN("export", "--view", "problem", "--all", "synthetic"), EXIT_OK);
+    assert_int_equal(lines(), 4);
+    expect("failed,of old,");
 }
 
 int main(void) {
