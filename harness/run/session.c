@@ -251,7 +251,8 @@ static int begin_session(struct session *session) {
     TRY(store_host(session->store, &machine.host, &host_id));
     TRY(store_build(session->store, &machine.build, &build_id));
     if (!settings->fresh) {
-        TRY(store_session_unfinished(session->store, session->experiment_id, host_id, build_id, &session->id));
+        TRY(store_session_unfinished(session->store, session->experiment_id, host_id, build_id, settings->cpumask,
+                                     &session->id));
         if (session->id) {
             TRY(store_session_order_seed(session->store, session->id, &session->order_seed));
             goto out;

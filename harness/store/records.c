@@ -205,18 +205,20 @@ out:
 }
 
 int store_session_unfinished(struct store *store, int64_t experiment_id, int64_t host_id, int64_t build_id,
-                             int64_t *id) {
+                             uint32_t cpumask, int64_t *id) {
     int status = 0;
     struct query q = {0};
     bool found;
     *id = 0;
-    TRY(query_open(
-        &q, store,
-        "SELECT id FROM session WHERE experiment_id = ? AND host_id = ? AND build_id = ? AND ended_at IS NULL"
-        " ORDER BY id DESC LIMIT 1"));
+    TRY(query_open(&q, store,
+                   "SELECT s.id FROM session s JOIN experiment e ON e.id = s.experiment_id WHERE s.experiment_id = ?"
+                   " AND s.host_id = ? AND s.build_id = ? AND s.cpumask = ? AND s.ended_at IS NULL AND NOT EXISTS"
+                   " (SELECT 1 FROM newest_session n WHERE n.experiment = e.name AND n.session_id > s.id) ORDER BY "
+                   "s.id DESC LIMIT 1"));
     query_integer(&q, experiment_id);
     query_integer(&q, host_id);
     query_integer(&q, build_id);
+    query_integer(&q, cpumask);
     TRY(read_id(&q, id, &found));
 out:
     query_close(&q);

@@ -155,9 +155,11 @@ int store_build(struct store *store, const struct build_record *record, int64_t 
 int store_experiment(struct store *store, const struct experiment_record *record, int64_t *id);
 int store_cell(struct store *store, const struct cell_record *record, int64_t *id);
 
-/* A session of this experiment, host and build that was interrupted (ended_at NULL), or 0. */
+/* A session of this experiment, host, build and cpu mask that was interrupted (ended_at NULL), or 0. One that a later
+ * session of an experiment of that name has overtaken is left as it is: reports show the newest, and what is continued
+ * must be what they show. */
 int store_session_unfinished(struct store *store, int64_t experiment_id, int64_t host_id, int64_t build_id,
-                             int64_t *id);
+                             uint32_t cpumask, int64_t *id);
 int store_session_begin(struct store *store, const struct session_record *record, int64_t *id);
 int store_session_end(struct store *store, int64_t session_id);
 int store_session_order_seed(struct store *store, int64_t session_id, uint64_t *order_seed);

@@ -66,6 +66,13 @@ mkdir moved && mv int moved/results # stored paths begin with int/
 check "a session is continued where its folder was moved" test $? -eq 0
 check "and no run repeated" test "$(query moved/results/runexp.db 'SELECT count(*) || max(id) FROM run')" = 2028
 
+# A later session has overtaken one that was interrupted: what runs now is new, and is what reports show.
+query moved/results/runexp.db 'UPDATE session SET ended_at = NULL'
+for fresh in --fresh --quiet; do
+    (cd moved && "$runexp" ../small.yaml --db results/runexp.db --no-report $fresh "${options[@]}" 2>../err.txt)
+done
+check "a session that was overtaken is not continued" test "$(query moved/results/runexp.db 'SELECT group_concat(ended_at IS NOT NULL) FROM session')" = 0,1,1
+
 # Damaged cache entries are found out and made again: cells never come from them.
 damage() {
     rm -rf cached && cp -r whole cached && rm -r cached/runexp.db* cached/artifacts

@@ -223,7 +223,7 @@ static void resumes(void **state) {
     settings.finished = false;
     assert_ok(store_open(&store, path, STORE_WRITE));
     assert_ok(synthetic_store(&store, &settings, &session));
-    assert_ok(store_session_unfinished(&store, 1, 1, 1, &unfinished));
+    assert_ok(store_session_unfinished(&store, 1, 1, 1, 0xffffffff, &unfinished));
     assert_int_equal(unfinished, session);
     assert_ok(store_run_exists(&store, 1 + SYNTHETIC_FAILED, session, "build", 0, false, &exists));
     assert_false(exists);
@@ -254,7 +254,19 @@ static void resumes(void **state) {
     again.uuid = "once more";
     assert_int_equal(store_run(&store, &again), E_STATE);
     assert_ok(store_session_end(&store, session));
-    assert_ok(store_session_unfinished(&store, 1, 1, 1, &unfinished));
+    assert_ok(store_session_unfinished(&store, 1, 1, 1, 0xffffffff, &unfinished));
+    assert_int_equal(unfinished, 0);
+    /* Other kernels do not go on with it, and nobody once a later session is what reports show. */
+    assert_ok(store_execute(&store, "UPDATE session SET ended_at = NULL"));
+    assert_ok(store_session_unfinished(&store, 1, 1, 1, 0, &unfinished));
+    assert_int_equal(unfinished, 0);
+    assert_ok(store_session_unfinished(&store, 1, 1, 1, 0xffffffff, &unfinished));
+    assert_int_equal(unfinished, session);
+    settings.finished = true;
+    int64_t later;
+    assert_ok(synthetic_store(&store, &settings, &later));
+    assert_true(later > session);
+    assert_ok(store_session_unfinished(&store, 1, 1, 1, 0xffffffff, &unfinished));
     assert_int_equal(unfinished, 0);
     store_close(&store);
 }
