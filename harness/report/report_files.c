@@ -3,9 +3,11 @@
  * for an instant but never sees a half-written one. */
 #include "report/report_files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +50,22 @@ static int remove_one(const char *path, const struct stat *about, int kind, stru
 }
 
 void folder_remove(const char *path) { nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
+
+void folders_forget(const char *directory, const char *name) {
+    char path[REPORT_PATH];
+    size_t length = strlen(name);
+    DIR *folder = opendir(directory);
+    if (!folder) return;
+    for (const struct dirent *entry; (entry = readdir(folder));) {
+        const char *own = entry->d_name;
+        char *end;
+        if (own[0] != '.' || strncmp(own + 1, name, length) != 0 || own[1 + length] != '.') continue;
+        long pid = strtol(own + 2 + length, &end, 10);
+        if (pid <= 0 || (*end && strcmp(end, ".old") != 0) || kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
+        if (path_join(path, directory, own) == 0) folder_remove(path);
+    }
+    closedir(folder);
+}
 
 int folder_replace(const char *fresh, const char *target) {
     int status = 0;

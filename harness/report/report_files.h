@@ -17,6 +17,9 @@ int folder_make(const char *path);
 /* Remove a folder and everything in it, without following links; a missing one is fine. */
 void folder_remove(const char *path);
 
+/* Remove the folders DIRECTORY/.NAME.PID, finished or set aside, of writers that were killed: no such process lives. */
+void folders_forget(const char *directory, const char *name);
+
 /* Put folder `fresh` in the place of `target` in one step (exchange, where there is an old one), then remove the old.
  */
 int folder_replace(const char *fresh, const char *target);

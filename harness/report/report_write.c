@@ -40,6 +40,7 @@ static int experiment_write(sqlite3 *db, const char *name, const char *out_dir) 
     figures = block;
     TRY(report_load(&report, db, name));
     TRY(folder_make(out_dir));
+    folders_forget(out_dir, name);
     snprintf(fresh, sizeof fresh, "%s/.%s.%ld", out_dir, name, (long)getpid());
     folder_remove(fresh);
     TRY(folder_make(fresh));

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -308,6 +309,28 @@ static void report_without_scripts(void **state) {
     assert_lacks("<svg");
 }
 
+/* Folders of writers that were killed go, those of living ones and of others stay. */
+static void leftovers_are_removed(void **state) {
+    (void)state;
+    char dead[192], own[192], other[192], file[224];
+    pid_t gone = fork();
+    if (gone == 0) _exit(0);
+    assert_int_equal(waitpid(gone, NULL, 0), gone);
+    report_read("synthetic");
+    snprintf(dead, sizeof dead, "%s/.synthetic.%ld", out, (long)gone);
+    snprintf(own, sizeof own, "%s/.synthetic.%ld", out, (long)getppid());
+    snprintf(other, sizeof other, "%s/.synthetic.of-mine", out);
+    const char *const folders[] = {dead, own, other};
+    for (size_t i = 0; i < 3; i++) assert_int_equal(mkdir(folders[i], 0777), 0);
+    snprintf(file, sizeof file, "%s/index.html", dead);
+    FILE *half = fopen(file, "w");
+    assert_non_null(half);
+    fclose(half);
+    report_read("synthetic");
+    assert_int_not_equal(access(dead, F_OK), 0);
+    for (size_t i = 1; i < 3; i++) assert_int_equal(rmdir(folders[i]), 0);
+}
+
 static void assert_refused(const char *experiment, int code, const char *words) {
     assert_int_equal(report_write(db, experiment, out, index_path, sizeof index_path), code);
     if (!strstr(error_text(), words)) fail_msg("expected \"%s\" in: %s", words, error_text());
@@ -485,6 +508,7 @@ int main(void) {
         CASE(report_without_gnuplot),
         CASE(report_with_failing_gnuplot),
         CASE(report_without_scripts),
+        CASE(leftovers_are_removed),
         CASE(nothing_to_report_is_said),
         CASE(hostile_experiment_name_is_refused),
         CASE(several_experiments_share_an_index),
