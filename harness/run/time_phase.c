@@ -15,6 +15,19 @@
 #include "run/lock.h"
 #include "run/session.h"
 
+/* A job is one message. Checked before anything of that size is made. */
+static int inputs_check(size_t inputs, size_t sequences, size_t tokens) {
+    int status = 0;
+    size_t words = 16 * inputs + 2 * sequences + tokens;
+    if (inputs > TIMING_INPUTS_MAX || words > WIRE_MESSAGE_BYTES_MAX / sizeof(int32_t))
+        FAIL(E_LIMIT,
+             "measure: %zu samples of %zu sequences in all are more than one timing run is given (%d samples, %zu MiB);"
+             " lower samples or batch",
+             inputs, sequences, TIMING_INPUTS_MAX, WIRE_MESSAGE_BYTES_MAX >> 20);
+out:
+    return status;
+}
+
 struct timing_inputs {
     struct arena arena;
     struct timing_input *inputs; /* batch sizes one after another, samples each */
@@ -44,6 +57,7 @@ static int choose_inputs(struct session *session, struct timing_inputs *out) {
     const struct examples *test = &session->examples[SPLIT_TEST].examples;
     if (!test->count || !test->offset[test->count]) FAIL(E_FORMAT, "the test split has no items to time");
     for (size_t b = 0; b < measure->batch_count; b++) sequences += measure->batch[b] * samples;
+    TRY(inputs_check(measure->batch_count * samples, sequences, 0));
     TRY(memory_take((void **)&out->items, sequences, sizeof *out->items));
     out->sequences = sequences;
     for (size_t b = 0; b < measure->batch_count; b++) {
@@ -55,6 +69,7 @@ static int choose_inputs(struct session *session, struct timing_inputs *out) {
         }
     }
     out->count = measure->batch_count * samples;
+    TRY(inputs_check(out->count, sequences, tokens));
     TRY(arena_open(&out->arena, out->count * (sizeof *out->inputs + 5 * MEMORY_ALIGN) +
                                     (sequences + out->count) * (sizeof(uint32_t) + sizeof(int32_t)) +
                                     tokens * sizeof(int32_t) + 4096));

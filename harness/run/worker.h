@@ -44,6 +44,8 @@ struct timing_input {
     const int32_t *expected; /* [batch]; -1: scoring named no class */
 };
 
+enum { TIMING_INPUTS_MAX = 1000000 };
+
 struct timing_job {
     const char *artifact;
     struct process_limits limits;

@@ -287,7 +287,8 @@ static int time_artifact(struct timer *timer) {
     if (meter_count > sizeof meter_names / sizeof *meter_names) FAIL(E_FORMAT, "malformed timing job");
     for (uint64_t i = 0; i < meter_count; i++) meter_names[i] = wire_get_text(&reader);
     uint64_t inputs = wire_get_u64(&reader);
-    if (reader.bad || !artifact || !timer->samples || inputs == 0 || inputs > 1000000 || inputs % timer->samples)
+    if (reader.bad || !artifact || !timer->samples || inputs == 0 || inputs > TIMING_INPUTS_MAX ||
+        inputs % timer->samples)
         FAIL(E_FORMAT, "malformed timing job");
     TRY(memory_take((void **)&timer->batches, (size_t)inputs, sizeof *timer->batches));
     timer->batch_count = (size_t)inputs;

@@ -80,6 +80,9 @@ for blocks in 50 600; do
     check "a file limit of $blocks KiB ends with $((blocks == 50 ? 2 : 1))" test $? -eq $((blocks == 50 ? 2 : 1))
     check "and says so in one line" test "$(grep -c full$blocks/runexp.db: err.txt)/$(wc -l <err.txt)" = 1/1
 done
+"$runexp" small.yaml --set measure.samples=1100 --set 'measure.batch=[65536]' --no-report "${options[@]}" >out.txt 2>err.txt
+check "more inputs than a timing run is given end with 1" test $? -eq 1
+check "and are named" grep -q '^runexp: small: measure: 1100 samples of 72089600 sequences' err.txt
 # What failed stays failed in a session that is continued, and the run says how to try again.
 "$runexp" small.yaml --db kept/runexp.db --no-timing --no-report "${options[@]}" >out.txt 2>err.txt
 query kept/runexp.db "UPDATE session SET ended_at = NULL; UPDATE run SET status = 'failed'"

@@ -242,12 +242,30 @@ static void test_log(void **state) {
     process_close(&process);
 }
 
-int main(void) {
+/* A program that ends before it reads its job, which no pipe holds whole: an end like any other. */
+static void test_unread_job(void **state) {
+    (void)state;
+    static char bytes[1 << 20];
+    struct process process = {.log_fd = -1}, *ended = NULL, *list[1] = {&process};
+    struct seen seen = {0};
+    struct wire_writer job = {0};
+    wire_put_bytes(&job, bytes, sizeof bytes);
+    assert_int_equal(process_exec(&process, &(struct process_limits){.wall_s = 20}, "die", &job), 0);
+    while (!ended) assert_int_equal(process_wait(list, 1, &never, on_message, &seen, &ended), 0);
+    assert_int_equal(process.end, PROCESS_EXITED);
+    assert_int_equal(process.exit_code, 7);
+    wire_writer_close(&job);
+    process_close(&process);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "die") == 0) return 7;
+    signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_result),  cmocka_unit_test(test_crash),   cmocka_unit_test(test_hang),
-        cmocka_unit_test(test_failure), cmocka_unit_test(test_garbage), cmocka_unit_test(test_interrupt),
-        cmocka_unit_test(test_memory),  cmocka_unit_test(test_log),     cmocka_unit_test(test_left_behind),
-        cmocka_unit_test(test_hang_up),
+        cmocka_unit_test(test_result),  cmocka_unit_test(test_crash),      cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_failure), cmocka_unit_test(test_garbage),    cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_memory),  cmocka_unit_test(test_log),        cmocka_unit_test(test_left_behind),
+        cmocka_unit_test(test_hang_up), cmocka_unit_test(test_unread_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
