@@ -124,6 +124,8 @@ static int pipeline_label(struct pipeline *pipeline, struct option_store *store)
                 (size_t)snprintf((char *)label + label_used, label_bytes - label_used, " %s=%s", option->name, text);
         }
     }
+    for (char *c = label; *c; c++) /* one line, wherever it is printed */
+        if ((unsigned char)*c < 32 || *c == 127) *c = ' ';
     pipeline->name = name;
     pipeline->label = label;
 out:

@@ -26,6 +26,8 @@ static void stage_text(struct json_writer *out, const struct stage_plan *stage) 
     for (const struct option *option = stage->technique->options; option != NULL && option->name != NULL; option++) {
         char text[1024];
         option_print(option, stage->options, text, sizeof text);
+        for (char *c = text; *c; c++)
+            if ((unsigned char)*c < 32 || *c == 127) *c = ' ';
         json_raw(out, " ");
         json_raw(out, option->name);
         json_raw(out, "=");

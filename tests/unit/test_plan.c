@@ -57,6 +57,7 @@ static void test_product(void **state) {
                   "baseline seed=1; null seed=1; baseline seed=2; null seed=2");
     expect_labels(HEAD "matrix: {gemm: [builtin, openblas], threads: 1}\n",
                   "baseline gemm=builtin; baseline gemm=openblas");
+    expect_labels(HEAD "matrix: {pipeline: [[rtn: {skip: [\"a\\nb\"]}]]}\n", "baseline; rtn skip=[a b]");
     expect_labels(HEAD "matrix: {pipeline: [[rtn: {layers: [query, up], bits: 8}]]}\n",
                   "baseline; rtn layers=[query, up] bits=8");
 }
