@@ -254,7 +254,7 @@ void gate_judge(const struct gate_results *accepted, const struct gate_results *
     bool same_machine = strcmp(accepted->host, newest->host) == 0;
     if (!newest->finished)
         line(&j, GATE_IMPOSSIBLE, "session", NAN, NAN, NAN,
-             "the newest run was interrupted; run it again to complete it");
+             "the newest run is under way, or was interrupted: run it again to complete it");
     if (strcmp(accepted->hash, newest->hash) != 0)
         line(&j, GATE_NOTE, "session", NAN, NAN, NAN, "the experiment file changed since it was accepted");
     if (rules->latency && (!accepted->timing_valid || !newest->timing_valid)) {

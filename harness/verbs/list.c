@@ -28,13 +28,13 @@ static const struct {
      " sum(cell_state = 'skipped') AS skipped, sum(cell_state NOT IN ('ok', 'skipped')) AS not_ok, git_commit, cpu"
      " FROM (SELECT e.name AS experiment, (SELECT count(*) FROM session o JOIN experiment p ON p.id = o.experiment_id"
      " WHERE p.name = e.name) AS sessions, s.started_at AS newest, s.id AS session_id,"
-     " iif(s.ended_at IS NULL, 'interrupted', 'finished') AS state, b.git_commit, h.cpu, " CELL_STATE " AS cell_state"
+     " iif(s.ended_at IS NULL, 'unfinished', 'finished') AS state, b.git_commit, h.cpu, " CELL_STATE " AS cell_state"
      " FROM newest_session n JOIN session s ON s.id = n.session_id JOIN experiment e ON e.id = s.experiment_id"
      " JOIN build b ON b.id = s.build_id JOIN host h ON h.id = s.host_id JOIN cell c ON c.experiment_id = e.id"
      " WHERE ?1 IS NULL OR e.name = ?1) GROUP BY session_id ORDER BY experiment"},
     {"sessions",
      "SELECT s.id AS session, e.name AS experiment, s.started_at,"
-     " iif(s.ended_at IS NULL, 'interrupted', 'finished') AS state, s.rounds, s.samples,"
+     " iif(s.ended_at IS NULL, 'unfinished', 'finished') AS state, s.rounds, s.samples,"
      " iif(s.timing_valid, 'valid', ifnull(s.timing_note, 'not valid')) AS timing, s.load_average, b.git_commit,"
      " b.mode, h.cpu, s.warnings FROM session s JOIN experiment e ON e.id = s.experiment_id"
      " JOIN build b ON b.id = s.build_id JOIN host h ON h.id = s.host_id WHERE ?1 IS NULL OR e.name = ?1"

@@ -86,7 +86,7 @@ static int accept_one(struct store *store, const char *folder, const char *name,
     TRY(gate_collect(store, name, &results));
     if (!results.finished)
         gate_line(table, tally, GATE_IMPOSSIBLE, name, NULL, "session", NAN, NAN, NAN,
-                  "the newest run was interrupted; run it again to complete it");
+                  "the newest run is under way, or was interrupted: run it again to complete it");
     for (size_t i = 0; i < results.cell_count; i++) {
         const struct gate_cell *cell = &results.cells[i];
         if (strcmp(cell->status, "ok") == 0) {

@@ -21,7 +21,7 @@ struct section {
 static const struct section session_sections[] = {
     {"session",
      "SELECT 'number', s.id, NULL, NULL FROM session s WHERE s.id = ?2 UNION ALL"
-     " SELECT 'started', started_at, NULL, iif(ended_at IS NULL, 'interrupted', 'ended ' || ended_at)"
+     " SELECT 'started', started_at, NULL, iif(ended_at IS NULL, 'under way or interrupted', 'ended ' || ended_at)"
      " FROM session WHERE id = ?2 UNION ALL"
      " SELECT 'command', command, NULL, NULL FROM session WHERE id = ?2 UNION ALL"
      " SELECT 'rounds x samples', rounds || ' x ' || samples, NULL, warmup || ' warm-ups before each'"

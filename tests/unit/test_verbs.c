@@ -323,7 +323,7 @@ static void fail_earlier(void) {
         store_execute(
             &store, "INSERT INTO session (id, experiment_id, host_id, build_id, started_at, ended_at, command, cpumask,"
                     " cpu_flags_used, order_seed, rounds, samples, warmup) SELECT -1, experiment_id, host_id, build_id,"
-                    " started_at, ended_at, command, cpumask, cpu_flags_used, order_seed, rounds, samples, warmup"
+                    " started_at, NULL, command, cpumask, cpu_flags_used, order_seed, rounds, samples, warmup"
                     " FROM session LIMIT 1; INSERT INTO run (uuid, cell_id, session_id, kind, round, position, status,"
                     " reason, started_at, wall_ms) SELECT 'earlier', id, -1, 'build', 0, 0, 'failed', 'of old', '', 1"
                     " FROM cell LIMIT 1"),
@@ -374,6 +374,8 @@ static void exports(void **state) {
     assert_int_equal(lines(), 5);
     expect_error(RUN("export", "sythetic"), E_NOT_FOUND, "did you mean");
     fail_earlier();
+    assert_int_equal(RUN("list", "sessions", "--format", "csv"), EXIT_OK);
+    expect(",unfinished,");
     assert_int_equal(RUN("export", "--view", "problem"), EXIT_OK);
     assert_int_equal(lines(), 3);
     assert_int_equal(RUN("export", "--view", "problem", "--all", "synthetic"), EXIT_OK);
