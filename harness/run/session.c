@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -107,7 +108,7 @@ out:
     return status;
 }
 
-/* Half-written files of a run that was killed. The database's lock is held, so nobody else writes here. */
+/* Half-written files of workers that were killed. Only where no other run has the folder: it may be writing them. */
 static void remove_leftovers(const char *path) {
     DIR *folder = opendir(path);
     if (!folder) return;
@@ -118,6 +119,22 @@ static void remove_leftovers(const char *path) {
         unlink(name);
     }
     closedir(folder);
+}
+
+/* Our place among the runs that use a folder. Whoever is alone there first removes what the dead left behind. */
+static int folder_share(const char *path) {
+    int lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock < 0) return -1;
+    if (flock(lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) remove_leftovers(path);
+    flock(lock, LOCK_SH);
+    return lock;
+}
+
+static void folder_leave(const char *path, int *lock) {
+    if (*lock < 0) return;
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0) remove_leftovers(path);
+    close(*lock);
+    *lock = -1;
 }
 
 /* ---- keys ---------------------------------------------------------------------------------------------- */
@@ -372,14 +389,19 @@ out:
 int session_open(struct session *session, struct store *store, struct experiment *experiment,
                  const struct run_settings *settings, struct run_summary *summary) {
     int status = 0;
-    *session = (struct session){.store = store, .experiment = experiment, .settings = settings, .summary = summary};
+    *session = (struct session){.store = store,
+                                .experiment = experiment,
+                                .settings = settings,
+                                .summary = summary,
+                                .cache_lock = -1,
+                                .artifact_lock = -1};
     progress_open(&session->progress, settings->quiet);
     session->cpus = threads_available();
     threads_set(1); /* the parent forks: it must not have threads */
     TRY(folder_beside(settings->db_path, "cache", &session->cache_dir));
     TRY(folder_beside(settings->db_path, "artifacts", &session->artifact_dir));
-    remove_leftovers(session->cache_dir);
-    remove_leftovers(session->artifact_dir);
+    session->cache_lock = folder_share(session->cache_dir);
+    session->artifact_lock = folder_share(session->artifact_dir);
     checkpoints_forget(session->cache_dir);
     TRY(experiment->task->open(&session->task, experiment->task_options));
     session->task_open = true;
@@ -405,6 +427,8 @@ void session_close(struct session *session) {
     tokenizer_free(session->tokenizer);
     memory_release(session->tokenizer_json);
     if (session->task_open) session->experiment->task->close(&session->task);
+    folder_leave(session->cache_dir, &session->cache_lock);
+    folder_leave(session->artifact_dir, &session->artifact_lock);
     memory_release(session->cache_dir);
     memory_release(session->artifact_dir);
     *session = (struct session){0};

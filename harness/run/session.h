@@ -32,7 +32,8 @@ struct session {
     bool training_open, unlabelled_open;
     int cpus; /* threads that builds may use together */
     char *cache_dir, *artifact_dir;
-    struct session_cell *cells; /* [experiment->cell_count] */
+    int cache_lock, artifact_lock; /* on these folders, shared with runs into other databases beside ours; -1: none */
+    struct session_cell *cells;    /* [experiment->cell_count] */
     int64_t id, experiment_id;
     uint64_t order_seed;
     struct progress progress;

@@ -90,4 +90,18 @@ damage() {
     [ "$1" = stages-gone ] || check "and is named" grep -q 'made again' err.txt
 }
 for how in model-cut model-changed stages-cut stages-gone tokenizer-cut; do damage $how; done
+
+# Two runs into two databases of one folder: neither takes the other's unfinished files for leftovers, and the last one out
+# removes those of the dead.
+sed 's/epochs: 5/epochs: 1/; s/^matrix:/&\n  seed: 1..8/' small.yaml >seeds.yaml
+"$runexp" seeds.yaml --db shared/a.db --no-report --no-timing "${options[@]}" 2>err.txt &
+pid=$!
+while kill -0 $pid 2>/dev/null; do
+    "$runexp" small.yaml --db shared/b.db --no-report --no-timing "${options[@]}" 2>/dev/null
+done
+touch shared/artifacts/of-the-dead.tmp
+wait $pid
+check "two runs share a folder" test $? -eq 0
+"$runexp" small.yaml --db shared/b.db --no-report --no-timing "${options[@]}" 2>/dev/null
+check "and leave nothing half-written" test -z "$(find shared -name '*.tmp*')"
 exit $failures
