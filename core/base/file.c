@@ -14,6 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+size_t path_beside(const char *path, const char *name, char *text, size_t size) {
+    const char *slash = strrchr(path, '/');
+    return (size_t)snprintf(text, size, "%.*s%s", slash ? (int)(slash - path + 1) : 0, path, name);
+}
+
 int file_folders(const char *path, const char *remedy) {
     int status = 0;
     char *folder = NULL;

@@ -13,6 +13,10 @@
  * `limit` bytes. */
 int file_read(const char *path, size_t limit, char **bytes, size_t *count);
 
+/* The path of NAME in the folder of the file PATH, in text [size]; returns its length, which is size or more where it
+ * was cut off. */
+size_t path_beside(const char *path, const char *name, char *text, size_t size);
+
 /* The folders on the way to a file, made where absent. `remedy` ends the message: "choose another --db". E_IO. */
 int file_folders(const char *path, const char *remedy);
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "machine_peaks.h"
@@ -24,10 +25,8 @@
 
 int forecast_open(struct forecast *forecast, const char *db_path) {
     int status = 0;
-    const char *slash = strrchr(db_path, '/');
     *forecast = (struct forecast){0};
-    snprintf(forecast->cache_dir, sizeof forecast->cache_dir, "%.*scache", slash ? (int)(slash - db_path + 1) : 0,
-             db_path);
+    path_beside(db_path, "cache", forecast->cache_dir, sizeof forecast->cache_dir);
     if (access(db_path, F_OK) < 0) goto out;
     TRY(store_open(&forecast->store, db_path, STORE_READ));
     forecast->have_store = true;

@@ -17,6 +17,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -98,9 +99,8 @@ out:
 
 static int folder_beside(const char *db_path, const char *name, char **path) {
     int status = 0;
-    const char *slash = strrchr(db_path, '/');
     char text[4096];
-    snprintf(text, sizeof text, "%.*s%s", slash ? (int)(slash - db_path + 1) : 0, db_path, name);
+    path_beside(db_path, name, text, sizeof text);
     TRY(make_folder(text));
     TRY(folder_try(text));
     TRY(memory_string(path, text));

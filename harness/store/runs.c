@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "store/query.h"
 
@@ -382,7 +383,7 @@ int store_build_cached(struct store *store, const char *cell_key, int64_t *run_i
     int status = 0;
     struct query q = {0};
     bool row;
-    const char *slash = strrchr(store->path, '/');
+    char name[96];
     *run_id = 0;
     TRY(query_open(&q, store,
                    "SELECT r.id, a.path, a.bytes, a.hash FROM run r JOIN cell c ON c.id = r.cell_id"
@@ -398,10 +399,9 @@ int store_build_cached(struct store *store, const char *cell_key, int64_t *run_i
         memcpy(artifact_path, path, strlen(path) + 1);
         /* Paths hold from where runexp was started: the folder may have been moved since, or the user gone elsewhere.
          */
+        snprintf(name, sizeof name, "artifacts/%s.safetensors", hash);
         if (!file_has(path, bytes) &&
-            ((size_t)snprintf(artifact_path, size, "%.*sartifacts/%s.safetensors",
-                              slash ? (int)(slash - store->path + 1) : 0, store->path, hash) >= size ||
-             !file_has(artifact_path, bytes)))
+            (path_beside(store->path, name, artifact_path, size) >= size || !file_has(artifact_path, bytes)))
             continue;
         *run_id = query_get_integer(&q, 0);
         memcpy(artifact_hash, hash, 65);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "report/report.h"
 #include "store/store.h"
 #include "verbs/arguments.h"
@@ -11,14 +12,14 @@
 
 int verb_report(int argc, char **argv) {
     int status = 0;
-    const char *db = DEFAULT_DB, *out = "results/report";
-    char path[4096];
+    const char *db = DEFAULT_DB, *out = NULL;
+    char path[4096], beside[4096];
     struct store store = {0};
     const struct flag flags[] = {FLAG_DB(&db),
                                  {.name = "out",
                                   .type = FLAG_TEXT,
                                   .value = "DIR",
-                                  .help = "folder of the reports (default results/report)",
+                                  .help = "folder of the reports (default: report, beside the database)",
                                   .target = &out},
                                  FLAG_END};
     TRY(arguments_parse(flags, &argc, argv));
@@ -26,6 +27,8 @@ int verb_report(int argc, char **argv) {
         status = EXIT_OK;
         goto out;
     }
+    path_beside(db, "report", beside, sizeof beside);
+    if (!out) out = beside;
     TRY(store_open(&store, db, STORE_READ));
     for (int i = 1; i < argc; i++) TRY(lookup_experiment(&store, argv[i]));
     store_close(&store);

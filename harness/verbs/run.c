@@ -49,24 +49,77 @@ out:
 }
 
 static int print_plans(struct experiment *experiments, size_t count, const struct run_words *words) {
-    int status = 0;
+    int status = 0, exit_code = EXIT_OK;
     struct forecast forecast = {0};
     kernels_open((uint32_t)words->cpumask);
     TRY(forecast_open(&forecast, words->db));
     struct plan_view view = {.cached = forecast_cached, .seconds = forecast_seconds, .host = &forecast};
     for (size_t i = 0; i < count; i++) {
-        TRY(forecast_experiment(&forecast, &experiments[i]));
+        status = forecast_experiment(&forecast, &experiments[i]);
+        if (status < 0) { /* its data, as when it is run */
+            error_prefix(status, "%s", experiments[i].name);
+            if (count == 1) goto out;
+            fprintf(stderr, "runexp: %s\n", error_text());
+            exit_code = EXIT_USAGE;
+            continue;
+        }
         TRY(plan_print(stdout, &experiments[i], &view, words->format));
     }
+    status = exit_code;
 out:
     forecast_close(&forecast);
     return status;
 }
 
+/* What came of several experiments: of those that an error ended or with a failed cell, of cells that are ok, of any
+ * that ran, and of reports. */
+struct run_tally {
+    size_t failures, ok;
+    bool ran, report_failed;
+};
+
+/* Beside the database. As soon as an experiment has ended: the next one may be interrupted. */
+static void write_report(const char *name, const struct run_words *words, struct run_tally *tally) {
+    char page[4096], folder[4096];
+    path_beside(words->db, "report", folder, sizeof folder);
+    if (report_write(words->db, name, folder, page, sizeof page) < 0) {
+        fprintf(stderr, "runexp: report: %s\n", error_text());
+        tally->report_failed = true;
+        return;
+    }
+    printf("report: %s\n", page);
+    fflush(stdout);
+}
+
+/* An error is of this experiment alone, of its data or its tokenizer, unless it is E_INTERRUPTED. */
+static int run_one(struct store *store, struct experiment *experiment, const struct run_words *words,
+                   const struct run_settings *settings, struct run_tally *tally) {
+    int status = 0;
+    struct run_summary summary = {0};
+    status = experiment_run(store, experiment, settings, &summary);
+    tally->ok += summary.ok;
+    tally->ran |= summary.ok || summary.failed;
+    tally->failures += status < 0 || summary.failed;
+    if (status == E_INTERRUPTED)
+        FAIL(E_INTERRUPTED, "interrupted; run the same command again to go on where it stopped");
+    if (status < 0) {
+        error_prefix(status, "%s", experiment->name);
+        goto out;
+    }
+    fprintf(stderr, "%s: %zu cells: %zu ok, %zu failed, %zu skipped\n", experiment->name, summary.cells, summary.ok,
+            summary.failed, summary.skipped);
+    if (summary.kept)
+        fprintf(stderr,
+                "%s: %zu of them failed before this session was interrupted; --retry-failed builds them again\n",
+                experiment->name, summary.kept);
+    if (!words->no_report) write_report(experiment->name, words, tally);
+out:
+    return status;
+}
+
 static int run_all(struct experiment *experiments, size_t count, const struct run_words *words, const char *command) {
-    int status = 0, lock = -1, exit_code = EXIT_OK;
-    size_t failures = 0, ok = 0;       /* experiments that an error ended, or with a failed cell; cells that are ok */
-    bool ran = false, *stopped = NULL; /* stopped: by experiment: an error ended it */
+    int status = 0, lock = -1;
+    struct run_tally tally = {0};
     struct store store = {0};
     struct run_settings settings = {.db_path = words->db,
                                     .command = command,
@@ -82,46 +135,14 @@ static int run_all(struct experiment *experiments, size_t count, const struct ru
     TRY(lock_database(words->db, &lock));
     TRY(store_open(&store, words->db, STORE_WRITE));
     kernels_open(settings.cpumask);
-    TRY(memory_take((void **)&stopped, count, sizeof *stopped));
     for (size_t i = 0; i < count; i++) {
-        struct run_summary summary = {0};
-        status = experiment_run(&store, &experiments[i], &settings, &summary);
-        if (status == E_INTERRUPTED)
-            FAIL(E_INTERRUPTED, "interrupted; run the same command again to go on where it stopped");
-        stopped[i] = status < 0;
-        ok += summary.ok;
-        ran |= summary.ok || summary.failed;
-        failures += stopped[i] || summary.failed;
-        if (stopped[i]) {
-            /* Its data, its tokenizer: the other experiments have their own. */
-            error_prefix(status, "%s", experiments[i].name);
-            if (count == 1 && !ran) goto out;
-            fprintf(stderr, "runexp: %s\n", error_text());
-            continue;
-        }
-        fprintf(stderr, "%s: %zu cells: %zu ok, %zu failed, %zu skipped\n", experiments[i].name, summary.cells,
-                summary.ok, summary.failed, summary.skipped);
-        if (summary.kept)
-            fprintf(stderr,
-                    "%s: %zu of them failed before this session was interrupted; --retry-failed builds them again\n",
-                    experiments[i].name, summary.kept);
+        status = run_one(&store, &experiments[i], words, &settings, &tally);
+        if (status == E_INTERRUPTED || (status < 0 && count == 1 && !tally.ran)) goto out;
+        if (status < 0) fprintf(stderr, "runexp: %s\n", error_text());
     }
-    if (!ran || (!ok && !failures)) exit_code = EXIT_USAGE;
-    else if (failures) exit_code = EXIT_CELL_FAILED;
-    store_close(&store);
-    for (size_t i = 0; i < count && !words->no_report; i++) {
-        if (stopped[i]) continue;
-        char page[4096], folder[4096];
-        const char *slash = strrchr(words->db, '/');
-        snprintf(folder, sizeof folder, "%.*sreport", slash ? (int)(slash - words->db + 1) : 0, words->db);
-        if (report_write(words->db, experiments[i].name, folder, page, sizeof page) < 0) {
-            fprintf(stderr, "runexp: report: %s\n", error_text());
-            if (exit_code == EXIT_OK) exit_code = EXIT_CELL_FAILED;
-        } else printf("report: %s\n", page);
-    }
-    status = exit_code;
+    if (!tally.ran || (!tally.ok && !tally.failures)) status = EXIT_USAGE;
+    else status = tally.failures || tally.report_failed ? EXIT_CELL_FAILED : EXIT_OK;
 out:
-    memory_release(stopped);
     store_close(&store);
     lock_release(&lock);
     return status;

@@ -68,6 +68,11 @@ check "a bad override exits 2" test $? -eq 2
 check "an experiment without data does not end the run" test $? -eq 1
 check "an experiment without data is named" grep -q '^runexp: nothing: nowhere/data.noun: ' err.txt
 check "the other experiment has its report" grep -qx 'report: several/report/small/index.html' out.txt
+"$runexp" report small --db several/runexp.db >out.txt 2>err.txt
+check "a report is written beside the database" grep -qx 'several/report/small/index.html' out.txt
+"$runexp" plan two.yaml --db several/runexp.db >out.txt 2>err.txt
+check "a plan of which one experiment has no data exits 2" test $? -eq 2
+check "and shows the other" grep -q '^5 cells, 5 cached' out.txt
 # All cells of one of two are skipped: a declared skip is no failure where others ran.
 { sed 's/^experiment:.*/experiment: nothing/; s/^matrix:/&\n  threads: 1000/' small.yaml; echo ---; cat small.yaml; } >two.yaml
 "$runexp" two.yaml --db several/runexp.db --no-timing --no-report "${options[@]}" >out.txt 2>err.txt

@@ -47,6 +47,19 @@ check "an interrupt exits 130" test $? -eq 130
 "$runexp" small.yaml --db int/runexp.db --no-report "${options[@]}" 2>/dev/null
 check "the interrupted session is continued" test "$(query int/runexp.db 'SELECT count(*) FROM session WHERE ended_at IS NOT NULL')/$(query int/runexp.db 'SELECT count(*) FROM session')" = 1/1
 
+# Interrupted in the second of two experiments: the first has its report.
+{ sed 's/^experiment:.*/experiment: first/; s/rounds: 3/rounds: 0/' small.yaml; echo ---; sed 's/epochs: 5/epochs: 1000/' small.yaml; } >both.yaml
+"$runexp" both.yaml --db both/runexp.db "${options[@]}" >both.txt 2>/dev/null &
+pid=$!
+for _ in $(seq 600); do
+    if ! kill -0 $pid 2>/dev/null || [ -s both.txt ]; then break; fi
+    sleep 0.1
+done
+kill -INT $pid
+wait $pid
+check "an interrupt in the second experiment exits 130" test $? -eq 130
+check "the first experiment has its report" test "$(cat both.txt)" = "report: both/report/first/index.html" -a -s both/report/first/index.html
+
 # A session under way whose files are tampered with: one artifact is gone, one was changed. Both are built and timed again.
 runs() { query "$1" "SELECT uuid FROM run WHERE status = 'ok' ORDER BY uuid"; }
 artifact() { query int/runexp.db "SELECT a.path FROM artifact a JOIN run r ON r.artifact_id = a.id JOIN cell c ON c.id = r.cell_id WHERE c.label = '$1'"; }
