@@ -5,7 +5,7 @@
  *
  * A layer of the artifact is one matrix, so the end has two ways, and what each costs is measured where the task has a
  * validation split: score_base before training, score_merged with the updates merged in f32, score_repacked with the
- * merged layers rounded again, in the format that each had.
+ * merged layers rounded again, in the format and with the quantization of inputs that each had.
  *   merge: f32     keeps all that was learned and gives up the smaller file
  *   merge: repack  keeps the file small and loses what of the updates is below half a step of the grid
  *                  (repack_relative_error_frac beside update_relative_frac says how much of it that is)
@@ -160,8 +160,8 @@ static double distance(size_t count, const float *a, const float *b, double *squ
     return sum;
 }
 
-/* Round the merged layers again, each into the format that it has in `base`, and sum up what updates and rounding did.
- */
+/* Round the merged layers again, each into the format that it has in `base` and with that layer's way to quantize its
+ * input, and sum up what updates and rounding did. */
 static int repack(struct state *state, const struct adapter_set *set, const struct model *base, struct model *merged) {
     int status = 0;
     void *block = NULL;
@@ -177,6 +177,7 @@ static int repack(struct state *state, const struct adapter_set *set, const stru
         memcpy(values, linear->value, count * sizeof *values);
         state->update_squared += distance(count, values, before, &state->all_squared);
         TRY(pack(merged, linear, weight->format, &weight->shape));
+        if (weight->format->quantizes_input) TRY(linear_set_activation(merged, linear, &weight->activation));
         TRY(weight->format->unpack(&linear->weight.shape, linear->weight.packed, before));
         state->error_squared += distance(count, values, before, NULL);
     }
@@ -252,7 +253,7 @@ static int report(struct technique_context *context, void *opaque, const void *o
 extern const struct technique technique_qlora;
 const struct technique technique_qlora = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "qlora",
     .summary = "Trains low-rank updates over a base that stays packed in 4 or 8 bits.",
     .source = "Dettmers et al. 2023 (QLoRA), section 3, on the grids of our packed formats",

@@ -263,6 +263,40 @@ static void test_packed_before(void **state) {
     bench_close(&bench);
 }
 
+/* Layers whose inputs an earlier stage quantizes by ranges of its own, or without outliers, keep that; a scale that
+ * was chosen from data is not chosen anew. */
+static void test_keeps_activations(void **state) {
+    static const char *const settings[] = {"rate=0.01", "steps=2", NULL};
+    static const struct activation_quantizer quantizers[] = {
+        {.range = ACTIVATION_STATIC, .asymmetric = true, .scale = 0.0625f, .zero = -3},
+        {.range = ACTIVATION_PER_TENSOR, .asymmetric = true, .reduced = true},
+        {.outlier = 6},
+    };
+    (void)state;
+    for (size_t q = 0; q < sizeof quantizers / sizeof *quantizers; q++) {
+        struct bench bench;
+        struct option_store store = {0};
+        bench_open(&bench, 0, &technique_qlora);
+        void *options = calloc(1, technique_rtn.options_bytes), *rtn = calloc(1, technique_rtn.state_bytes);
+        must(option_defaults(technique_rtn.options, options, &store));
+        struct technique_context context = {.model = &bench.model};
+        must(technique_rtn.apply(&context, rtn, options));
+        for (size_t l = 0; l < bench.model.linear_count; l++)
+            if (bench.model.linears[l].block >= 0)
+                must(linear_set_activation(&bench.model, &bench.model.linears[l], &quantizers[q]));
+        bench.stage.validation = &bench.held_out.examples;
+        must(training_stage_run(&bench.stage, settings));
+        for (size_t l = 0; l < bench.model.linear_count; l++)
+            if (bench.model.linears[l].block >= 0)
+                assert_true(activation_same(&bench.model.linears[l].weight.activation, &quantizers[q]));
+        assert_true(training_stage_metric(&bench.stage, "score_repacked") ==
+                    training_stage_loss(&bench.model, &bench.held_out.examples));
+        option_store_close(&store);
+        free(options), free(rtn);
+        bench_close(&bench);
+    }
+}
+
 /* No step of any size: rounding what is on the grid already gives the same layers, and every score is the base's. */
 static void test_repacks_the_same(void **state) {
     static const char *const settings[] = {"rate=0", "steps=1", "group=32", NULL}, *const free_zero[] = {
@@ -329,6 +363,7 @@ int main(void) {
         cmocka_unit_test(test_evaluates_merged),
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_packed_before),
+        cmocka_unit_test(test_keeps_activations),
         cmocka_unit_test(test_repacks_the_same),
         cmocka_unit_test(test_refusals),
     };
