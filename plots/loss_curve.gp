@@ -51,8 +51,9 @@ do for [p = 1:panels] {
     stats dat index 1 using (of($1, p, $4)) name "L" nooutput
     stats dat index 1 using (of($1, p, $5)) name "M" nooutput
     stats dat index 1 using (of($1, p, $3)) name "X" nooutput
-    S_records = 0
+    # stats removes the names that it does not set: a panel without scores has no S_records
     if (scored) { stats dat index 2 using (of($1, p, $4)) name "S" nooutput }
+    scores = exists("S_records") ? S_records : 0
 
     # the curves
     logarithmic = int(word(ARG6, p))
@@ -73,13 +74,13 @@ do for [p = 1:panels] {
         # the axis spans the means; single batches may leave it
         set yrange [M_min - pad - 0.25 * (M_min - L_min) : M_max + pad]
     }
-    if (S_records > 0) {
+    if (scores > 0) {
         room = S_max > S_min ? 0.1 * (S_max - S_min) : 1.0
         set y2label ARG8 tc rgb grey offset -0.5, 0
         set y2tics nomirror format "%g"
         set y2range [S_min - room : S_max + room]
     }
-    if (S_records > 0) {
+    if (scores > 0) {
         plot dat index 1 using 3:(of($1, p, $4)):(faint($2)) with lines lw 1 lc rgb variable, \
              dat index 1 using 3:(of($1, p, $5)):(color($2)) with lines lw 2.2 lc rgb variable, \
              dat index 2 using 3:(of($1, p, $4)):(color($2)) axes x1y2 with lines lw 1.2 dt (3, 4) lc rgb variable, \

@@ -266,6 +266,18 @@ static void figures_are_sound(void **state) {
     assert_int_equal(occurrences(page.bytes, " id='quality_bytes-gpPt6'"), 1);
 }
 
+/* A second kind of stage that trains without being scored on the way has a panel beside the one with scores. */
+static void loss_panel_without_scores_is_drawn(void **state) {
+    (void)state;
+    gnuplot_needed();
+    sql_run("UPDATE stage SET technique = 'distill' WHERE technique = 'rtn';"
+            "INSERT INTO curve SELECT run_id, 1, step, loss, rate, gradient_norm, seconds FROM curve"
+            " WHERE run_id IN (SELECT run_id FROM stage WHERE technique = 'distill')");
+    report_read("synthetic");
+    assert_lacks("could not draw");
+    assert_true(exists("synthetic/loss_curve.svg"));
+}
+
 static void xml_checker_finds_faults(void **state) {
     (void)state;
     assert_null(xml_fault("<?xml version=\"1.0\"?><a x='1'><b/>&lt;</a>"));
@@ -505,6 +517,7 @@ int main(void) {
         CASE(absent_numbers_have_reasons),
         CASE(hostile_texts_are_escaped),
         CASE(figures_are_sound),
+        CASE(loss_panel_without_scores_is_drawn),
         CASE(report_without_gnuplot),
         CASE(report_with_failing_gnuplot),
         CASE(report_without_scripts),
