@@ -105,7 +105,7 @@ set xrange [0:1]
 rows = n < 18 ? 18 : n
 set yrange [rows + 2 : -0.5]
 set label 1 "filled: executed as stored; hollow: simulated\ngrey line: Pareto frontier" at 0.0, rows + 1.2 left tc rgb grey font "sans-serif,11"
-plot dat index 0 using (0.02):1:(shape($3, $4)):(color($3)) with points ps 1.0 lw 2 pt variable lc rgb variable, \
-     dat index 0 using (0.06):1:(sprintf("%d  %s", $1, stringcolumn(2))) with labels \
+plot dat index 0 using (0.02):($0 + 1):(shape($3, $4)):(color($3)) with points ps 1.0 lw 2 pt variable lc rgb variable, \
+     dat index 0 using (0.06):($0 + 1):(sprintf("%d  %s", $1, stringcolumn(2))) with labels \
          left font "sans-serif,12" tc rgb grey
 unset multiplot

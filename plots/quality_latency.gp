@@ -19,15 +19,18 @@ set encoding utf8
 set minussign
 set datafile separator "\t"
 set datafile missing "NaN"
+stats dat index 0 using 5 name "X" nooutput
 stats dat index 0 using 6 name "A" nooutput
 stats dat index 0 using 7 name "B" nooutput
 stats dat index 0 using 9 name "L" nooutput
 stats dat index 0 using 10 name "H" nooutput
 n = A_records
-x_pad = B_max > A_min ? 0.08 * (B_max - A_min) : 0.1
+# one interval that is no evidence must not squeeze all points into a corner: bars are cut at three times the largest ratio
+x_max = B_max < 3 * X_max ? B_max : 3 * X_max
+x_pad = x_max > A_min ? 0.08 * (x_max - A_min) : 0.1
 y_pad = H_max > L_min ? 0.08 * (H_max - L_min) : 1.0
 x_lo = A_min - x_pad
-x_hi = B_max + x_pad
+x_hi = x_max + x_pad
 y_lo = L_min - y_pad
 y_hi = H_max + y_pad
 
@@ -61,7 +64,7 @@ set xlabel sprintf("time of a batch of %s, as a ratio to the baseline (left is f
 set ylabel ARG5 tc rgb grey
 set xtics nomirror format "%g"
 set ytics nomirror
-set arrow 3 from first 1, graph 0 to first 1, graph 1 nohead lc rgb grey dt (6, 6)
+set arrow 4 from first 1, graph 0 to first 1, graph 1 nohead lc rgb grey dt (6, 6)
 if (baseline == baseline) {
     set y2range [y_lo - baseline : y_hi - baseline]
     set y2tics nomirror format "%+g"
@@ -98,7 +101,7 @@ set xrange [0:1]
 rows = n < 18 ? 18 : n
 set yrange [rows + 2 : -0.5]
 set label 1 "filled: executed as stored; hollow: simulated\ngrey line: Pareto frontier" at 0.0, rows + 1.2 left tc rgb grey font "sans-serif,11"
-plot dat index 0 using (0.02):1:(shape($3, $4)):(color($3)) with points ps 1.0 lw 2 pt variable lc rgb variable, \
-     dat index 0 using (0.06):1:(sprintf("%d  %s", $1, stringcolumn(2))) with labels \
+plot dat index 0 using (0.02):($0 + 1):(shape($3, $4)):(color($3)) with points ps 1.0 lw 2 pt variable lc rgb variable, \
+     dat index 0 using (0.06):($0 + 1):(sprintf("%d  %s", $1, stringcolumn(2))) with labels \
          left font "sans-serif,12" tc rgb grey
 unset multiplot

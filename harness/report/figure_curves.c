@@ -19,8 +19,8 @@ enum {
     PANELS_MAX = 6,
     ROWS_DRAWN = 1024, /* of a curve: more than there are pixels */
     CURVES_MAX = 24,   /* of a panel; more are counted, not drawn */
-    LABEL_CHARACTERS = 36,
-    LABEL_SHARED = 26, /* before "and 10 more" */
+    LABEL_CHARACTERS = 32,
+    LABEL_SHARED = 21, /* before "and 10 more" */
     SMOOTH_SHARE = 50  /* a mean over 1/50 of the curve to either side */
 };
 #define LOG_RATIO 8 /* a smoothed loss that spans more is drawn on a logarithmic axis */

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -13,7 +14,7 @@
 #include "report/figure_points.h"
 #include "report/report_files.h"
 
-enum { LABEL_CHARACTERS = 37 };
+enum { LABEL_CHARACTERS = 35 };
 
 static const char *plural(double n) { return n == 1 ? "" : "s"; }
 
@@ -76,14 +77,24 @@ static void point_quality(struct figure_point *point, const struct report *repor
     point->y_hi = interval ? y + scale * (cell->difference.hi - cell->difference.estimate) : y;
 }
 
-/* The .dat of both scatter figures: block 0 the points, block 1 the frontier. */
+static int by_number(const void *left, const void *right) {
+    const struct figure_point *a = left, *b = right;
+    return (a->cell->number > b->cell->number) - (a->cell->number < b->cell->number);
+}
+
+/* The .dat of both scatter figures: block 0 the points in the order of the legend's rows, block 1 the frontier. */
 static int points_write(struct figure_point *points, size_t count, const struct report *report, const char *directory,
                         const struct figure *figure, const char *x_name, bool log_x) {
     int status = 0;
     char name[80];
-    struct text dat = {0};
+    struct text dat = {0}, frontier = {0};
     figure_points_frontier(points, count, report->higher_is_better);
     figure_points_place(points, count, log_x);
+    text_print(&frontier, "\n\n# block 1: Pareto frontier: %s\tquality\n", x_name);
+    for (size_t i = 0; i < count; i++)
+        if (points[i].frontier) text_print(&frontier, "%.9g\t%.9g\n", points[i].x, points[i].y);
+    TRY(text_status(&frontier));
+    qsort(points, count, sizeof *points, by_number);
     text_print(
         &dat,
         "# block 0: number\tlabel\tseries (0 baseline)\tsimulated\t%s\tlo\thi\tquality\tlo\thi\tplace of the number\n",
@@ -95,13 +106,12 @@ static int points_write(struct figure_point *points, size_t count, const struct 
         text_print(&dat, "\t%d\t%d\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%d\n", p->cell->series, p->cell->simulated,
                    p->x, p->x_lo, p->x_hi, p->y, p->y_lo, p->y_hi, p->place);
     }
-    text_print(&dat, "\n\n# block 1: Pareto frontier: %s\tquality\n", x_name);
-    for (size_t i = 0; i < count; i++)
-        if (points[i].frontier) text_print(&dat, "%.9g\t%.9g\n", points[i].x, points[i].y);
+    text_raw(&dat, frontier.bytes);
     snprintf(name, sizeof name, "%s.dat", figure->stem);
     TRY(file_write(directory, name, &dat));
 out:
     text_close(&dat);
+    text_close(&frontier);
     return status;
 }
 

@@ -266,6 +266,35 @@ static void figures_are_sound(void **state) {
     assert_int_equal(occurrences(page.bytes, " id='quality_bytes-gpPt6'"), 1);
 }
 
+/* How far below the figure's upper edge a text stands. */
+static double place_of(const char *svg, const char *words) {
+    const char *at = strstr(svg, words);
+    if (!at) fail_msg("the figure lacks: %s", words);
+    while (at > svg && strncmp(at, "translate(", 10) != 0) at--;
+    at = strchr(at, ',');
+    assert_non_null(at);
+    return strtod(at + 1, NULL);
+}
+
+/* Cells without a point leave no gap in the legend, and an interval that goes far beyond all ratios leaves the axis
+ * alone. The dashed lines: the baseline's quality, and its time. */
+static void points_and_legend_use_the_room(void **state) {
+    (void)state;
+    gnuplot_needed();
+    sql_run("UPDATE cell SET ordinal = ordinal + 100;"
+            "UPDATE cell SET ordinal = (ordinal - 100 + 2) % 6;" /* the failed and the skipped cell come first */
+            "UPDATE comparison SET hi = 1e100 WHERE name = 'latency_ratio' AND hi > 1");
+    report_read("synthetic");
+    char path[REPORT_PATH];
+    struct text svg = {0};
+    assert_ok(path_join(path, out, "synthetic/quality_latency_batch1.svg"));
+    assert_ok(file_append(&svg, path));
+    assert_true(place_of(svg.bytes, ">3  baseline<") < 90);
+    assert_null(strstr(svg.bytes, "e+100<"));
+    assert_int_equal(occurrences(svg.bytes, "stroke-dasharray="), 2);
+    text_close(&svg);
+}
+
 /* A second kind of stage that trains without being scored on the way has a panel beside the one with scores. */
 static void loss_panel_without_scores_is_drawn(void **state) {
     (void)state;
@@ -517,6 +546,7 @@ int main(void) {
         CASE(absent_numbers_have_reasons),
         CASE(hostile_texts_are_escaped),
         CASE(figures_are_sound),
+        CASE(points_and_legend_use_the_room),
         CASE(loss_panel_without_scores_is_drawn),
         CASE(report_without_gnuplot),
         CASE(report_with_failing_gnuplot),
