@@ -2,6 +2,7 @@
 #include "run/record.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -399,7 +400,8 @@ out:
 int options_json(const struct option *table, const void *options, char **json) {
     int status = 0;
     json_t *object = json_object();
-    char *dumped = NULL;
+    char *dumped = NULL, digits[32];
+    size_t precision = 15; /* what people write survives; more only where a number needs it to read back the same */
     *json = NULL;
     if (!object) FAIL(E_MEMORY, "out of memory");
     for (const struct option *option = table; option && option->name; option++) {
@@ -407,7 +409,13 @@ int options_json(const struct option *table, const void *options, char **json) {
         json_t *value = NULL;
         switch (option->type) {
         case OPTION_INTEGER: value = json_integer((json_int_t) * (const int64_t *)(const void *)at); break;
-        case OPTION_REAL: value = json_real(*(const double *)(const void *)at); break;
+        case OPTION_REAL: {
+            double real = *(const double *)(const void *)at;
+            snprintf(digits, sizeof digits, "%.15g", real);
+            if (strtod(digits, NULL) != real) precision = 17;
+            value = json_real(real);
+            break;
+        }
         case OPTION_BOOLEAN: value = json_boolean(*(const bool *)at); break;
         case OPTION_CHOICE:
         case OPTION_PATH:
@@ -427,7 +435,7 @@ int options_json(const struct option *table, const void *options, char **json) {
         }
         if (!value || json_object_set_new(object, option->name, value) < 0) FAIL(E_MEMORY, "out of memory");
     }
-    dumped = json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    dumped = json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(precision));
     if (!dumped) FAIL(E_MEMORY, "out of memory");
     TRY(memory_string(json, dumped));
 out:

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "run/record.h"
 
 static void fill(struct record *record) {
@@ -130,11 +131,28 @@ static void test_lying_stage(void **state) {
     }
 }
 
+/* Options are stored as people write them, and read back as the same numbers. */
+static void test_options(void **state) {
+    (void)state;
+    static const struct option table[] = {{"share", OPTION_REAL, "0", 0, 1, NULL, NULL, "", 0},
+                                          {"rate", OPTION_REAL, "0", 0, 1, NULL, NULL, "", sizeof(double)},
+                                          OPTION_END};
+    const double written[] = {0.06, 99.999}, sum[] = {0.1 + 0.2, 0.5};
+    char *json;
+    assert_int_equal(options_json(table, written, &json), 0);
+    assert_string_equal(json, "{\"share\":0.06,\"rate\":99.999}");
+    memory_release(json);
+    assert_int_equal(options_json(table, sum, &json), 0);
+    assert_string_equal(json, "{\"share\":0.30000000000000004,\"rate\":0.5}");
+    memory_release(json);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_truncations),
         cmocka_unit_test(test_lying_stage),
+        cmocka_unit_test(test_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
