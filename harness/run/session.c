@@ -334,17 +334,6 @@ out:
     return status;
 }
 
-int session_examples(struct session *session, enum task_split split) {
-    int status = 0;
-    if (session->examples_open[split] || !session->task.split[split].count) goto out;
-    TRY(session_tokenizer(session));
-    TRY(task_examples_open(&session->examples[split], &session->task, split, session->tokenizer,
-                           (size_t)session->experiment->tokenizer.max_tokens));
-    session->examples_open[split] = true;
-out:
-    return status;
-}
-
 /* The positions of the model that the experiment begins with: no sequence may be longer. */
 static int session_positions(const struct session *session, size_t *positions) {
     int status = 0;
@@ -356,6 +345,19 @@ static int session_positions(const struct session *session, size_t *positions) {
     }
 out:
     model_close(&model);
+    return status;
+}
+
+int session_examples(struct session *session, enum task_split split) {
+    int status = 0;
+    struct task_lengths lengths = {(size_t)session->experiment->tokenizer.max_tokens, 0};
+    if (session->examples_open[split] || !session->task.split[split].count) goto out;
+    TRY(session_tokenizer(session));
+    TRY(session_positions(session, &lengths.positions));
+    TRY(task_examples_open(&session->examples[split], &session->task, split, session->tokenizer,
+                           task_longest(&lengths)));
+    session->examples_open[split] = true;
+out:
     return status;
 }
 

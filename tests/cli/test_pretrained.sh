@@ -84,4 +84,16 @@ cell_of() { query "$db" "SELECT cell FROM result WHERE experiment = 'windows' AN
 check "compare exits 0" test $? -eq 0
 check "compare pairs perplexity by window" grep -q 'perplexity_windows,.*difference,.*paired on [0-9]* items. percentile bootstrap' compare.txt
 check "compare has the whole and both phases" test "$(grep -c 'latency_ms batch 1\|prefill_ms batch 1\|decode_ms batch 1' compare.txt)" = 3
+
+# A text longer than the model's positions is cut there, without max_tokens being said.
+{ printf 'content\tlabel\n'; for _ in $(seq 200); do printf 'good film '; done; printf '\t1\nbad\t0\n'; } >small/long.tsv
+cat >long.yaml <<EOF
+experiment: long
+model: {path: small/encoder}
+task: {classification: {data: small, train: "", validation: "", test: long.tsv, text: content}}
+measure: {rounds: 0, batch: [1], meters: [time]}
+EOF
+"$runexp" long.yaml "${options[@]}" >out.txt 2>err.txt
+check "a text longer than the model's positions is cut" test $? -eq 0
+
 exit $failures
