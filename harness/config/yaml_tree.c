@@ -191,6 +191,12 @@ static struct position reader_position(const struct reader *reader, yaml_mark_t 
 }
 
 /* What libyaml found wrong, with its position; bytes that are not text have an offset only. */
+/* Whether a line, counted from 0, begins with a tab, blanks aside. */
+static bool tab_indents(const char *text, size_t line) {
+    for (; line > 0 && *text; text++) line -= *text == '\n';
+    return text[strspn(text, " ")] == '\t';
+}
+
 static int reader_problem(struct reader *reader) {
     int status = 0;
     const yaml_parser_t *parser = &reader->parser;
@@ -203,6 +209,8 @@ static int reader_problem(struct reader *reader) {
             if (reader->text[i] == '\n') at.line++, at.column = 1;
         }
     }
+    if (parser->error == YAML_SCANNER_ERROR && tab_indents(reader->text, parser->problem_mark.line))
+        FAIL_AT(&at, "not valid YAML: a tab; indent with blanks");
     FAIL_AT(&at, "not valid YAML: %s%s%s", parser->context != NULL ? parser->context : "",
             parser->context != NULL ? ", " : "", parser->problem != NULL ? parser->problem : "unreadable");
 out:

@@ -45,12 +45,17 @@ struct classification {
 static int label_find(const struct data_table *table, size_t row, const struct option_names *labels, int32_t *label) {
     int status = 0;
     const char *text = data_text(table, row, 1);
+    char known[160] = "";
+    size_t used = 0;
     for (size_t k = 0; k < labels->count; k++)
         if (strcmp(labels->items[k], text) == 0) {
             *label = (int32_t)k;
             return 0;
         }
-    FAIL(E_FORMAT, "%s:%u: label '%.40s' is not one of `labels`", table->path, table->line[row], text);
+    for (size_t k = 0; k < labels->count && used < sizeof known; k++)
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", k ? ", " : "", labels->items[k]);
+    FAIL(E_FORMAT, "%s:%u: label '%.40s' is not one of `labels` (%s%s)", table->path, table->line[row], text, known,
+         used < sizeof known ? "" : "...");
 out:
     return status;
 }

@@ -210,6 +210,10 @@ static int columns_find(struct separated *in, const char *const *names, size_t c
         else if (i == count) {
             char known[HEADER_BYTES];
             names_print(known, names, count);
+            if (request->header_count)
+                FAIL(E_ARGUMENT,
+                     "%s: `header` names no column '%s' but: %s; with header: [] the file's first line names them",
+                     request->path, wanted, known);
             FAIL(E_ARGUMENT, "%s:1: there is no column '%s'; the columns are: %s", request->path, wanted, known);
         }
         if (i >= COLUMNS_MAX) FAIL(E_ARGUMENT, "%s: there is no column %s", request->path, wanted);

@@ -175,6 +175,7 @@ static int windows_make(struct scorer *s) {
     bool rolling = s->scoring->task->kind == &task_perplexity_rolling;
     size_t tokens = s->text.count, window = (size_t)o->window, step = rolling ? (size_t)o->stride : window;
     size_t own = s->bos >= 0 && window > 1 ? window - (rolling ? 1 : 0) : window, most = tokens / step + 2;
+    size_t positions = s->scoring->model->config.positions;
     TRY(memory_take((void **)&s->windows, most, sizeof *s->windows));
     for (size_t done = 0; done < tokens && s->count < most;) {
         struct window *w = &s->windows[s->count];
@@ -191,6 +192,12 @@ static int windows_make(struct scorer *s) {
         FAIL(E_FORMAT, "%s: %zu tokens, too few for one window of %lld", split_file(o, s->scoring->split), tokens,
              (long long)o->window);
     s->longest = window + 1;
+    for (size_t i = 0; i < s->count; i++) { /* the last token is predicted only */
+        size_t seen = s->windows[i].end - s->windows[i].begin - (s->bos < 0);
+        if (seen > positions)
+            FAIL(E_SHAPE, "window %lld is longer than the model's %zu positions; lower the task's `window`",
+                 (long long)o->window, positions);
+    }
 out:
     return status;
 }

@@ -45,7 +45,7 @@ static const struct bad rows[] = {
     {"experiment: e\n? [a, b]\n: c\n", NULL, "2:3", "a key must be a word, not a list"},
     {"experiment: e\nmodel: {<<: 3}\n", NULL, "2:13", "<< takes a map"},
     {"experiment: \"a\\0b\"\n", NULL, "1:13", "zero byte"},
-    {"experiment: e\n\tmodel: x\n", NULL, "2:1", "not valid YAML"},
+    {"experiment: e\n\tmodel: x\n", NULL, "2:1", "not valid YAML: a tab; indent with blanks"},
     {"experiment: \xff\xfe\n", NULL, "1:13", "not valid YAML"},
     {"experiment: e\n.a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]\n", NULL, "2:37",
      "nested more than 32 deep"},

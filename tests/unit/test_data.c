@@ -73,6 +73,15 @@ static void test_tsv_names_given(void **state) {
         assert_string_equal(data_text(&table, 0, 0), "x");
         data_table_close(&table);
     }
+    static const char *const other[] = {"body"};
+    struct data_table table;
+    scratch_file(path, ".tsv", "body\n1\n");
+    struct data_request request = {
+        .path = path, .columns = other, .column_count = 1, .header = header, .header_count = 2};
+    assert_int_equal(data_table_read(&table, &request, NULL), E_ARGUMENT);
+    scratch_remove(path);
+    assert_non_null(strstr(
+        error_text(), ": `header` names no column 'body' but: id, text; with header: [] the file's first line names"));
 }
 
 static void test_csv(void **state) {

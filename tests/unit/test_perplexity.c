@@ -190,6 +190,16 @@ static void a_text_too_short_is_named(void **state) {
     task_result_close(&result);
 }
 
+static void a_window_too_long_is_named(void **state) {
+    (void)state;
+    struct task_result result;
+    assert_int_equal(score_in("perplexity", 2 * WINDOW + 1, &result), 0); /* its last token is not read */
+    task_result_close(&result);
+    assert_int_equal(score_in("perplexity", 2 * WINDOW + 2, &result), E_SHAPE);
+    assert_string_equal(error_text(), "window 26 is longer than the model's 24 positions; lower the task's `window`");
+    task_result_close(&result);
+}
+
 static void rolling_scores_every_token_but_the_first(void **state) {
     (void)state;
     struct task_result result;
@@ -235,6 +245,7 @@ int main(void) {
         cmocka_unit_test(a_stride_fits_into_its_window),
         cmocka_unit_test(an_empty_text_is_named),
         cmocka_unit_test(a_text_too_short_is_named),
+        cmocka_unit_test(a_window_too_long_is_named),
         cmocka_unit_test(rolling_scores_every_token_but_the_first),
         cmocka_unit_test(special_tokens_in_the_text_are_special),
     };

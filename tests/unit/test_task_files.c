@@ -101,7 +101,7 @@ static void classification_names_what_is_wrong(void **state) {
     scratch_file(test_path, ".tsv", "label\treview\nbad\tdull\nneither\tso so\n");
     void *options = classification_options_new(kind);
     assert_int_equal(kind->open(&task, options), E_FORMAT);
-    snprintf(expected, sizeof expected, "%s:3: label 'neither' is not one of `labels`", test_path);
+    snprintf(expected, sizeof expected, "%s:3: label 'neither' is not one of `labels` (good, bad)", test_path);
     assert_non_null(strstr(error_text(), expected));
     assert_null(task.owned);
     set_text(kind, options, "train_text", "");
