@@ -4,7 +4,11 @@
  * to learn them from, so that a stage may train on that first. Heads that a pretrained model lacks are new and random,
  * all else is copied.
  */
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/error.h"
 #include "run/worker.h"
@@ -45,6 +49,31 @@ out:
     return status;
 }
 
+/* A folder may name its classes. Where those are the task's labels in another order, every answer would be taken for
+ * another one. */
+static int check_class_order(const char *path, const struct task *task) {
+    int status = 0;
+    char file[PATH_MAX], number[24];
+    size_t found = 0, moved = 0;
+    snprintf(file, sizeof file, "%s/config.json", path);
+    json_t *config = json_load_file(file, 0, NULL); /* none: a single file, which names no classes */
+    const json_t *names = json_object_get(config, "id2label");
+    for (size_t i = 0; task->class_names && i < task->classes; i++) {
+        snprintf(number, sizeof number, "%zu", i);
+        const char *name = json_string_value(json_object_get(names, number));
+        for (size_t k = 0; name && k < task->classes; k++)
+            if (strcasecmp(name, task->class_names[k]) == 0) found++, moved += k != i;
+    }
+    if (task->classes && found == task->classes && moved)
+        FAIL(E_ARGUMENT,
+             "%s: id2label has the task's `labels` in another order, beginning with \"%.40s\"; give them in the "
+             "model's order",
+             file, json_string_value(json_object_get(names, "0")));
+out:
+    json_decref(config);
+    return status;
+}
+
 static int open_pretrained(struct model *model, const struct build_job *job) {
     int status = 0;
     const char *path = job->experiment->model.path;
@@ -52,6 +81,7 @@ static int open_pretrained(struct model *model, const struct build_job *job) {
     size_t classes = job->task->classes;
     TRY(model_open(&pretrained, path, true));
     unsigned heads = heads_wanted(job, &pretrained.config), missing = heads & ~pretrained.config.model_heads;
+    if (heads & pretrained.config.model_heads & HEAD_CLASSIFICATION) TRY(check_class_order(path, job->task));
     if (!missing) {
         *model = pretrained;
         pretrained = (struct model){0};

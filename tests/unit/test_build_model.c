@@ -7,6 +7,8 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -151,6 +153,37 @@ static void heads_that_are_there_are_kept(void **state) {
     scratch_remove(path);
 }
 
+/* A folder that names its classes: in the order of the task's labels, in another order, and as no task calls them. */
+static void classes_in_another_order_are_refused(void **state) {
+    (void)state;
+    static const char *const same[] = {"label_0", "label_1", "label_2"},
+                             *const other[] = {"LABEL_0", "LABEL_2", "LABEL_1"},
+                             *const unlike[] = {"bad", "LABEL_0", "good"};
+    char folder[] = "/tmp/test_build_model_XXXXXX", inside[64], command[96];
+    struct start start;
+    struct model model;
+    struct model_config config = small_config(HEAD_CLASSIFICATION);
+    config.classes = 3;
+    assert_non_null(mkdtemp(folder));
+    snprintf(inside, sizeof inside, "%s/named", folder);
+    assert_int_equal(model_create(&model, &config, 3, 0.2), 0);
+    assert_int_equal(model_save_huggingface(&model, inside, false), 0);
+    model_close(&model);
+    start_with(&start, inside, "classification", 3, false);
+    start.task.class_names = same;
+    assert_int_equal(build_model_open(&model, &start.job), 0);
+    model_close(&model);
+    start.task.class_names = unlike;
+    assert_int_equal(build_model_open(&model, &start.job), 0);
+    model_close(&model);
+    start.task.class_names = other;
+    assert_int_equal(build_model_open(&model, &start.job), E_ARGUMENT);
+    assert_non_null(
+        strstr(error_text(), "id2label has the task's `labels` in another order, beginning with \"LABEL_0\""));
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void what_a_family_cannot_have_is_refused(void **state) {
     (void)state;
     char path[128];
@@ -212,9 +245,12 @@ static void times_are_written_short(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(missing_heads_are_new),         cmocka_unit_test(text_brings_a_head_for_hidden_words),
-        cmocka_unit_test(heads_that_are_there_are_kept), cmocka_unit_test(what_a_family_cannot_have_is_refused),
-        cmocka_unit_test(a_stage_knows_what_is_left),    cmocka_unit_test(times_are_written_short)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(missing_heads_are_new),
+                                       cmocka_unit_test(text_brings_a_head_for_hidden_words),
+                                       cmocka_unit_test(heads_that_are_there_are_kept),
+                                       cmocka_unit_test(classes_in_another_order_are_refused),
+                                       cmocka_unit_test(what_a_family_cannot_have_is_refused),
+                                       cmocka_unit_test(a_stage_knows_what_is_left),
+                                       cmocka_unit_test(times_are_written_short)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
