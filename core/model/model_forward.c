@@ -56,7 +56,9 @@ static int check_ids(const struct model_config *config, const struct batch *batc
     size_t types = config->token_types ? config->token_types : 1;
     for (size_t t = 0; t < batch->tokens; t++) {
         if (batch->ids[t] < 0 || (size_t)batch->ids[t] >= config->vocabulary)
-            FAIL(E_SHAPE, "token %zu has id %d outside the vocabulary of %zu", t, batch->ids[t], config->vocabulary);
+            FAIL(E_SHAPE,
+                 "token %zu has id %d outside the model's vocabulary of %zu: is the tokenizer another model's?", t,
+                 batch->ids[t], config->vocabulary);
         if (batch->token_types && (batch->token_types[t] < 0 || (size_t)batch->token_types[t] >= types))
             FAIL(E_SHAPE, "token %zu has type %d but the model has %zu", t, batch->token_types[t], types);
     }
