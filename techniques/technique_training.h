@@ -16,6 +16,7 @@ struct technique_training {
     struct train_host host;
     const struct examples *examples;
     double *weights;
+    size_t *zeros; /* [linear_count] of layers whose zeros are marked as simulated; others 0 */
 };
 
 /* For needs_of, beside what else the technique needs. */
@@ -39,11 +40,46 @@ static inline int technique_training_evaluate(void *opaque, const struct model *
     return context->evaluate(context->host, model, score, higher_is_better);
 }
 
+static inline int technique_training_zeros(const struct linear *linear, size_t *zeros) {
+    int status = 0;
+    size_t count = linear->rows * linear->columns;
+    const struct weight *weight = &linear->weight;
+    const float *value = linear->value;
+    void *room = NULL;
+    if (!value) {
+        TRY(memory_take_raw(&room, count, sizeof(float)));
+        TRY(weight->format->unpack(&weight->shape, weight->packed, room));
+        value = room;
+    }
+    *zeros = 0;
+    for (size_t i = 0; i < count; i++) *zeros += value[i] == 0;
+out:
+    memory_release(room);
+    return status;
+}
+
+/* Training moves pruned weights as well. Layers that end with less than half of the zeros that they began with promise
+ * nothing more than what they are, and lose their mark. For the end of apply. */
+static inline int technique_training_mark(const struct technique_training *training, struct model *model) {
+    int status = 0;
+    for (size_t i = 0; i < model->linear_count; i++) {
+        struct linear *linear = &model->linears[i];
+        size_t left;
+        if (!linear->simulated) continue;
+        TRY(technique_training_zeros(linear, &left));
+        if (left < training->zeros[i] - training->zeros[i] / 2) linear->simulated = linear->weight.simulated = false;
+    }
+out:
+    return status;
+}
+
 /* Plan, listeners and examples of a run. The context must outlive it; close it afterwards, whatever happened. */
 static inline int technique_training_open(struct technique_training *training, struct technique_context *context,
                                           const struct train_options *options) {
     int status = 0;
     enum train_objective objective = train_options_objective(options, context->objective);
+    const struct model *model = context->model;
+    void *block;
     *training = (struct technique_training){
         .host = {.context = context,
                  .step = technique_training_step,
@@ -53,7 +89,11 @@ static inline int technique_training_open(struct technique_training *training, s
         FAIL(E_STATE, "%s needs %s", train_objective_name(objective),
              train_options_read_text(options) ? "unlabelled text" : "training data");
     TRY(train_options_plan(options, objective, training->examples->classes, &training->plan, &training->weights));
-    training->plan.dropout = train_options_dropout(options, &context->model->config);
+    TRY(memory_take(&block, model->linear_count, sizeof *training->zeros));
+    training->zeros = block;
+    for (size_t i = 0; i < model->linear_count; i++)
+        if (model->linears[i].simulated) TRY(technique_training_zeros(&model->linears[i], &training->zeros[i]));
+    training->plan.dropout = train_options_dropout(options, &model->config);
     training->plan.mask_id = context->mask_id;
     training->plan.special_ids = context->special_ids;
     training->plan.seed = context->seed;
@@ -62,7 +102,10 @@ out:
     return status;
 }
 
-static inline void technique_training_close(struct technique_training *training) { memory_release(training->weights); }
+static inline void technique_training_close(struct technique_training *training) {
+    memory_release(training->weights);
+    memory_release(training->zeros);
+}
 
 static inline void technique_training_report(struct technique_context *context, const struct train_result *result) {
     void *host = context->host;

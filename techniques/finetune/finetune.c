@@ -47,6 +47,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
 
     TRY(technique_training_open(&training, context, &o->train));
     TRY(train_run(context->model, training.examples, &training.plan, &training.host, &state->result));
+    TRY(technique_training_mark(&training, context->model));
 out:
     technique_training_close(&training);
     return status;
@@ -61,7 +62,7 @@ static int report(struct technique_context *context, void *opaque, const void *o
 
 const struct technique technique_finetune = {
     .abi = TECHNIQUE_ABI,
-    .version = 2,
+    .version = 3,
     .name = "finetune",
     .summary = "Trains the model on what the task's data teaches, or as a language model on its text.",
     .source =

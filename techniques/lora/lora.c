@@ -97,6 +97,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
         state->values += model->parameters[i].rows * model->parameters[i].columns;
     TRY(adapter_set_train(&set, model, training.examples, &training.plan, &training.host, &state->result));
     adapter_set_merge(&set, model);
+    TRY(technique_training_mark(&training, model));
 out:
     adapter_set_close(&set);
     technique_training_close(&training);
@@ -115,7 +116,7 @@ static int report(struct technique_context *context, void *opaque, const void *o
 extern const struct technique technique_lora;
 const struct technique technique_lora = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "lora",
     .summary = "Trains low-rank updates of frozen layers and merges them.",
     .source = "Hu et al. 2021 (LoRA), section 4.1; rank-stabilised: Kalajdzievski 2023 (rsLoRA)",

@@ -333,6 +333,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
     if (training.host.evaluate) training.host.evaluate = watch_evaluate;
     TRY(train_run(context->model, training.examples, &training.plan, &training.host, &state->result));
     TRY(pack_and_compare(context->model, state, &all, training.examples, strcmp(options->activations, "dynamic") == 0));
+    TRY(technique_training_mark(&training, context->model));
 out:
     quantizers_close(&all);
     technique_training_close(&training);
@@ -354,7 +355,7 @@ static int report(struct technique_context *context, void *opaque, const void *o
 extern const struct technique technique_qat;
 const struct technique technique_qat = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "qat",
     .summary = "Trains with the rounding of int8 or int4 and packs with the grid it trained with.",
     .source = "Zafrir et al. 2019 (Q8BERT), section 3; learned steps: Esser et al. 2020 (LSQ), section 2",

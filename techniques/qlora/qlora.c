@@ -226,6 +226,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
     state->trained = adapter_set_values(&set, context->model);
     TRY(adapter_set_train(&set, context->model, training.examples, &training.plan, &training.host, &state->result));
     TRY(finish(context, state, options, &set));
+    TRY(technique_training_mark(&training, context->model));
 out:
     adapter_set_close(&set);
     technique_training_close(&training);

@@ -1,5 +1,6 @@
 /* lora and qlora through their contract: what starts as nothing, what stays frozen, learning on three families, bytes
- * that depend on neither threads nor interruptions, what is evaluated, both ways to end over a packed base, refusals.
+ * that depend on neither threads nor interruptions, what is evaluated, both ways to end over a packed base, refusals;
+ * and what every technique that trains makes of the mark of pruned layers.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +20,7 @@
 #include "kernels/kernels.h"
 #include "training_stage.h"
 
-extern const struct technique technique_lora, technique_qlora, technique_rtn;
+extern const struct technique technique_finetune, technique_lora, technique_qat, technique_qlora, technique_rtn;
 
 static void must(int status) {
     if (status < 0) fail_msg("%s", error_text());
@@ -317,6 +318,44 @@ static void test_repacks_the_same(void **state) {
     }
 }
 
+/* ---- pruned layers ----------------------------------------------------------------------------------------- */
+
+/* Zeros that training fills in are no saving that a sparse format would bring: the layer loses its mark. Where nothing
+ * moved, or nothing was trained, it stays. */
+static void test_marks(void **state) {
+    static const char *const moves[] = {"rate=0.01", "steps=4", NULL}, *const stays[] = {"rate=0", "steps=1", NULL},
+                             *const query[] = {"rate=0.01", "steps=4", "layers=[query]", NULL},
+                             *const merged[] = {"rate=0.01", "steps=4", "layers=[query]", "merge=f32", NULL};
+    const struct {
+        const struct technique *technique;
+        const char *const *settings;
+        enum linear_role role; /* that loses its mark; ROLE_HEAD: every one */
+    } cases[] = {{&technique_finetune, moves, ROLE_HEAD},
+                 {&technique_qat, moves, ROLE_HEAD},
+                 {&technique_lora, query, ROLE_QUERY},
+                 {&technique_qlora, merged, ROLE_QUERY}};
+    (void)state;
+    for (size_t c = 0; c < 2 * sizeof cases / sizeof *cases; c++) {
+        struct bench bench;
+        bool still = c % 2;
+        bench_open(&bench, 0, cases[c / 2].technique);
+        for (size_t l = 0; l < bench.model.linear_count; l++) {
+            struct linear *linear = &bench.model.linears[l];
+            if (linear->block < 0) continue;
+            for (size_t i = 0; i < linear->rows * linear->columns; i += 2) linear->value[i] = 0;
+            linear->simulated = true;
+        }
+        must(training_stage_run(&bench.stage, still ? stays : cases[c / 2].settings));
+        for (size_t l = 0; l < bench.model.linear_count; l++) {
+            const struct linear *linear = &bench.model.linears[l];
+            bool lost = !still && (cases[c / 2].role == ROLE_HEAD || cases[c / 2].role == linear->role);
+            if (linear->block >= 0 && linear->simulated == lost)
+                fail_msg("%s: %s %s its mark", cases[c / 2].technique->name, linear->name, lost ? "keeps" : "lost");
+        }
+        bench_close(&bench);
+    }
+}
+
 /* ---- refusals ---------------------------------------------------------------------------------------------- */
 
 static void refused(const struct technique *technique, const char *const *settings, const char *words) {
@@ -365,6 +404,7 @@ int main(void) {
         cmocka_unit_test(test_packed_before),
         cmocka_unit_test(test_keeps_activations),
         cmocka_unit_test(test_repacks_the_same),
+        cmocka_unit_test(test_marks),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
