@@ -231,7 +231,8 @@ static int watch_teacher(void *opaque, size_t done, size_t all) {
     return context->progress(context->host, 0, text);
 }
 
-/* Put the student in the place of what the stage found, which is kept in the state. */
+/* Put the student in the place of what the stage found, which is kept in the state. Attention is computed as it was
+ * there. */
 static int place_student(struct technique_context *context, struct distill_state *state) {
     int status = 0;
     const struct distill_options *o = state->options;
@@ -240,6 +241,13 @@ static int place_student(struct technique_context *context, struct distill_state
     if (path) TRY(model_open(&state->opened, o->teacher, false));
     TRY(distill_student_open(&student, path && !is(o->from, "model") ? &state->opened : context->model, o,
                              context->seed));
+    if (context->model->int8_attention) {
+        status = model_set_int8_attention(&student);
+        if (status < 0) {
+            model_close(&student);
+            goto out;
+        }
+    }
     state->found = *context->model;
     *context->model = student;
     state->teacher.model = path ? &state->opened : &state->found;
@@ -387,7 +395,7 @@ static void close_state(void *opaque) {
 
 const struct technique technique_distill = {
     .abi = TECHNIQUE_ABI,
-    .version = 2,
+    .version = 3,
     .name = "distill",
     .summary = "Trains a smaller student on what a teacher says, and on how it gets there.",
     .source =

@@ -174,6 +174,22 @@ static void test_students(void **state) {
     stage_close(&stage);
 }
 
+/* Attention in 8-bit products, which an earlier stage asked for, is the student's too, whatever it starts as; as after
+ * finetune. */
+static void test_keeps_attention(void **state) {
+    static const char *const starts[] = {"teacher", "model", "scratch"};
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof starts / sizeof *starts; i++) {
+        const char *const pairs[] = {"depth", "1", "from", starts[i / 2], "rate", "0", NULL};
+        struct stage stage;
+        stage_open(&stage, "bert", TRAIN_CLASSIFICATION, 2, false);
+        if (i % 2) assert_int_equal(model_set_int8_attention(&stage.model), 0);
+        stage_must(&stage, &technique_distill, pairs);
+        assert_int_equal(stage.model.int8_attention, i % 2);
+        stage_close(&stage);
+    }
+}
+
 /* A teacher by path; the student from it, or from what the stage finds. */
 static void test_teacher_by_path(void **state) {
     char path[128], hash[65];
@@ -312,6 +328,7 @@ int main(void) {
         cmocka_unit_test(test_comparisons_are_learnt),
         cmocka_unit_test(test_micro_batches),
         cmocka_unit_test(test_students),
+        cmocka_unit_test(test_keeps_attention),
         cmocka_unit_test(test_teacher_by_path),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_refuses_foreign_teachers),
