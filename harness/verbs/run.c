@@ -30,11 +30,13 @@ static void command_line(int argc, char **argv, char *text, size_t size) {
 }
 
 /* Timings of a debug, sanitizer or modified build would mislead: refused unless asked, and then marked. */
-static int check_build(const struct run_words *words, bool *marked) {
+static int check_build(const struct experiment *experiments, size_t count, const struct run_words *words,
+                       bool *marked) {
     int status = 0;
-    bool slow = strcmp(build_mode, "release") != 0;
+    bool slow = strcmp(build_mode, "release") != 0, timed = false;
+    for (size_t i = 0; i < count; i++) timed |= !words->no_timing && experiments[i].measure.rounds > 0;
     *marked = slow || build_dirty;
-    if (words->any_build || words->no_timing || !*marked) goto out;
+    if (words->any_build || !timed || !*marked) goto out;
     if (slow)
         FAIL(E_ARGUMENT,
              "this is a %s build: its timings would mislead; build MODE=release, or pass --any-build to store them "
@@ -129,7 +131,7 @@ static int run_all(struct experiment *experiments, size_t count, const struct ru
                                     .retry_failed = words->retry_failed,
                                     .fresh = words->fresh,
                                     .no_timing = words->no_timing};
-    TRY(check_build(words, &settings.timing_marked));
+    TRY(check_build(experiments, count, words, &settings.timing_marked));
     run_catch_signals();
     TRY(file_folders(words->db, "choose another --db"));
     TRY(lock_database(words->db, &lock));

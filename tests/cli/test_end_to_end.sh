@@ -62,6 +62,9 @@ check "a model that was barely trained is a regression" test $? -eq 3
 
 "$runexp" small.yaml --set matrix.pipeline.1.bits=5 "${options[@]}" >out.txt 2>err.txt
 check "a bad override exits 2" test $? -eq 2
+# Nothing is timed: any build may do that.
+"$runexp" small.yaml --db untimed/runexp.db --set measure.rounds=0 --quiet --no-report >out.txt 2>err.txt
+check "rounds: 0 asks for no release build" test $? -eq 0
 # The first of two experiments has no data: the other runs, has its report, and the exit code tells.
 { sed 's/^experiment:.*/experiment: nothing/; s,{data: .*,{data: nowhere}},' small.yaml; echo ---; cat small.yaml; } >two.yaml
 "$runexp" two.yaml --db several/runexp.db --no-timing "${options[@]}" >out.txt 2>err.txt
