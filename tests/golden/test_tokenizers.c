@@ -53,24 +53,37 @@ static void ids_are(const struct encoding *encoding, const struct json *line, co
         fail_msg("case %s: %zu %s, not %zu", json_member(line, "id")->text, encoding->count, key, ids->count);
 }
 
-/* Offsets stay in the text and ascend, but for marks that NFC puts in another order; where the token is plain ASCII
- * they spell it, apart from case. SentencePiece's rules turn some ASCII into blanks: tests/peers/check_sentencepiece.py
- * compares its places. */
+/* Set where marks that NFC puts in another order are among the cases: of the trained tokenizers. */
+static bool marks_descend;
+
+/* Is A the token of a? */
+static bool folds_case(const struct tokenizer *tokenizer) {
+    struct encoding upper = {0}, lower = {0};
+    assert_int_equal(tokenizer_append(tokenizer, "A", 1, false, false, &upper), 0);
+    assert_int_equal(tokenizer_append(tokenizer, "a", 1, false, false, &lower), 0);
+    bool same = upper.count == lower.count && memcmp(upper.ids, lower.ids, upper.count * sizeof *upper.ids) == 0;
+    encoding_close(&upper);
+    encoding_close(&lower);
+    return same;
+}
+
+/* Offsets ascend, stay in the text, and where the token is plain ASCII spell it, lower-cased where the tokenizer does
+ * so. SentencePiece's rules turn some ASCII into blanks: tests/peers/check_sentencepiece.py compares its places. */
 static void offsets_fit(const struct tokenizer *tokenizer, const char *text, size_t bytes, const struct encoding *e) {
     enum tokenizer_kind kind = tokenizer_kind(tokenizer);
-    bool spelled = kind == TOKENIZER_BYTE_BPE || kind == TOKENIZER_WORDPIECE;
+    bool spelled = kind == TOKENIZER_BYTE_BPE || kind == TOKENIZER_WORDPIECE, folds = folds_case(tokenizer);
     for (size_t k = 0; k < bytes; k++) spelled = spelled && (uint8_t)text[k] < 0x80;
     for (size_t i = 0; i < e->count; i++) {
         char *piece;
         assert_true(e->begin[i] <= e->end[i] && e->end[i] <= bytes);
         if (i && e->begin[i] < e->begin[i - 1])
-            assert_true((uint8_t)text[e->begin[i]] >= 0x80 && (uint8_t)text[e->begin[i - 1]] >= 0x80);
+            assert_true(marks_descend && (uint8_t)text[e->begin[i]] >= 0x80 && (uint8_t)text[e->begin[i - 1]] >= 0x80);
         assert_int_equal(tokenizer_decode(tokenizer, e->ids + i, 1, &piece), 0);
         size_t length = strlen(piece), skip = strncmp(piece, "##", 2) == 0 && length > 2 ? 2 : 0;
         bool ascii = spelled && e->end[i] - e->begin[i] == length - skip;
         for (size_t k = skip; ascii && k < length; k++) {
             char from = text[e->begin[i] + k - skip];
-            if (from >= 'A' && from <= 'Z' && piece[k] != from) from = (char)(from + 32);
+            if (folds && from >= 'A' && from <= 'Z') from = (char)(from + 32);
             assert_int_equal(from, piece[k]);
         }
         memory_release(piece);
@@ -153,6 +166,7 @@ static void trained(void **state) {
     char path[512], folder[800];
     size_t tested = 0;
     (void)state;
+    marks_descend = true;
     if (!golden_path(path, sizeof path, "tokenizers")) skip();
     DIR *list = opendir(path);
     if (!list) fail_msg("%s cannot be read", path);
