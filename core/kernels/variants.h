@@ -32,8 +32,10 @@
     X(widen_s8, KERNEL_WIDEN_S8, avx2, NEEDS_AVX2)                                                                     \
     X(narrow_bf16, KERNEL_NARROW_BF16, avx2, NEEDS_AVX2)                                                               \
     X(narrow_bf16, KERNEL_NARROW_BF16, avx512, NEEDS_AVX512)                                                           \
+    X(narrow_bf16, KERNEL_NARROW_BF16, avx512bf16, NEEDS_AVX512BF16)                                                   \
     X(pair_bf16, KERNEL_PAIR_BF16, avx2, NEEDS_AVX2)                                                                   \
     X(pair_bf16, KERNEL_PAIR_BF16, avx512, NEEDS_AVX512)                                                               \
+    X(pair_bf16, KERNEL_PAIR_BF16, avx512bf16, NEEDS_AVX512BF16)                                                       \
     X(quantize_s8, KERNEL_QUANTIZE_S8, avx2, NEEDS_AVX2)                                                               \
     X(quantize_s8, KERNEL_QUANTIZE_S8, avx512, NEEDS_AVX512)                                                           \
     X(range_f32, KERNEL_RANGE_F32, avx2, NEEDS_AVX2)                                                                   \
