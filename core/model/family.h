@@ -249,4 +249,12 @@ int model_read_values(struct model *model, const struct value_source *source, bo
 void place_rows(const struct value_place *place, size_t begin, size_t end, float *out);
 bool values_finite(const float *value, size_t count);
 
+/* How sequences are pooled to embeddings (model_pooling.c). A config's "pooling_mode": E_FORMAT, E_UNSUPPORTED. */
+int pooling_parse(const struct json *node, enum model_pooling *pooling);
+const char *pooling_name(enum model_pooling pooling); /* as it says */
+/* What FOLDER/modules.json and its module of pooling say; without that file *pooling stays. E_FORMAT, E_UNSUPPORTED and
+ * E_IO with the file in front. Writing: both files, where embeddings are no means or the folder has them; E_IO. */
+int pooling_read(const char *folder, enum model_pooling *pooling);
+int pooling_write(const char *folder, const struct model_config *config);
+
 #endif

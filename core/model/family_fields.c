@@ -252,6 +252,8 @@ static int parse_member(struct reading *reading, const struct json *node) {
         TRY(parse_rotary(reading, node));
     } else if (family->heads & HEAD_CAUSAL_LM && strcmp(node->key, "layer_types") == 0) {
         TRY(parse_layer_types(reading, node));
+    } else if (strcmp(node->key, "pooling_mode") == 0) { /* ours: sentence-transformers has it in another file */
+        TRY(pooling_parse(node, &reading->config->pooling));
     } else if (strcmp(node->key, "id2label") == 0) {
         if (node->type != JSON_OBJECT && node->type != JSON_NULL) FAIL(E_FORMAT, "id2label must be an object");
         if (family->heads & HEAD_CLASSIFICATION) reading->labels = node->count;
@@ -391,6 +393,8 @@ int family_print(const struct family *family, const struct model_config *config,
         print_float(writer, config->rotary_base);
         json_raw(writer, ", \"rope_type\": \"default\"},\n");
     }
+    if (config->pooling != POOLING_MEAN)
+        json_format(writer, "  \"pooling_mode\": \"%s\",\n", pooling_name(config->pooling));
     json_format(writer, "  \"model_type\": \"%s\"\n}\n", family->name);
     return writer->status;
 }

@@ -22,6 +22,7 @@
 enum model_norm { NORM_LAYER, NORM_RMS };
 enum model_activation { ACTIVATION_GELU_ERF, ACTIVATION_GELU_TANH, ACTIVATION_RELU, ACTIVATION_SILU_GATED };
 enum model_position { POSITION_LEARNED, POSITION_ROTARY };
+enum model_pooling { POOLING_MEAN, POOLING_FIRST, POOLING_LAST }; /* mean, cls, lasttoken of sentence-transformers */
 enum model_head {
     HEAD_NONE = 0,
     HEAD_CLASSIFICATION = 1, /* BERT: pooler and classifier */
@@ -41,15 +42,16 @@ struct model_config {
     enum model_activation activation;
     enum model_position position;
     float norm_epsilon;
-    size_t embedding_width; /* of the token embedding where it differs from width (OPT-350M); 0: it does not */
-    size_t position_offset; /* added to a position before its row is read: 2 in OPT, else 0 */
-    size_t window;          /* sliding window: a token sees itself and window-1 before it; 0: all before it */
-    float rotary_base;      /* rope_theta; 0 when positions are learned */
-    bool tied;              /* the language-model head is the token embedding */
-    bool query_bias;        /* biases on query, key, value (Qwen2 yes, Llama no) */
-    bool final_norm;        /* a norm after the last block */
-    int32_t pad_id;         /* its embedding row gets no gradient from look-ups; -1: none */
-    unsigned model_heads;   /* enum model_head bits present */
+    size_t embedding_width;     /* of the token embedding where it differs from width (OPT-350M); 0: it does not */
+    size_t position_offset;     /* added to a position before its row is read: 2 in OPT, else 0 */
+    size_t window;              /* sliding window: a token sees itself and window-1 before it; 0: all before it */
+    float rotary_base;          /* rope_theta; 0 when positions are learned */
+    bool tied;                  /* the language-model head is the token embedding */
+    bool query_bias;            /* biases on query, key, value (Qwen2 yes, Llama no) */
+    bool final_norm;            /* a norm after the last block */
+    int32_t pad_id;             /* its embedding row gets no gradient from look-ups; -1: none */
+    unsigned model_heads;       /* enum model_head bits present */
+    enum model_pooling pooling; /* the tokens whose mean is a sequence's embedding: all, the first, the last */
 };
 
 /* Fill defaults of a family (norm, activation, epsilon, …) leaving sizes zero. E_NOT_FOUND names the families known. */
@@ -164,8 +166,9 @@ int model_view(struct model *view, const struct model *model, unsigned heads);
 int model_save(const struct model *model, const char *path, unsigned heads);
 
 /* Write FOLDER/config.json and FOLDER/model.safetensors (f32) as Hugging Face has them, so that transformers loads
- * them; the folder is made where absent. Layers that a technique packed: E_UNSUPPORTED, or their values when `unpack`,
- * and f32 attention where it was in 8 bits. Works for models that are not editable, too. E_IO, E_MEMORY. */
+ * them, and where embeddings are no means what sentence-transformers asks for; the folder is made where absent. Layers
+ * that a technique packed: E_UNSUPPORTED, or their values when `unpack`, and f32 attention where it was in 8 bits.
+ * Works for models that are not editable, too. E_IO, E_MEMORY. */
 int model_save_huggingface(const struct model *model, const char *folder, bool unpack);
 
 int model_set_metadata(struct model *model, const char *key, const char *value);
@@ -273,8 +276,11 @@ int model_logits(const struct model *model, const float *hidden, const uint32_t 
 int model_token_nll(const struct model *model, const float *hidden, const uint32_t *rows, const int32_t *target,
                     size_t count, struct workspace *workspace, float *nll, int32_t *best);
 
-/* Mean of each sequence's rows of `hidden`, scaled to unit length when asked (sentence embeddings): out (B,C). */
-void model_mean_pool(const struct model *model, const struct batch *batch, const float *hidden, bool unit, float *out);
+/* Sentence embeddings (Reimers and Gurevych 2019): the mean of those of each sequence's rows of `hidden` that the
+ * config's pooling takes, scaled to unit length when asked: out (B,C). Those rows: begin..end-1. */
+void model_pool(const struct model *model, const struct batch *batch, const float *hidden, bool unit, float *out);
+void model_pooled_tokens(const struct model *model, const struct batch *batch, size_t sequence, size_t *begin,
+                         size_t *end);
 
 /* Work of one forward pass: multiply-adds in linear layers and attention, for a batch. */
 uint64_t model_multiply_adds(const struct model *model, const struct batch *batch);

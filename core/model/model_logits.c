@@ -145,17 +145,3 @@ int model_token_nll(const struct model *model, const float *hidden, const uint32
 out:
     return status;
 }
-
-void model_mean_pool(const struct model *model, const struct batch *batch, const float *hidden, bool unit, float *out) {
-    size_t C = model->config.width;
-    for (size_t i = 0; i < batch->sequences; i++) {
-        float *mean = out + i * C;
-        double squares = 0, scale = 1.0 / (double)(batch->offset[i + 1] - batch->offset[i]);
-        memset(mean, 0, C * sizeof *mean);
-        for (uint32_t t = batch->offset[i]; t < batch->offset[i + 1]; t++) kernels.add(C, hidden + t * C, mean);
-        for (size_t c = 0; c < C; c++) mean[c] = (float)((double)mean[c] * scale);
-        for (size_t c = 0; c < C; c++) squares += (double)mean[c] * (double)mean[c];
-        scale = unit && squares > 0 ? 1.0 / sqrt(squares) : 1.0;
-        for (size_t c = 0; c < C && unit; c++) mean[c] = (float)((double)mean[c] * scale);
-    }
-}

@@ -35,6 +35,7 @@ static int open_folder(struct model_source *source, const char *path, struct mod
         error_prefix(status, "%s", file_path);
         goto out;
     }
+    TRY(pooling_read(path, &config->pooling));
     TRY(shards_open(&source->shards, path));
     source->list = (struct tensor_list){source->shards.tensors, source->shards.count};
     drop_absent_pooler(config, &source->list);

@@ -24,7 +24,7 @@ static const struct architecture_row {
 };
 
 /* Keys behind the architecture's name. */
-enum key_kind { KEY_SIZE, KEY_REAL, KEY_ZERO, KEY_TEXT, KEY_IGNORED };
+enum key_kind { KEY_SIZE, KEY_REAL, KEY_ZERO, KEY_TEXT, KEY_POOLING, KEY_IGNORED };
 static const struct {
     const char *name;
     enum key_kind kind;
@@ -47,7 +47,7 @@ static const struct {
     {"expert_count", KEY_ZERO, 0, NULL},
     {"expert_used_count", KEY_ZERO, 0, NULL},
     {"attention.causal", KEY_IGNORED, 0, NULL}, /* false in bert, which is never causal here */
-    {"pooling_type", KEY_IGNORED, 0, NULL},     /* what is done with the hidden states is the caller's choice */
+    {"pooling_type", KEY_POOLING, offsetof(struct model_config, pooling), NULL},
     {"tensor_data_layout", KEY_IGNORED, 0, NULL},
     {"vocab_size", KEY_IGNORED, 0, NULL}, /* the token embedding has as many rows */
 };
@@ -98,6 +98,15 @@ static int read_key(const struct gguf *file, const struct gguf_entry *entry, siz
             FAIL(E_UNSUPPORTED, "key '%s': '%.*s' is not supported (only %s)", entry->key,
                  (int)(bytes < 40 ? bytes : 40), text, keys[i].text);
         break;
+    case KEY_POOLING: {
+        static const enum model_pooling poolings[] = {POOLING_MEAN, POOLING_MEAN, POOLING_FIRST, POOLING_LAST};
+        TRY(gguf_u64(file, entry->key, &whole)); /* 0: nothing said */
+        if (whole >= sizeof poolings / sizeof *poolings)
+            FAIL(E_UNSUPPORTED, "key '%s': %llu is not supported (1 mean, 2 cls and 3 last are)", entry->key,
+                 (unsigned long long)whole);
+        *(enum model_pooling *)field = poolings[whole];
+        break;
+    }
     case KEY_IGNORED: break;
     }
 out:

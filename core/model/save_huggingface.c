@@ -132,6 +132,7 @@ int model_save_huggingface(const struct model *model, const char *folder, bool u
     TRY(safetensors_write(path, exporting.tensors, exporting.count, metadata, 1));
     snprintf(path, bytes, "%s/config.json", folder);
     TRY(write_config(model, path));
+    TRY(pooling_write(folder, &model->config));
 out:
     for (size_t i = 0; i < exporting.count; i++) memory_release(exporting.owned[i]);
     memory_release(exporting.owned);

@@ -1,5 +1,5 @@
 /* Heads over sequences: classification and regression by the first token, question answering over all tokens,
- * similarity of mean-pooled sentences. Their matrices are small; what is worth sharing out is done by pass_own_*.
+ * similarity of pooled sentences. Their matrices are small; what is worth sharing out is done by pass_own_*.
  */
 #include "train/head.h"
 
@@ -176,8 +176,9 @@ static double dot(size_t n, const float *a, const float *b) {
 /* d cos(u,v)/du times `factor`, shared out over the tokens whose mean u is. */
 static void cosine_back(struct pass *pass, size_t sequence, const float *u, const float *v, double cosine,
                         double lengths, double factor, float *du) {
-    size_t C = pass->model->config.width, from = pass->batch->offset[sequence], to = pass->batch->offset[sequence + 1];
+    size_t C = pass->model->config.width, from, to;
     double squares = dot(C, u, u);
+    model_pooled_tokens(pass->model, pass->batch, sequence, &from, &to);
     for (size_t c = 0; c < C; c++)
         du[c] = (float)(factor / (double)(to - from) * ((double)v[c] / lengths - (double)u[c] * cosine / squares));
     for (size_t t = from; t < to; t++) kernels.add(C, du, pass->dhidden + t * C);
@@ -192,7 +193,7 @@ int head_similarity(struct pass *pass, const float *target, double *loss) {
     if (B % 2) FAIL(E_SHAPE, "similarity needs pairs of sequences (the batch has %zu)", B);
     TRY(head_room(pass, (B + 1) * C * sizeof *pooled));
     pooled = pass_cut_floats(&pass->head_room, (B + 1) * C);
-    model_mean_pool(pass->model, pass->batch, pass_hidden(pass), false, pooled);
+    model_pool(pass->model, pass->batch, pass_hidden(pass), false, pooled);
     for (size_t i = 0; i < pairs; i++) {
         const float *u = pooled + 2 * i * C, *v = u + C;
         double lengths = sqrt(dot(C, u, u) * dot(C, v, v)), cosine = lengths > 0 ? dot(C, u, v) / lengths : 0;

@@ -12,7 +12,7 @@ enum train_objective {
     TRAIN_MASKED_LM,          /* ids alone: hidden tokens from those around them */
     TRAIN_CAUSAL_LM,          /* ids alone: each token from those before it */
     TRAIN_REGRESSION,         /* target: one output per sequence, mean square (a classification head of one class) */
-    TRAIN_SIMILARITY,         /* pair, target: cosine of two mean-pooled sequences against their score, mean square */
+    TRAIN_SIMILARITY,         /* pair, target: cosine of two pooled sequences against their score, mean square */
     TRAIN_QUESTION_ANSWERING, /* start, end: first and last token of the answer */
     TRAIN_OBJECTIVES
 };

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "plan/plan.h"
@@ -27,7 +28,14 @@ out:
     return status;
 }
 
-/* The files of a folder by name, without those in folders below it. */
+/* A module of sentence-transformers lies in a folder of its own, and says in a file what it does. */
+static int module_add(struct hash *hash, const char *folder, const char *name) {
+    char file[PATH_MAX];
+    if (snprintf(file, sizeof file, "%s/config.json", folder) >= (int)sizeof file || access(file, F_OK) != 0) return 0;
+    return file_add(hash, file, name);
+}
+
+/* The files of a folder by name; of folders below it their config.json. */
 static int folder_add(struct hash *hash, const char *path) {
     int status = 0;
     struct dirent **entries = NULL;
@@ -40,7 +48,9 @@ static int folder_add(struct hash *hash, const char *path) {
         const char *name = entries[i]->d_name;
         if (snprintf(file, sizeof file, "%s/%s", path, name) >= (int)sizeof file)
             FAIL(E_LIMIT, "%s/%s: the path is too long", path, name);
-        if (stat(file, &info) == 0 && S_ISREG(info.st_mode)) TRY(file_add(hash, file, name));
+        if (stat(file, &info) != 0) continue;
+        if (S_ISREG(info.st_mode)) TRY(file_add(hash, file, name));
+        else if (S_ISDIR(info.st_mode) && *name != '.') TRY(module_add(hash, file, name));
     }
 out:
     for (int i = 0; i < count; i++) free(entries[i]);

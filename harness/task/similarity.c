@@ -1,8 +1,8 @@
 /* Semantic similarity: pairs of sentences with a score, against the cosine of their embeddings (STS-B).
  *
- * An embedding is the mean of the last hidden states over all tokens of a sentence, special ones included, scaled to
- * unit length (Reimers and Gurevych 2019). Correlations do not depend on the scores' scale; training does, and is given
- * them scaled from low..high to 0..1.
+ * An embedding is the mean of the last hidden states over all tokens of a sentence, special ones included, or what else
+ * the model's own pooling takes, scaled to unit length (Reimers and Gurevych 2019). Correlations do not depend on the
+ * scores' scale; training does, and is given them scaled from low..high to 0..1.
  */
 #include <limits.h>
 #include <stddef.h>
@@ -176,7 +176,7 @@ static int embeddings_make(const struct model *model, const struct examples *exa
         struct batch packed = {.sequences = end - begin, .tokens = used, .ids = ids, .offset = offset};
         struct model_output output = {0};
         TRY(model_forward(model, &packed, NULL, &workspace, &output));
-        model_mean_pool(model, &packed, output.hidden, true, pooled);
+        model_pool(model, &packed, output.hidden, true, pooled);
         for (size_t i = begin; i < end; i++)
             memcpy(embeddings + order[i].item * width, pooled + (i - begin) * width, width * sizeof *pooled);
     }
@@ -248,7 +248,7 @@ out:
 
 const struct task_kind task_similarity = {
     .name = "similarity",
-    .summary = "pairs of sentences with a score (STS-B): cosine of mean-pooled embeddings",
+    .summary = "pairs of sentences with a score (STS-B): cosine of pooled embeddings",
     .primary_metric = "spearman",
     .primary_unit = "",
     .higher_is_better = true,

@@ -82,7 +82,7 @@ struct teacher {
 enum output_kind {
     OUTPUT_CLASSES, /* f32 [classes] for each example */
     OUTPUT_SPAN,    /* f32 [2] for each token: start and end logits */
-    OUTPUT_COSINE,  /* f32 for each pair of examples: of their mean-pooled states */
+    OUTPUT_COSINE,  /* f32 for each pair of examples: of their embeddings */
     OUTPUT_TOP,     /* u32 [top] best next tokens, f32 [top] their logits, for each token but a sequence's last */
     OUTPUT_TEXT     /* i32 [cut] for each example: its first tokens, and what the teacher writes after them */
 };

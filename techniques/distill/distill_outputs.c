@@ -178,7 +178,7 @@ static int write_cosines(struct teacher *teacher, const struct slice *slice, con
     void *block = NULL;
     TRY(memory_take(&block, slice->count * C, sizeof *mean));
     mean = block;
-    model_mean_pool(teacher->model, &slice->batch, output->hidden, true, mean);
+    model_pool(teacher->model, &slice->batch, output->hidden, true, mean);
     for (size_t pair = 0; pair < slice->count / 2; pair++) {
         const float *a = mean + 2 * pair * C, *b = a + C;
         double sum = 0;

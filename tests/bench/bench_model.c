@@ -10,7 +10,7 @@
  * - perplexity W T: W windows of T tokens (value: mean negative log-likelihood of the first window, nats per token)
  * - load: open and prepare the model once more, with its tokenizer (value: 0)
  * - top T K: K lines "= id logit" of the last token of a prompt of T, best first, then an answer; not timed
- * - vector T: the mean-pooled unit embedding of T tokens, a line "= value" per component, then an answer; not timed
+ * - vector T: the unit embedding of T tokens, a line "= value" per component, then an answer; not timed
  * - peaks: value: best multiply-adds*2 per second of f32 products; multiply_adds: the same of int8 ones, ours;
  *   weight_bytes: bytes per second read; before them a line "= bf16 N": the same of bf16 products (0: not here)
  */
@@ -214,7 +214,7 @@ static int run_vector(struct bench *bench, size_t tokens) {
     TRY(memory_take((void **)&vector, C, sizeof *vector));
     struct batch batch = batch_of(bench, bench->ids, 1, tokens);
     TRY(model_forward(&bench->model, &batch, NULL, &bench->workspace, &output));
-    model_mean_pool(&bench->model, &batch, output.hidden, true, vector);
+    model_pool(&bench->model, &batch, output.hidden, true, vector);
     for (size_t c = 0; c < C; c++) printf("= %.8f\n", (double)vector[c]);
 out:
     memory_release(vector);

@@ -89,7 +89,7 @@ static int close_shared(void **state) {
 static void embed(enum gemm_backend backend, enum weight_storage storage, struct model_output *output) {
     must(model_prepare_as(&shared.model, backend, storage));
     must(model_forward(&shared.model, &shared.batch, NULL, &shared.workspace, output));
-    model_mean_pool(&shared.model, &shared.batch, output->hidden, true, shared.embeddings);
+    model_pool(&shared.model, &shared.batch, output->hidden, true, shared.embeddings);
 }
 
 static void compare_embeddings(double tolerance) {

@@ -16,6 +16,8 @@ const struct small_kind small_kinds[] = {
     {.name = "bert masked LM", .family = "bert", .objective = SMALL_TOKENS},
     {.name = "bert span", .family = "bert", .objective = SMALL_SPAN},
     {.name = "bert similarity", .family = "bert", .objective = SMALL_SIMILAR},
+    {.name = "bert similarity of first tokens", .family = "bert", .objective = SMALL_SIMILAR, .pooling = POOLING_FIRST},
+    {.name = "bert similarity of last tokens", .family = "bert", .objective = SMALL_SIMILAR, .pooling = POOLING_LAST},
     {.name = "distilbert classification", .family = "distilbert", .objective = SMALL_CLASSIFY, .kinks = true},
     {.name = "distilbert span", .family = "distilbert", .objective = SMALL_SPAN},
     {.name = "gpt2", .family = "gpt2", .objective = SMALL_TOKENS},
@@ -68,6 +70,7 @@ static void make_model(struct model *model, const struct small_kind *kind, size_
     config.classes = kind->objective == SMALL_REGRESS ? 1 : 3;
     config.embedding_width = kind->embedding_width;
     config.window = kind->window;
+    config.pooling = kind->pooling;
     if (config.rotary_base > 0) config.rotary_base = 100;
     if (kind->post_norm) config.norm_first = config.final_norm = false;
     config.tied = !kind->untied;

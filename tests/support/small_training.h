@@ -10,7 +10,8 @@ struct small_kind {
     const char *name, *family;
     enum small_objective objective;
     size_t key_value_heads, embedding_width, window, vocabulary; /* 0: the plain ones */
-    bool post_norm, untied, kinks;                               /* kinks: ReLU, whose slope jumps under a difference */
+    enum model_pooling pooling;
+    bool post_norm, untied, kinks; /* kinks: ReLU, whose slope jumps under a difference */
 };
 extern const struct small_kind small_kinds[];
 extern const size_t small_kind_count;

@@ -276,7 +276,7 @@ static double defined_similarity(const struct small_training *training, const fl
     size_t C = training->model.config.width, B = training->batch.sequences;
     float *unit = room(B * C, sizeof *unit);
     double sum = 0;
-    model_mean_pool(&training->model, &training->batch, hidden, true, unit);
+    model_pool(&training->model, &training->batch, hidden, true, unit);
     for (size_t i = 0; i < B; i += 2) {
         double cosine = 0;
         for (size_t c = 0; c < C; c++) cosine += (double)unit[i * C + c] * (double)unit[(i + 1) * C + c];
@@ -296,7 +296,12 @@ static double defined(const struct small_training *training, const struct model_
 }
 
 static void test_definitions(void **state) {
-    static const char *const names[] = {"bert regression", "bert span", "distilbert span", "bert similarity"};
+    static const char *const names[] = {"bert regression",
+                                        "bert span",
+                                        "distilbert span",
+                                        "bert similarity",
+                                        "bert similarity of first tokens",
+                                        "bert similarity of last tokens"};
     static const size_t lengths[] = {9, 6, 4, 17};
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -4,7 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -89,8 +92,31 @@ static void missing_path_is_refused(void **state) {
     option_store_close(&store);
 }
 
+/* … and those of a pretrained model's modules, in folders below its own. */
+static void modules_of_a_folder_are_in_the_key(void **state) {
+    (void)state;
+    struct experiment experiment = {0};
+    char folder[] = "/tmp/test_keys_XXXXXX", module[64], path[96], hex[3][HASH_HEX];
+    assert_non_null(mkdtemp(folder));
+    snprintf(module, sizeof module, "%s/1_Pooling", folder);
+    assert_int_equal(mkdir(module, 0700), 0);
+    experiment.model.path = folder;
+    snprintf(path, sizeof path, "%s/config.json", module);
+    assert_int_equal(keys_data(&experiment, "data", hex[0]), 0);
+    write_file(path, "{}");
+    assert_int_equal(keys_data(&experiment, "data", hex[1]), 0);
+    write_file(path, "{\"pooling_mode\": \"cls\"}");
+    assert_int_equal(keys_data(&experiment, "data", hex[2]), 0);
+    assert_string_not_equal(hex[0], hex[1]);
+    assert_string_not_equal(hex[1], hex[2]);
+    unlink(path);
+    rmdir(module);
+    rmdir(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(bytes_of_a_path_are_in_the_key),
-                                       cmocka_unit_test(missing_path_is_refused)};
+                                       cmocka_unit_test(missing_path_is_refused),
+                                       cmocka_unit_test(modules_of_a_folder_are_in_the_key)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

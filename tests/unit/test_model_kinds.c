@@ -266,6 +266,23 @@ static void gguf_gives_the_model_back(void **state) {
     }
 }
 
+static void gguf_says_how_embeddings_are_made(void **state) {
+    (void)state;
+    static const struct {
+        const char *family, *key;
+        enum model_pooling pooling;
+    } cases[] = {{"bert", "bert.pooling_type", POOLING_FIRST}, {"bert", NULL, POOLING_MEAN}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model model, opened;
+        make(&model, cases[i].family, true, 4);
+        write_gguf(&model, false, cases[i].key); /* 2 */
+        if (model_open(&opened, path, false) < 0) fail_msg("%s", error_text());
+        assert_int_equal(opened.config.pooling, cases[i].pooling);
+        model_close(&opened);
+        model_close(&model);
+    }
+}
+
 static void gguf_metadata_that_asks_for_more_is_refused(void **state) {
     (void)state;
     static const struct {
@@ -350,6 +367,7 @@ static void values_that_are_not_finite_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gguf_gives_the_model_back),
+        cmocka_unit_test(gguf_says_how_embeddings_are_made),
         cmocka_unit_test(gguf_metadata_that_asks_for_more_is_refused),
         cmocka_unit_test(llama2c_gives_the_model_back),
         cmocka_unit_test(values_that_are_not_finite_are_refused),

@@ -1,5 +1,5 @@
 /* Tasks whose data are files: what classification makes of columns, labels and limits, and that similarity is the
- * cosine of mean-pooled embeddings, recomputed sentence by sentence. */
+ * cosine of embeddings, recomputed sentence by sentence. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
