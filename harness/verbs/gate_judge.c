@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "verbs/gate.h"
@@ -58,6 +59,14 @@ line(const struct judge *j, enum gate_verdict verdict, const char *rule, double 
     gate_line(j->table, j->tally, verdict, j->accepted->experiment, j->cell, rule, accepted, newest, change, detail);
 }
 
+/* A difference of numbers as large as `scale`, to ten of their digits: what lies beyond is how they were rounded. */
+static double difference(double value, double scale) {
+    char text[64];
+    int digits = scale > 0 && isfinite(scale) ? 9 - (int)floor(log10(scale)) : 9;
+    snprintf(text, sizeof text, "%.*f", digits < 0 ? 0 : digits > 40 ? 40 : digits, value);
+    return strtod(text, NULL) + 0.0; /* no negative zero */
+}
+
 static double accuracy(const struct gate_cell *cell) {
     size_t right = 0;
     for (size_t i = 0; i < cell->items; i++) right += cell->correct[i] != 0;
@@ -66,11 +75,12 @@ static double accuracy(const struct gate_cell *cell) {
 
 /* A metric that is no share of right answers (perplexity, a correlation): judged by its relative change alone. */
 static void metric_judge(const struct judge *j, const struct gate_cell *a, const struct gate_cell *n) {
-    double percent = 100 * (n->metric - a->metric) / fabs(a->metric);
+    double change = difference(n->metric - a->metric, fmax(fabs(a->metric), fabs(n->metric)));
+    double percent = 100 * change / fabs(a->metric);
     double gain = j->newest->lower_is_better ? -percent : percent, floor = j->rules->quality_floor_points;
     enum gate_verdict verdict = gain < -floor ? GATE_REGRESSION : gain > floor ? GATE_IMPROVEMENT : GATE_OK;
-    line(j, verdict, "quality", a->metric, n->metric, n->metric - a->metric, "%s %+.2f %% (alarm: worse by %g %%)",
-         j->newest->metric, percent, floor);
+    line(j, verdict, "quality", a->metric, n->metric, change, "%s %+.2f %% (alarm: worse by %g %%)", j->newest->metric,
+         percent, floor);
 }
 
 static void quality_judge(const struct judge *j, const struct gate_cell *a, const struct gate_cell *n) {
@@ -87,15 +97,15 @@ static void quality_judge(const struct judge *j, const struct gate_cell *a, cons
         line(j, GATE_IMPOSSIBLE, "quality", a->metric, n->metric, NAN, "no results per item were stored");
         return;
     }
-    double before = accuracy(a), after = accuracy(n), points = 100 * (after - before);
+    double before = accuracy(a), after = accuracy(n), change = difference(after - before, 1), points = 100 * change;
     double p = statistics_mcnemar_outcomes(a->correct, n->correct, a->items);
     bool clear = fabs(points) > j->rules->quality_floor_points && p < j->rules->quality_p;
     enum gate_verdict verdict = !clear ? GATE_OK : points < 0 ? GATE_REGRESSION : GATE_IMPROVEMENT;
     if (*a->artifact && strcmp(a->artifact, n->artifact) == 0)
-        line(j, verdict, "quality", before, after, after - before,
-             "%+.2f points; the artifact is the same, byte by byte", points);
+        line(j, verdict, "quality", before, after, change, "%+.2f points; the artifact is the same, byte by byte",
+             points);
     else
-        line(j, verdict, "quality", before, after, after - before,
+        line(j, verdict, "quality", before, after, change,
              "%+.2f points on %zu items, p %.2g (alarm: beyond %g points and p below %g)", points, a->items, p,
              j->rules->quality_floor_points, j->rules->quality_p);
 }
@@ -106,11 +116,11 @@ static void bytes_judge(const struct judge *j, const struct gate_cell *a, const 
         line(j, GATE_IMPOSSIBLE, "bytes", before, after, NAN, "no artifact was stored");
         return;
     }
-    double percent = 100 * (after / before - 1);
+    double change = difference(after / before - 1, 1), percent = 100 * change;
     enum gate_verdict verdict = percent > tolerance    ? GATE_REGRESSION
                                 : percent < -tolerance ? GATE_IMPROVEMENT
                                                        : GATE_OK;
-    line(j, verdict, "bytes", before, after, after / before - 1, "%+.2f %% (tolerance %g %%)", percent, tolerance);
+    line(j, verdict, "bytes", before, after, change, "%+.2f %% (tolerance %g %%)", percent, tolerance);
     if (strcmp(a->executes, n->executes) != 0)
         line(j, strcmp(n->executes, "simulated") == 0 ? GATE_REGRESSION : GATE_IMPROVEMENT, "executes", NAN, NAN, NAN,
              "was %s, is %s", a->executes, n->executes);
@@ -130,7 +140,7 @@ static void timing_judge(const struct judge *j, const struct gate_timing *a, con
              after->n);
         return;
     }
-    double change = after->estimate / before->estimate - 1;
+    double change = difference(after->estimate / before->estimate - 1, 1);
     double widest = fmax(half_width(before), half_width(after));
     /* Intervals that just miss each other are common among wide ones; from those the nearer ends must lie apart by the
      * tolerance as well. */
@@ -186,7 +196,8 @@ static bool all_gained(const struct judge *j, int64_t batch) {
 static void baseline_judge(const struct judge *j, const struct gate_timing *a, const struct gate_timing *n,
                            bool same_machine) {
     char rule[40];
-    double before = a->latency_ms.estimate, after = n->latency_ms.estimate, change = after / before - 1;
+    double before = a->latency_ms.estimate, after = n->latency_ms.estimate;
+    double change = difference(after / before - 1, 1);
     snprintf(rule, sizeof rule, "latency b%lld", (long long)a->batch);
     if (same_machine && 100 * change > j->rules->latency_tolerance_pct && n->latency_ms.lo > a->latency_ms.hi &&
         all_gained(j, a->batch))

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/option.h"
 #include "store/query.h"
 #include "verbs/arguments.h"
 #include "verbs/gate.h"
@@ -72,6 +73,25 @@ static int names_accepted(const char *folder, struct name_list *list) {
 out:
     memory_release(name);
     if (directory) closedir(directory);
+    return status;
+}
+
+/* A name that a user wrote must be one of an experiment with results, or with accepted ones. E_NOT_FOUND. */
+static int name_check(const struct name_list *known, const char *name, const char *db) {
+    int status = 0;
+    void *block = NULL;
+    TRY(memory_take(&block, known->count + 1, sizeof(char *)));
+    const char **words = block;
+    for (size_t i = 0; i < known->count; i++) {
+        if (strcmp(known->names[i], name) == 0) goto out;
+        words[i] = known->names[i];
+    }
+    const char *near = word_nearest(words, name);
+    if (near)
+        FAIL(E_NOT_FOUND, "%s: no experiment \"%s\", and none was accepted; did you mean \"%s\"?", db, name, near);
+    FAIL(E_NOT_FOUND, "%s: no experiment \"%s\", and none was accepted; `runexp list` shows what there is", db, name);
+out:
+    memory_release(block);
     return status;
 }
 
@@ -185,7 +205,7 @@ int verb_regress(int argc, char **argv) {
     struct store store = {0};
     struct table table = {0};
     struct gate_tally tally = {0};
-    struct name_list names = {0};
+    struct name_list names = {0}, known = {0};
     TRY(arguments_parse(flags, &argc, argv));
     if (status == ARGUMENTS_HELP) {
         status = EXIT_OK;
@@ -201,14 +221,16 @@ int verb_regress(int argc, char **argv) {
         status = EXIT_NO_VERDICT;
     }
     if (status != 0) goto out;
-    for (int i = accept ? 2 : 1; i < argc; i++) TRY(name_add(&names, argv[i]));
-    if (names.count == 0) {
-        TRY(names_stored(&store, &names));
-        if (!accept) TRY(names_accepted(folder, &names));
+    TRY(names_stored(&store, &known));
+    if (!accept) TRY(names_accepted(folder, &known));
+    for (int i = accept ? 2 : 1; i < argc; i++) {
+        TRY(name_check(&known, argv[i], db));
+        TRY(name_add(&names, argv[i]));
     }
-    for (size_t i = 0; i < names.count; i++) {
-        if (accept) TRY(accept_one(&store, folder, names.names[i], &table, &tally));
-        else TRY(judge_one(&store, folder, names.names[i], &rules, &table, &tally));
+    const struct name_list *list = names.count ? &names : &known;
+    for (size_t i = 0; i < list->count; i++) {
+        if (accept) TRY(accept_one(&store, folder, list->names[i], &table, &tally));
+        else TRY(judge_one(&store, folder, list->names[i], &rules, &table, &tally));
     }
     TRY(table_print(&table, table_format_of(format), stdout));
     status = gate_exit_code(&tally);
@@ -217,6 +239,7 @@ int verb_regress(int argc, char **argv) {
              tally.count[GATE_OK]);
 out:
     names_close(&names);
+    names_close(&known);
     table_close(&table);
     store_close(&store);
     return status;

@@ -274,14 +274,78 @@ static void without_a_baseline(void **state) {
     session_add(&settings);
     assert_int_equal(regress(""), EXIT_NO_VERDICT);
     assert_true(has_line("impossible", "", "session", "no results of experiment"));
-    assert_int_equal(regress("anothr"), EXIT_NO_VERDICT);
-    assert_int_equal(regress("../../etc/passwd"), EXIT_NO_VERDICT);
-    assert_non_null(strstr(output, "letters, digits"));
+    assert_int_equal(regress("synthetic"), EXIT_NO_VERDICT);
+    assert_int_equal(regress("anothr"), E_NOT_FOUND);
+    assert_non_null(strstr(error_text(), "no experiment \"anothr\", and none was accepted; did you mean \"another\"?"));
+    assert_int_equal(regress("another synthetik"), E_NOT_FOUND); /* among those that were accepted */
+    assert_non_null(strstr(error_text(), "did you mean \"synthetic\"?"));
+    assert_int_equal(regress("accept anothr"), E_NOT_FOUND);
+    assert_int_equal(regress("../../etc/passwd"), E_NOT_FOUND);
+    assert_int_equal(verb_exit_code(E_NOT_FOUND), EXIT_USAGE);
     unlink(db);
     log_set_level(LOG_ERROR);
     assert_int_equal(regress(""), EXIT_NO_VERDICT);
     assert_int_equal(regress("accept"), E_IO);
     log_set_level(LOG_WARN);
+}
+
+static const char *judged(double before, double after) {
+    static char text[2048];
+    char label[] = "c", ok[] = "ok", empty[] = "", name[] = "x", packed[] = "packed";
+    struct gate_cell cells[2] = {{.label = label,
+                                  .status = ok,
+                                  .reason = empty,
+                                  .artifact = empty,
+                                  .executes = packed,
+                                  .size_bytes = 1000,
+                                  .metric = before}};
+    cells[1] = cells[0];
+    cells[1].metric = after;
+    struct gate_results a = {.experiment = name,
+                             .hash = name,
+                             .data_hash = name,
+                             .metric = name,
+                             .host = name,
+                             .cpu = name,
+                             .commit = name,
+                             .started_at = name,
+                             .timing_note = name,
+                             .finished = true,
+                             .cells = &cells[0],
+                             .cell_count = 1};
+    struct gate_results n = a;
+    n.cells = &cells[1];
+    struct gate_rules rules = gate_rules_default();
+    struct gate_tally tally = {0};
+    struct table table = {0};
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    assert_int_equal(table_open(&table, gate_columns), 0);
+    gate_judge(&a, &n, &rules, &table, &tally);
+    assert_int_equal(table_print(&table, TABLE_CSV, file), 0);
+    rewind(file);
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    table_close(&table);
+    return text;
+}
+
+/* What only rounding of binary fractions makes is no change, and no digit of one. */
+static void changes_are_without_noise(void **state) {
+    (void)state;
+    static const struct {
+        double before, after;
+        const char *line;
+    } cases[] = {{30.3, 30.6, ",30.3,30.6,0.3,x +0.99 %"},
+                 {0.3, 0.1 + 0.2, ",0.3,0.30000000000000004,0,x +0.00 %"},
+                 {0.1 + 0.2, 0.3, ",0.30000000000000004,0.3,0,x +0.00 %"},
+                 {0.8, 0.7, ",0.8,0.7,-0.1,x -12.50 %"},
+                 {4e-12, 5e-12, ",4e-12,5e-12,1e-12,x +25.00 %"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *text = judged(cases[i].before, cases[i].after);
+        if (!strstr(text, cases[i].line)) fail_msg("%s is not in\n%s", cases[i].line, text);
+        if (!strstr(text, "bytes,1000,1000,0,+0.00 %")) fail_msg("bytes:\n%s", text);
+    }
 }
 
 static void bad_words(void **state) {
@@ -397,6 +461,7 @@ int main(void) {
         GATE_TEST(absent_and_failed_cells),
         GATE_TEST(other_machine_or_data),
         GATE_TEST(without_a_baseline),
+        GATE_TEST(changes_are_without_noise),
         GATE_TEST(bad_words),
         GATE_TEST(file_reads_back),
         GATE_TEST(damaged_file),
