@@ -148,6 +148,7 @@ static int name_read(struct experiment *experiment, const struct node *root, con
     if (strlen(node->text) > EXPERIMENT_NAME_MAX)
         FAIL_AT(&node->at, "experiment: the name is longer than %d letters", EXPERIMENT_NAME_MAX);
     TRY(store_text(&experiment->store, node->text, &experiment->name));
+    experiment->name_at = (struct position){experiment->path, node->at.line, node->at.column};
     experiment->description = "";
     if (!node_is_empty(description)) {
         if (description->type != NODE_SCALAR)
@@ -248,15 +249,25 @@ struct experiment_list {
     size_t count, capacity;
 };
 
-static int list_check_names(const struct experiment_list *list) {
+/* Two experiments of one name, or one file that was given twice. */
+static int twins_refuse(const struct experiment *first, const struct experiment *second) {
     int status = 0;
-    const struct experiment *last = &list->items[list->count - 1];
-    for (size_t i = 0; i + 1 < list->count; i++)
-        if (strcmp(list->items[i].name, last->name) == 0)
-            FAIL(E_ARGUMENT, "%s and %s are both the experiment '%s'; rename one", list->items[i].path, last->path,
-                 last->name);
+    const struct position *at = &first->name_at;
+    char place[4200];
+    if (strcmp(first->path, second->path) == 0 && at->line == second->name_at.line && at->line)
+        FAIL(E_ARGUMENT, "%s is given twice", first->path);
+    if (at->line) snprintf(place, sizeof place, "%s:%zu:%zu", at->file, at->line, at->column);
+    else snprintf(place, sizeof place, "%s", at->file);
+    FAIL_AT(&second->name_at, "the experiment '%s' is also at %s; rename one", second->name, place);
 out:
     return status;
+}
+
+static int list_check_names(const struct experiment_list *list) {
+    const struct experiment *last = &list->items[list->count - 1];
+    for (size_t i = 0; i + 1 < list->count; i++)
+        if (strcmp(list->items[i].name, last->name) == 0) return twins_refuse(&list->items[i], last);
+    return 0;
 }
 
 /* All documents of one file. The file is read anew for each: a file is small, and each experiment owns its texts. */

@@ -94,9 +94,10 @@ struct limits_plan {
 
 struct experiment {
     const char *name, *description, *path;
-    const char *text;    /* the file as read plus the --set overrides as comments, stored with the results */
-    const char *notes;   /* lines, each with its newline, on what was done silently (duplicates dropped); or "" */
-    char hash[HASH_HEX]; /* of the resolved experiment: resume continues a session only of the same hash */
+    struct position name_at; /* of the name, in the file at `path`; line 0: from --set */
+    const char *text;        /* the file as read plus the --set overrides as comments, stored with the results */
+    const char *notes;       /* lines, each with its newline, on what was done silently (duplicates dropped); or "" */
+    char hash[HASH_HEX];     /* of the resolved experiment: resume continues a session only of the same hash */
     struct model_plan model;
     struct tokenizer_plan tokenizer;
     const struct task_kind *task;

@@ -218,7 +218,7 @@ static void test_files(void **state) {
     assert_null(list);
     assert_non_null(strstr(error_text(), a));
     assert_non_null(strstr(error_text(), b));
-    assert_non_null(strstr(error_text(), "both the experiment 'e'"));
+    assert_non_null(strstr(error_text(), "the experiment 'e' is also at "));
     scratch_remove(a);
     scratch_remove(b);
 }

@@ -12,6 +12,7 @@ cd "$scratch" || exit 1
 failed=0
 printf 'experiment: e\nmodel: {family: bert, layers: 1, width: 32, heads: 4}\ntask: {wordnet: {}}\n' >good.yaml
 cp good.yaml twin.yaml
+{ cat good.yaml; echo '---'; echo '# the second'; cat good.yaml; } >twins.yaml
 sed 's/wordnet/wordnut/' good.yaml >task.yaml
 { cat good.yaml; echo 'matrix: {pipeline: [[rtn: {bits: 5}]]}'; } >bits.yaml
 { cat good.yaml; echo 'mesure: {rounds: 3}'; } >key.yaml
@@ -42,7 +43,9 @@ for verb in run plan; do
     refused "${verb}_yaml" "broken.yaml:2:1: not valid YAML" $verb broken.yaml
     refused "${verb}_empty_file" "nothing.yaml:1:1: the file is empty" $verb nothing.yaml
     refused "${verb}_no_file" "nowhere.yaml: cannot be read" $verb nowhere.yaml
-    refused "${verb}_twins" "good.yaml and twin.yaml are both the experiment 'e'" $verb good.yaml twin.yaml
+    refused "${verb}_twins" "twin.yaml:1:13: the experiment 'e' is also at good.yaml:1:13; rename one" $verb good.yaml twin.yaml
+    refused "${verb}_twins_of_a_file" "twins.yaml:6:13: the experiment 'e' is also at twins.yaml:1:13; rename one" $verb twins.yaml
+    refused "${verb}_given_twice" "good.yaml is given twice" $verb good.yaml good.yaml
     refused "${verb}_set_value" "--set measure.rounds: measure: rounds must be" $verb good.yaml --set measure.rounds=x
     refused "${verb}_set_key" "did you mean 'rounds'?" $verb good.yaml --set rouds=3
     refused "${verb}_plugin" "no such plug-in" $verb good.yaml --plugin ./technique_none.so

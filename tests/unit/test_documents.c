@@ -65,7 +65,7 @@ static void errors_name_the_line_in_the_file(void **state) {
     expect_error(FIRST "---\nmodel: {family: bert}\ntask: wordnet\n", NULL, ":6:1", "experiment is required");
     expect_error(FIRST "---\n", NULL, ":6:1", "the document is empty");
     expect_error(FIRST "---\nexperiment: [two\n", NULL, ":", "not valid YAML");
-    expect_error(FIRST "---\n" FIRST, NULL, "", "both the experiment 'one'");
+    expect_error(FIRST "---\n" FIRST, NULL, ":8:13: the experiment 'one' is also at ", ":2:13; rename one");
     /* An anchor is of its document. */
     expect_error("experiment: one\n.a: &a 3\nmodel: {family: bert}\ntask: wordnet\n---\nexperiment: two\nmodel: *a\n",
                  NULL, ":7:8", "no anchor &a");
@@ -106,7 +106,7 @@ static void overrides_concern_who_knows_them(void **state) {
     assert_string_equal(task_text(&list[0], "data"), "there");
     experiments_close(list, count);
     expect_error(FIRST "---\n" SECOND, "windwo=3", "", "did you mean 'window'");
-    expect_error(FIRST "---\n" SECOND, "window=1", "", "window");
+    expect_error(FIRST "---\n" SECOND, "window=-1", "", "window");
     expect_error(FIRST "---\n" SECOND, "task.similarity.data=x", ":9:7", "task is a map of 2 names");
 }
 
