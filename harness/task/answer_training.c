@@ -100,7 +100,7 @@ int answer_windows_examples(const struct answer_windows *windows, const struct a
         sorted[count++] = *window;
         tokens += window->length;
     }
-    if (!count) FAIL(E_FORMAT, "no answer of the training data occurs in its context");
+    if (!count) FAIL(E_FORMAT, "no answer occurs in its context");
     qsort(sorted, count, sizeof *sorted, place_compare);
     TRY(arrays_take(out, count, tokens, &arrays));
     for (size_t i = 0; i < count; i++)

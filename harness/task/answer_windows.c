@@ -67,14 +67,16 @@ static void pairs_encode(void *context, size_t begin, size_t end, int worker) {
 /* ---- windows ------------------------------------------------------------------------------------------ */
 
 /* The windows of one pair, appended where `windows` is not NULL; *count grows. */
-static int pair_cut(const struct answer_pair *pair, size_t item, size_t max_tokens, size_t stride,
+static int pair_cut(const struct answer_pair *pair, size_t item, const char *question, size_t max_tokens, size_t stride,
                     struct answer_window *windows, size_t *count) {
     int status = 0;
     size_t around = pair->encoding.count - (pair->after - pair->context);
     if (pair->after == pair->context) goto out; /* nothing in it could be an answer */
     if (around >= max_tokens)
-        FAIL(E_LIMIT, "question %zu and what stands around it take %zu tokens: a window of %zu has no room for context",
-             item + 1, around, max_tokens);
+        FAIL(
+            E_LIMIT,
+            "the question '%.60s%s' and what stands around it take %zu tokens: a window of %zu has no room for context",
+            question, strlen(question) > 60 ? "..." : "", around, max_tokens);
     size_t room = max_tokens - around, step = stride < room ? stride : room;
     for (size_t from = pair->context;; from += step) {
         size_t to = pair->after - from > room ? from + room : pair->after;
@@ -96,16 +98,17 @@ static int window_compare(const void *a, const void *b) {
     return (x->from > y->from) - (x->from < y->from);
 }
 
-static int windows_cut(struct answer_windows *windows, size_t max_tokens, size_t stride) {
+static int windows_cut(struct answer_windows *windows, const char *const *questions, size_t max_tokens, size_t stride) {
     int status = 0;
     void *block = NULL;
     size_t count = 0;
     for (size_t i = 0; i < windows->pair_count; i++)
-        TRY(pair_cut(&windows->pairs[i], i, max_tokens, stride, NULL, &count));
+        TRY(pair_cut(&windows->pairs[i], i, questions[i], max_tokens, stride, NULL, &count));
     TRY(memory_take(&block, count, sizeof *windows->windows));
     windows->windows = block;
     for (size_t i = 0; i < windows->pair_count; i++)
-        TRY(pair_cut(&windows->pairs[i], i, max_tokens, stride, windows->windows, &windows->window_count));
+        TRY(pair_cut(&windows->pairs[i], i, questions[i], max_tokens, stride, windows->windows,
+                     &windows->window_count));
     qsort(windows->windows, count, sizeof *windows->windows, window_compare);
     windows->longest = count ? windows->windows[count - 1].length : 1;
 out:
@@ -127,7 +130,7 @@ int answer_windows_open(struct answer_windows *windows, const struct tokenizer *
     parallel_for(count, PAIR_GRAIN, pairs_encode, &job);
     for (size_t i = 0; i < count; i++) /* errors are recorded per thread: meet this one again in ours */
         if (!windows->pairs[i].encoded) TRY(pair_encode(&job, i));
-    TRY(windows_cut(windows, max_tokens, stride));
+    TRY(windows_cut(windows, questions, max_tokens, stride));
 out:
     if (status < 0) answer_windows_close(windows);
     return status;

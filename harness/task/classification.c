@@ -69,7 +69,7 @@ static int split_open(struct task *task, const struct classification_options *op
     const char *columns[] = {own_name ? options->train_text : options->text, options->label};
     char path[PATH_MAX];
     if (!*file) return 0;
-    TRY(data_file_path(path, sizeof path, options->data, file));
+    TRY(data_file_find(path, sizeof path, options->data, task_split_option(split), file));
     struct data_request request = {.path = path,
                                    .columns = columns,
                                    .column_count = 2,
@@ -85,9 +85,16 @@ static int split_open(struct task *task, const struct classification_options *op
         owned->texts[split][i] = data_text(table, i, 0);
         TRY(label_find(table, i, &options->labels, &owned->labels[split][i]));
     }
-    task->split[split] = (struct task_text){count, owned->texts[split], owned->labels[split]};
+    task->split[split] = (struct task_text){.count = count,
+                                            .text = owned->texts[split],
+                                            .label = owned->labels[split],
+                                            .path = table->path,
+                                            .line = table->line};
     /* The same texts without their labels are what there is to learn hidden words from. */
-    if (split == SPLIT_TRAIN) task->split[SPLIT_UNLABELLED] = (struct task_text){count, owned->texts[split], NULL};
+    if (split == SPLIT_TRAIN) {
+        task->split[SPLIT_UNLABELLED] = task->split[split];
+        task->split[SPLIT_UNLABELLED].label = NULL;
+    }
 out:
     return status;
 }

@@ -1,28 +1,16 @@
 /* See data_table.h: the table itself and separated values. */
 #include "task/data_table.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/memory.h"
 #include "task/data_json.h"
 
 enum { COLUMNS_MAX = 1024, HEADER_BYTES = 400 };
-
-int data_file_path(char *path, size_t size, const char *data, const char *file) {
-    int status = 0;
-    bool as_said = *file == '/' || strncmp(file, "./", 2) == 0;
-    int length = as_said ? snprintf(path, size, "%s", file) : snprintf(path, size, "%s/%s", data, file);
-    if (length >= (int)size) FAIL(E_ARGUMENT, "data: the path is too long");
-out:
-    return status;
-}
 
 /* ---- the table ---------------------------------------------------------------------------------------- */
 
@@ -76,39 +64,22 @@ out:
     return status;
 }
 
+int data_score(const struct data_table *table, size_t row, size_t column, double low, double high, double *value) {
+    int status = 0;
+    TRY(data_number(table, row, column, "the score", value));
+    if (*value < low || *value > high)
+        FAIL(E_FORMAT, "%s:%u: the score %g is outside %g..%g (`low`, `high`)", table->path, table->line[row], *value,
+             low, high);
+out:
+    return status;
+}
+
 void data_table_close(struct data_table *table) {
     memory_release(table->path);
     memory_release(table->text);
     memory_release(table->cells);
     memory_release(table->line);
     *table = (struct data_table){0};
-}
-
-int data_text_file(const char *path, char **text, size_t *bytes, struct hash *hash) {
-    int status = 0;
-    *text = NULL;
-    if (access(path, R_OK) != 0) FAIL(E_IO, "%s: %s: name the data with --set data=FOLDER", path, strerror(errno));
-    TRY(file_read(path, DATA_FILE_BYTES_MAX, text, bytes));
-    const char *zero = memchr(*text, 0, *bytes);
-    if (zero) {
-        size_t line = 1;
-        for (const char *c = *text; c < zero; c++) line += *c == '\n';
-        FAIL(E_FORMAT, "%s:%zu: a zero byte: not a text file", path, line);
-    }
-    if (hash) {
-        hash_number(hash, *bytes);
-        hash_update(hash, *text, *bytes);
-    }
-    if (*bytes >= 3 && memcmp(*text, "\xef\xbb\xbf", 3) == 0) {
-        *bytes -= 3;
-        memmove(*text, *text + 3, *bytes + 1);
-    }
-out:
-    if (status < 0) {
-        memory_release(*text);
-        *text = NULL;
-    }
-    return status;
 }
 
 /* ---- separated values --------------------------------------------------------------------------------- */

@@ -31,6 +31,9 @@ struct data_table {
 /* Where a task's file is: in the folder `data`, or as it is said where it begins with "/" or "./" (from where runexp
  * was started). path [size]. E_ARGUMENT: too long. */
 int data_file_path(char *path, size_t size, const char *data, const char *file);
+/* The same of a file that must be there: E_IO says whether the folder or the file in it is missing, and what the folder
+ * has. option: which names the file, "test"; any other may be empty. */
+int data_file_find(char *path, size_t size, const char *data, const char *option, const char *file);
 
 enum data_format { DATA_AUTO, DATA_TSV, DATA_CSV, DATA_JSON_LINES };
 
@@ -67,6 +70,9 @@ const char *data_next(const char *text);
 
 /* The number in a cell, finite. E_FORMAT "file:line: …, expected a number". */
 int data_number(const struct data_table *table, size_t row, size_t column, const char *what, double *value);
+
+/* The score in a cell, which must be in low..high. E_FORMAT "file:line: …". */
+int data_score(const struct data_table *table, size_t row, size_t column, double low, double high, double *value);
 
 void data_table_close(struct data_table *table); /* accepts a zeroed table */
 

@@ -24,7 +24,7 @@ void example_arrays_view(struct task_examples *out, size_t count, size_t classes
 int text_blocks_open(struct task_examples *out, const struct tokenizer *tokenizer, const char *text, size_t bytes,
                      int32_t begin, size_t max_tokens, size_t max_blocks);
 
-/* The target of a score between low and high: 0..1. E_FORMAT "file:line: …" when it lies outside. */
-int score_scale(double score, double low, double high, const char *path, size_t line, float *target);
+/* The target of a score that data_score found between low and high: 0..1. */
+float score_scale(double score, double low, double high);
 
 #endif

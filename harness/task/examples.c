@@ -5,7 +5,7 @@
  * its template says. Every text has a slot of max_tokens ids, so the result does not depend on which thread wrote it;
  * the slots are then pushed together. What training reads is in training_examples.c.
  */
-#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -14,6 +14,7 @@
 #include "task/example_arrays.h"
 
 #define TEXT_GRAIN 256
+enum { PLACE_BYTES = 512 };
 
 struct encoding_job {
     const struct task_text *texts;
@@ -23,6 +24,13 @@ struct encoding_job {
     int32_t *ids;     /* [count][max_tokens] */
     uint32_t *length; /* [count]; 0: the tokenizer failed */
 };
+
+void task_text_place(const struct task_text *texts, size_t item, char *place, size_t size) {
+    size_t line = texts->texts_per_line ? item / texts->texts_per_line : item;
+    if (texts->path && texts->line) snprintf(place, size, "%s:%u", texts->path, texts->line[line]);
+    else if (texts->path) snprintf(place, size, "%s", texts->path);
+    else snprintf(place, size, "text %zu of the data", item + 1);
+}
 
 int task_encode(const struct tokenizer *tokenizer, const char *text, size_t max_tokens, struct encoding *encoding) {
     int status = 0;
@@ -47,7 +55,11 @@ static int text_encode_loaded(const struct encoding_job *job, size_t item) {
     struct encoding encoding = {0};
     TRY(task_encode(job->tokenizer, job->texts->text[item], job->max_tokens, &encoding));
     memcpy(job->ids + item * job->max_tokens, encoding.ids, encoding.count * sizeof *job->ids);
-    if (encoding.count == 0) FAIL(E_FORMAT, "text %zu of the data has no tokens", item + 1);
+    if (encoding.count == 0) {
+        char place[PLACE_BYTES];
+        task_text_place(job->texts, item, place, sizeof place);
+        FAIL(E_FORMAT, "%s: the text has no tokens", place);
+    }
     job->length[item] = (uint32_t)encoding.count;
 out:
     encoding_close(&encoding);

@@ -86,7 +86,7 @@ static int split_open(struct task *task, enum task_split which, const char *file
     const char *columns[1 + REFERENCE_COLUMNS_MAX] = {o->prompt};
     char path[PATH_MAX];
     if (!*file) return 0;
-    TRY(data_file_path(path, sizeof path, o->data, file));
+    TRY(data_file_find(path, sizeof path, o->data, task_split_option(which), file));
     for (size_t i = 0; i < o->references.count; i++) columns[i + 1] = o->references.items[i];
     struct data_request request = {.path = path, .columns = columns, .column_count = 1 + o->references.count};
     TRY(data_table_read(&split->table, &request, hash));
@@ -101,7 +101,8 @@ static int split_open(struct task *task, enum task_split which, const char *file
         if (!reference_count(&split->table, i))
             FAIL(E_FORMAT, "%s:%u: there is no reference", path, split->table.line[i]);
     }
-    task->split[which] = (struct task_text){split->items, split->prompts, NULL};
+    task->split[which] = (struct task_text){
+        .count = split->items, .text = split->prompts, .path = split->table.path, .line = split->table.line};
 out:
     return status;
 }
@@ -160,7 +161,8 @@ static int generation_training(const struct task *task, const struct tokenizer *
             for (size_t k = data_count(&split->table, i, c); k > 0; k--, text = data_next(text))
                 pairs[used++] = (struct prompt_pair){split->prompts[i], text};
         }
-    TRY(prompt_examples_open(out, tokenizer, pairs, count, task_longest(lengths), owned->stops, owned->one_line));
+    status = prompt_examples_open(out, tokenizer, pairs, count, task_longest(lengths), owned->stops, owned->one_line);
+    if (status < 0) error_prefix(status, "%s", split->table.path);
 out:
     memory_release(block);
     return status;

@@ -64,7 +64,7 @@ int prompt_examples_open(struct task_examples *out, const struct tokenizer *toke
         used += length;
         arrays->offset[++kept] = (uint32_t)used;
     }
-    if (!kept) FAIL(E_FORMAT, "the training texts have no two tokens");
+    if (!kept) FAIL(E_FORMAT, "no prompt with its reference has two tokens: nothing to predict");
     void *block = arrays->ids;
     TRY(memory_resize(&block, used, sizeof *arrays->ids));
     arrays->ids = block;

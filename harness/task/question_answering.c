@@ -83,7 +83,8 @@ static int paragraphs_take(struct task *task, struct split_data *split) {
     for (size_t i = 0; i < split->items; i++)
         if (i == 0 || split->contexts[i] != split->contexts[i - 1])
             split->paragraph[split->paragraphs++] = split->contexts[i];
-    task->split[SPLIT_UNLABELLED] = (struct task_text){split->paragraphs, split->paragraph, NULL};
+    task->split[SPLIT_UNLABELLED] =
+        (struct task_text){.count = split->paragraphs, .text = split->paragraph, .path = split->table.path};
 out:
     return status;
 }
@@ -95,7 +96,7 @@ static int split_open(struct task *task, enum task_split which, const char *file
     size_t limit = (size_t)(which == SPLIT_TRAIN ? owned->options.max_train : owned->options.max_items);
     char path[PATH_MAX];
     if (!*file) return 0;
-    TRY(data_file_path(path, sizeof path, owned->options.data, file));
+    TRY(data_file_find(path, sizeof path, owned->options.data, task_split_option(which), file));
     TRY(data_squad_read(&split->table, path, hash));
     split->items = split->table.rows;
     if (limit && limit < split->items) split->items = limit;
@@ -107,7 +108,7 @@ static int split_open(struct task *task, enum task_split which, const char *file
         split->contexts[i] = data_text(&split->table, i, SQUAD_CONTEXT);
     }
     TRY(texts_join(split));
-    task->split[which] = (struct task_text){split->items, split->texts, NULL};
+    task->split[which] = (struct task_text){.count = split->items, .text = split->texts, .path = split->table.path};
     if (which == SPLIT_TRAIN) TRY(paragraphs_take(task, split));
 out:
     return status;
@@ -139,6 +140,13 @@ out:
     return status;
 }
 
+static int windows_open(struct answer_windows *windows, const struct tokenizer *tokenizer,
+                        const struct split_data *split, size_t max_tokens, size_t stride) {
+    int status =
+        answer_windows_open(windows, tokenizer, split->questions, split->contexts, split->items, max_tokens, stride);
+    return status < 0 ? error_prefix(status, "%s", split->table.path) : status;
+}
+
 static int answering_training(const struct task *task, const struct tokenizer *tokenizer,
                               const struct task_lengths *lengths, struct task_examples *out) {
     int status = 0;
@@ -153,9 +161,9 @@ static int answering_training(const struct task *task, const struct tokenizer *t
     for (size_t i = 0; i < split->items; i++)
         answer_locate(split->contexts[i], data_text(&split->table, i, SQUAD_ANSWERS),
                       data_text(&split->table, i, SQUAD_STARTS), &answers[i]);
-    TRY(answer_windows_open(&windows, tokenizer, split->questions, split->contexts, split->items, task_longest(&window),
-                            (size_t)owned->options.stride));
-    TRY(answer_windows_examples(&windows, answers, out));
+    TRY(windows_open(&windows, tokenizer, split, task_longest(&window), (size_t)owned->options.stride));
+    status = answer_windows_examples(&windows, answers, out);
+    if (status < 0) error_prefix(status, "%s", split->table.path);
 out:
     answer_windows_close(&windows);
     memory_release(block);
@@ -252,8 +260,8 @@ static int answering_score(const struct task_scoring *scoring, struct task_resul
     struct answer_windows windows = {0};
     void *block = NULL;
     result->count = split->items;
-    TRY(answer_windows_open(&windows, scoring->tokenizer, split->questions, split->contexts, split->items,
-                            max_tokens < positions ? max_tokens : positions, (size_t)owned->options.stride));
+    TRY(windows_open(&windows, scoring->tokenizer, split, max_tokens < positions ? max_tokens : positions,
+                     (size_t)owned->options.stride));
     TRY(memory_take(&block, split->items, sizeof(struct answer_span)));
     struct answer_span *spans = block;
     TRY(answer_spans_find(&windows, scoring->model, scoring->batch, (size_t)owned->options.max_answer_tokens, spans));

@@ -60,7 +60,7 @@ static int split_open(struct task *task, const struct regression_options *option
     const char *columns[] = {options->score, options->first, options->second};
     char path[PATH_MAX];
     if (!file || !*file) return 0;
-    TRY(data_file_path(path, sizeof path, options->data, file));
+    TRY(data_file_find(path, sizeof path, options->data, task_split_option(split), file));
     struct data_request request = {.path = path,
                                    .columns = columns,
                                    .column_count = owned->pairs ? 3 : 2,
@@ -75,10 +75,11 @@ static int split_open(struct task *task, const struct regression_options *option
     for (size_t i = 0; i < count; i++) {
         double score;
         owned->texts[split][i] = data_text(table, i, COLUMN_FIRST);
-        TRY(data_number(table, i, COLUMN_SCORE, "the score", &score));
+        TRY(data_score(table, i, COLUMN_SCORE, owned->low, owned->high, &score));
         owned->scores[split][i] = (float)score;
     }
-    task->split[split] = (struct task_text){count, owned->texts[split], NULL};
+    task->split[split] =
+        (struct task_text){.count = count, .text = owned->texts[split], .path = table->path, .line = table->line};
     if (split == SPLIT_TRAIN) task->split[SPLIT_UNLABELLED] = task->split[split];
 out:
     return status;
@@ -138,6 +139,7 @@ static int pairs_open(struct task_examples *out, const struct task *task, enum t
         encoding.count = 0;
         TRY(tokenizer_append_pair(tokenizer, data_text(table, i, COLUMN_FIRST), data_text(table, i, COLUMN_SECOND),
                                   longest, false, &encoding, &types));
+        if (!encoding.count) FAIL(E_FORMAT, "%s:%u: the texts have no tokens", table->path, table->line[i]);
         memcpy(arrays->ids + used, encoding.ids, encoding.count * sizeof *arrays->ids);
         memcpy(arrays->types + used, types, encoding.count * sizeof *arrays->types);
         used += encoding.count;
@@ -156,7 +158,6 @@ static int regression_examples(const struct task *task, enum task_split split, c
                                size_t longest, bool targets, struct task_examples *out) {
     int status = 0;
     const struct regression *owned = task->owned;
-    const struct data_table *table = &owned->table[split];
     size_t count = task->split[split].count;
     void *block;
     if (owned->pairs) TRY(pairs_open(out, task, split, tokenizer, longest));
@@ -166,8 +167,7 @@ static int regression_examples(const struct task *task, enum task_split split, c
         TRY(memory_take(&block, count, sizeof *arrays->target));
         arrays->target = block;
         for (size_t i = 0; i < count; i++)
-            TRY(score_scale((double)owned->scores[split][i], owned->low, owned->high, table->path, table->line[i],
-                            &arrays->target[i]));
+            arrays->target[i] = score_scale((double)owned->scores[split][i], owned->low, owned->high);
     }
     example_arrays_view(out, count, 0, false);
 out:

@@ -58,7 +58,7 @@ static int split_open(struct task *task, const struct similarity_options *option
     const char *columns[] = {options->first, options->second, options->score};
     char path[PATH_MAX];
     if (!file || !*file) return 0;
-    TRY(data_file_path(path, sizeof path, options->data, file));
+    TRY(data_file_find(path, sizeof path, options->data, task_split_option(split), file));
     struct data_request request = {.path = path,
                                    .columns = columns,
                                    .column_count = 3,
@@ -74,10 +74,12 @@ static int split_open(struct task *task, const struct similarity_options *option
         double score;
         owned->texts[split][2 * i] = data_text(table, i, 0);
         owned->texts[split][2 * i + 1] = data_text(table, i, 1);
-        TRY(data_number(table, i, 2, "the score", &score));
+        if (split == SPLIT_TRAIN) TRY(data_score(table, i, 2, owned->low, owned->high, &score));
+        else TRY(data_number(table, i, 2, "the score", &score)); /* correlations know no scale */
         owned->scores[split][i] = (float)score;
     }
-    task->split[split] = (struct task_text){2 * count, owned->texts[split], NULL};
+    task->split[split] = (struct task_text){
+        .count = 2 * count, .text = owned->texts[split], .path = table->path, .line = table->line, .texts_per_line = 2};
     if (split == SPLIT_TRAIN) task->split[SPLIT_UNLABELLED] = task->split[split];
 out:
     return status;
@@ -120,7 +122,6 @@ static int similarity_training(const struct task *task, const struct tokenizer *
                                const struct task_lengths *lengths, struct task_examples *out) {
     int status = 0;
     const struct similarity *owned = task->owned;
-    const struct data_table *table = &owned->table[SPLIT_TRAIN];
     size_t pairs = task->split[SPLIT_TRAIN].count / 2;
     void *block;
     TRY(task_examples_open(out, task, SPLIT_TRAIN, tokenizer, task_longest(lengths)));
@@ -128,8 +129,7 @@ static int similarity_training(const struct task *task, const struct tokenizer *
     TRY(memory_take(&block, pairs, sizeof *arrays->target));
     arrays->target = block;
     for (size_t i = 0; i < pairs; i++)
-        TRY(score_scale((double)owned->scores[SPLIT_TRAIN][i], owned->low, owned->high, table->path, table->line[i],
-                        &arrays->target[i]));
+        arrays->target[i] = score_scale((double)owned->scores[SPLIT_TRAIN][i], owned->low, owned->high);
     example_arrays_view(out, 2 * pairs, 0, true);
 out:
     if (status < 0) task_examples_close(out);

@@ -19,9 +19,16 @@ struct task_text {
     size_t count;
     const char *const *text; /* zero-terminated */
     const int32_t *label;    /* NULL for unlabelled text */
+    /* Where they were read, for messages; NULL where that is not known. */
+    const char *path;
+    const uint32_t *line;  /* of each, or of `texts_per_line` together */
+    size_t texts_per_line; /* 0: 1 */
 };
+/* "file:line" of one text, as far as known: "file", or "text 7 of the data". */
+void task_text_place(const struct task_text *texts, size_t item, char *place, size_t size);
 
 enum task_split { SPLIT_TRAIN, SPLIT_VALIDATION, SPLIT_TEST, SPLIT_UNLABELLED, SPLITS };
+const char *task_split_option(enum task_split split); /* the option that names its file: "train" */
 
 /* A number beside the task's own metrics: what a trivial or classical method reaches on the same split. */
 struct task_yardstick {
@@ -97,6 +104,8 @@ struct task_kind {
                 const void *options); /* E_IO names the file and the package or path that would help */
     void (*close)(struct task *task);
     unsigned heads; /* enum model_head bits that the task's model needs */
+    /* Refuse options that no model of so many positions can be scored with, before anything runs. NULL: any. */
+    int (*fits)(const struct task *task, size_t positions);
     /* Score a split that has items. result is zeroed. */
     int (*score)(const struct task_scoring *scoring, struct task_result *result);
     enum train_objective objective; /* what its training split teaches */

@@ -72,7 +72,7 @@ int text_blocks_open(struct task_examples *out, const struct tokenizer *tokenize
         count = max_blocks;
         left = 0;
     }
-    if (!count) FAIL(E_FORMAT, "the training text has %zu tokens: nothing to predict", encoding.count);
+    if (!count) FAIL(E_FORMAT, "%zu token%s: nothing to predict", encoding.count, encoding.count == 1 ? "" : "s");
     TRY(example_arrays_open(out, count, count * max_tokens, &arrays));
     for (size_t i = 0; i < count; i++) {
         size_t length = i + 1 == count && left ? left : room;
@@ -88,13 +88,9 @@ out:
     return status;
 }
 
-int score_scale(double score, double low, double high, const char *path, size_t line, float *target) {
-    int status = 0;
-    if (score < low || score > high)
-        FAIL(E_FORMAT, "%s:%zu: the score %g is outside %g..%g (`low`, `high`)", path, line, score, low, high);
-    *target = (float)((score - low) / (high - low));
-out:
-    return status;
+float score_scale(double score, double low, double high) {
+    double place = (score - low) / (high - low); /* a little outside where the score was rounded to 32 bits */
+    return (float)(place < 0 ? 0 : place > 1 ? 1 : place);
 }
 
 /* ---- by task ------------------------------------------------------------------------------------------- */

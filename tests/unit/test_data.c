@@ -6,7 +6,9 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -193,11 +195,50 @@ static void test_paths(void **state) {
     assert_int_equal(data_file_path(place, sizeof place, "data", "12345678901"), E_ARGUMENT);
 }
 
+static void expect_missing(const char *data, const char *option, const char *file, const char *words) {
+    char place[256];
+    assert_int_equal(data_file_find(place, sizeof place, data, option, file), E_IO);
+    if (strcmp(error_text(), words) != 0) fail_msg("'%s', expected '%s'", error_text(), words);
+}
+
+/* Whether the folder is missing or the file in it, and what is there. */
+static void test_missing_files(void **state) {
+    (void)state;
+    char folder[] = "/tmp/test_data_XXXXXX", place[256], words[512];
+    assert_non_null(mkdtemp(folder));
+    expect_missing("nowhere", "test", "test.tsv",
+                   "data: there is no folder 'nowhere'; name the data with --set data=FOLDER");
+    snprintf(words, sizeof words, "test: there is no file 'test.tsv' in the folder '%s'", folder);
+    expect_missing(folder, "test", "test.tsv", words);
+    snprintf(place, sizeof place, "%s/test.csv", folder);
+    FILE *made = fopen(place, "w");
+    assert_non_null(made);
+    fclose(made);
+    snprintf(words, sizeof words, "test: there is no file 'test.tsv' in the folder '%s' (did you mean 'test.csv'?)",
+             folder);
+    expect_missing(folder, "test", "test.tsv", words);
+    snprintf(
+        words, sizeof words,
+        "validation: there is no file 'dev.tsv' in the folder '%s' (it has test.csv); validation: \"\" is for none",
+        folder);
+    expect_missing(folder, "validation", "dev.tsv", words);
+    snprintf(words, sizeof words, "train: sst/train.tsv: there is no folder '%s/sst'", folder);
+    expect_missing(folder, "train", "sst/train.tsv", words);
+    snprintf(words, sizeof words, "data: '%s' is a file; name the folder it is in with --set data=FOLDER", place);
+    expect_missing(place, "test", "test.csv", words);
+    expect_missing("nowhere", "test", "./none/test.csv", "test: ./none/test.csv: there is no folder './none'");
+    assert_int_equal(data_file_find(place, sizeof place, "nowhere", "test", "/x-none"), E_IO);
+    assert_non_null(strstr(error_text(), "test: there is no file 'x-none' in the folder '/'"));
+    assert_int_equal(data_file_find(place, sizeof place, folder, "test", "test.csv"), 0);
+    assert_int_equal(unlink(place), 0);
+    rmdir(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tsv),        cmocka_unit_test(test_tsv_names_given), cmocka_unit_test(test_csv),
         cmocka_unit_test(test_json_lines), cmocka_unit_test(test_wrong_files),     cmocka_unit_test(test_many_fields),
-        cmocka_unit_test(test_squad),      cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_squad),      cmocka_unit_test(test_paths),           cmocka_unit_test(test_missing_files),
     };
     return cmocka_run_group_tests_name("data", tests, NULL, NULL);
 }

@@ -147,7 +147,7 @@ static void windows_cover_the_context(void **state) {
     assert_int_equal(windows.window_count, 4); /* 24 tokens by 6 */
     answer_windows_close(&windows);
     assert_int_equal(answer_windows_open(&windows, tokenizer, questions, contexts, ITEMS, 8, STRIDE), E_LIMIT);
-    assert_non_null(strstr(error_text(), "question 1 and what stands around it take 8 tokens"));
+    assert_non_null(strstr(error_text(), "' and what stands around it take 8 tokens: a window of 8 has no room"));
     assert_null(windows.pairs);
 }
 
@@ -316,6 +316,8 @@ static void what_cannot_be_done_is_refused(void **state) {
     struct model model = {0}, headless = {0};
     struct task task;
     struct task_result result;
+    static const char *const tight[][2] = {{"max_tokens", "8"}};
+    char expected[256];
     static const char *const none[][2] = {{"test", ""}}, *const missing[][2] = {{"test", "nowhere.json"}},
                              *const few[][2] = {{"max_items", "2"}}, *const wide[][2] = {{"max_tokens", "384"}};
     assert_int_equal(task_with(&task, none, 1), E_ARGUMENT);
@@ -332,6 +334,14 @@ static void what_cannot_be_done_is_refused(void **state) {
     assert_int_equal(task_with(&task, wide, 1), 0); /* more than the model's positions: those */
     assert_int_equal(score(&task, &model, NULL, 4, &result), 0);
     task_result_close(&result);
+    task.kind->close(&task);
+    assert_int_equal(task_with(&task, tight, 1), 0);
+    assert_int_equal(score(&task, &model, NULL, 4, &result), E_LIMIT);
+    snprintf(expected, sizeof expected, "%s: the question '%.60s' and what", data_path, questions[0]);
+    assert_non_null(strstr(error_text(), expected));
+    task_result_close(&result);
+    task.kind->close(&task);
+    assert_int_equal(task_with(&task, wide, 1), 0);
     model_unprepare(&model);
     float *bias = model.linears[model.linear_count - 1].bias;
     assert_non_null(bias);

@@ -100,12 +100,9 @@ static void pairs_keep_together_and_scores_are_scaled(void **state) {
     const struct setting narrow[] = {{"data", "/"},  {"train", path},  {"validation", ""},
                                      {"test", path}, {"header", "[]"}, {NULL, NULL}};
     char expected[256];
-    assert_int_equal(task_with(&task, "similarity", narrow, &store), 0);
-    assert_int_equal(task_training_open(&training, &task, tokenizer, &lengths), E_FORMAT);
+    assert_int_equal(task_with(&task, "similarity", narrow, &store), E_FORMAT);
     snprintf(expected, sizeof expected, "%s:3: the score -1 is outside 0..5 (`low`, `high`)", path);
-    assert_non_null(strstr(error_text(), expected));
-    assert_null(training.owned);
-    task.kind->close(&task);
+    assert_string_equal(error_text(), expected);
 
     const struct setting first[] = {{"data", "/"},    {"train", path},    {"validation", ""}, {"test", path},
                                     {"header", "[]"}, {"max_train", "1"}, {NULL, NULL}};
@@ -172,6 +169,58 @@ static void regression_reads_pairs_with_segments(void **state) {
     workspace_close(&workspace);
     task_result_close(&result);
     model_close(&model);
+    task_examples_close(&training);
+    task.kind->close(&task);
+    option_store_close(&store);
+    scratch_remove(path);
+}
+
+/* What cannot have been learnt cannot be scored against either: each split, in each kind of file. */
+static void regression_refuses_scores_outside(void **state) {
+    (void)state;
+    static const struct {
+        const char *ending, *text;
+        int line;
+    } files[] = {{".tsv", "sentence1\tscore\nbees\t5\nhoney\t6\n", 3},
+                 {".csv", "sentence1,score\n\"bees\nhoney\",5\nhoney,6\n", 4},
+                 {".jsonl", "{\"sentence1\":\"bees\",\"score\":5}\n\n{\"sentence1\":\"honey\",\"score\":6}\n", 3}};
+    static const char *const splits[] = {"train", "validation", "test"};
+    char good[128], bad[128], expected[256];
+    struct task task;
+    struct option_store store = {0};
+    scratch_file(good, ".tsv", "sentence1\tscore\nbees\t0\nhoney\t5\n");
+    for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
+        scratch_file(bad, files[f].ending, files[f].text);
+        snprintf(expected, sizeof expected, "%s:%d: the score 6 is outside 0..5 (`low`, `high`)", bad, files[f].line);
+        for (int s = 0; s < 3; s++) {
+            const struct setting settings[] = {{"data", "/"},
+                                               {splits[0], s == 0 ? bad : good},
+                                               {splits[1], s == 1 ? bad : good},
+                                               {splits[2], s == 2 ? bad : good},
+                                               {NULL, NULL}};
+            assert_int_equal(task_with(&task, "regression", settings, &store), E_FORMAT);
+            assert_string_equal(error_text(), expected);
+        }
+        scratch_remove(bad);
+    }
+    option_store_close(&store);
+    scratch_remove(good);
+}
+
+/* 0.7 in 32 bits lies a little below 0.7. */
+static void ends_of_the_scale_are_within(void **state) {
+    (void)state;
+    char path[128];
+    struct task task;
+    struct option_store store = {0};
+    struct task_examples training;
+    struct task_lengths lengths = within(16, 16);
+    scratch_file(path, ".tsv", "sentence1\tscore\nbees\t0.7\nhoney\t1.9\n");
+    const struct setting settings[] = {{"data", "/"},  {"train", path}, {"validation", ""}, {"test", path},
+                                       {"low", "0.7"}, {"high", "1.9"}, {NULL, NULL}};
+    assert_int_equal(task_with(&task, "regression", settings, &store), 0);
+    if (task_training_open(&training, &task, tokenizer, &lengths) < 0) fail_msg("%s", error_text());
+    assert_true(training.examples.target[0] == 0 && training.examples.target[1] <= 1);
     task_examples_close(&training);
     task.kind->close(&task);
     option_store_close(&store);
@@ -415,9 +464,65 @@ static void all_of_sst2(void **state) {
     option_store_close(&store);
 }
 
+static void expect_told(const char *kind, const char *ending, const char *text, const char *words) {
+    char path[128], expected[256];
+    struct task task;
+    struct option_store store = {0};
+    struct task_examples examples = {0};
+    struct task_lengths lengths = within(16, 16);
+    scratch_file(path, ending, text);
+    const struct setting settings[] = {
+        {"data", "/"}, {"train", path}, {"validation", ""}, {"test", path}, {NULL, NULL}};
+    if (task_with(&task, kind, settings, &store) < 0) fail_msg("%s", error_text());
+    int status = task_training_open(&examples, &task, tokenizer, &lengths);
+    snprintf(expected, sizeof expected, "%s%s", path, words);
+    assert_int_equal(status, E_FORMAT);
+    if (!strstr(error_text(), expected)) fail_msg("'%s', expected '%s'", error_text(), expected);
+    task_examples_close(&examples);
+    task.kind->close(&task);
+    option_store_close(&store);
+    scratch_remove(path);
+}
+
+static void data_that_teaches_nothing_is_named(void **state) {
+    (void)state;
+    expect_told("perplexity", ".txt", "a", ": 1 token: nothing to predict");
+    expect_told("generation", ".jsonl", "{\"prompt\":\"\",\"reference\":\"\"}\n",
+                ": no prompt with its reference has two tokens");
+    expect_told("question_answering", ".json",
+                "{\"data\":[{\"paragraphs\":[{\"context\":\"bees\",\"qas\":[{\"id\":\"1\",\"question\":\"who\","
+                "\"answers\":[{\"text\":\"honey\",\"answer_start\":0}]}]}]}]}",
+                ": no answer occurs in its context");
+}
+
+/* "file:line" of a text, of several in a line, and of none known. */
+static void places_of_texts(void **state) {
+    (void)state;
+    const uint32_t line[] = {2, 5};
+    char place[64];
+    struct task_text texts = {.count = 4, .path = "a.tsv", .line = line, .texts_per_line = 2};
+    task_text_place(&texts, 1, place, sizeof place);
+    assert_string_equal(place, "a.tsv:2");
+    task_text_place(&texts, 2, place, sizeof place);
+    assert_string_equal(place, "a.tsv:5");
+    texts.texts_per_line = 0;
+    task_text_place(&texts, 1, place, sizeof place);
+    assert_string_equal(place, "a.tsv:5");
+    texts.line = NULL;
+    task_text_place(&texts, 1, place, sizeof place);
+    assert_string_equal(place, "a.tsv");
+    texts.path = NULL;
+    task_text_place(&texts, 1, place, sizeof place);
+    assert_string_equal(place, "text 2 of the data");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(pairs_keep_together_and_scores_are_scaled),
                                        cmocka_unit_test(regression_reads_pairs_with_segments),
+                                       cmocka_unit_test(regression_refuses_scores_outside),
+                                       cmocka_unit_test(ends_of_the_scale_are_within),
+                                       cmocka_unit_test(data_that_teaches_nothing_is_named),
+                                       cmocka_unit_test(places_of_texts),
                                        cmocka_unit_test(answers_are_located),
                                        cmocka_unit_test(windows_know_where_the_answer_is),
                                        cmocka_unit_test(text_is_cut_into_blocks),
