@@ -41,7 +41,6 @@ int forecast_experiment(struct forecast *forecast, const struct experiment *expe
     TRY(experiment->task->open(&task, experiment->task_options));
     TRY(keys_data(experiment, task.data_hash, forecast->data_hash));
     forecast->train_items = (double)task.split[SPLIT_TRAIN].count;
-    experiment->task->close(&task);
     forecast->model = experiment->model.config;
     if (experiment->model.path) {
         struct model model = {0};
@@ -49,7 +48,9 @@ int forecast_experiment(struct forecast *forecast, const struct experiment *expe
         forecast->model = model.config;
         model_close(&model);
     }
+    if (experiment->task->fits) TRY(experiment->task->fits(&task, forecast->model.positions));
 out:
+    if (task.kind) experiment->task->close(&task);
     return status;
 }
 

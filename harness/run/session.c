@@ -348,6 +348,16 @@ out:
     return status;
 }
 
+static int task_fits(const struct session *session) {
+    int status = 0;
+    size_t positions;
+    if (!session->task.kind->fits) goto out;
+    TRY(session_positions(session, &positions));
+    TRY(session->task.kind->fits(&session->task, positions));
+out:
+    return status;
+}
+
 int session_examples(struct session *session, enum task_split split) {
     int status = 0;
     struct task_lengths lengths = {(size_t)session->experiment->tokenizer.max_tokens, 0};
@@ -407,6 +417,7 @@ int session_open(struct session *session, struct store *store, struct experiment
     checkpoints_forget(session->cache_dir);
     TRY(experiment->task->open(&session->task, experiment->task_options));
     session->task_open = true;
+    TRY(task_fits(session));
     TRY(keys_data(experiment, session->task.data_hash, session->data_key));
     TRY(memory_take((void **)&session->cells, experiment->cell_count, sizeof *session->cells));
     for (size_t i = 0; i < experiment->cell_count; i++) TRY(cell_keys(session, i));

@@ -23,7 +23,10 @@
 #include "task/example_arrays.h"
 #include "task/task_kinds.h"
 
-enum { LOGITS_ROWS = 64 }; /* vocabulary logits held at once while two models are compared */
+enum {
+    LOGITS_ROWS = 64,   /* vocabulary logits held at once while two models are compared */
+    WINDOW_USUAL = 512, /* tokens, where a model has so many positions */
+};
 
 struct perplexity_options {
     const char *data, *test, *validation, *train;
@@ -39,7 +42,11 @@ struct perplexity_options {
         {"train", OPTION_TEXT, "", 0, 0, NULL, NULL, "file to train on, in blocks of max_tokens", AT(train)},          \
         {"max_train",  OPTION_INTEGER, "0", 0, 1e9, NULL, "blocks", "train on the first blocks only; 0: all",          \
          AT(max_train)},                                                                                               \
-        {"window", OPTION_INTEGER, "512", 2, 1048576, NULL, "tokens", "length of a window", AT(window)},               \
+        {"window",  OPTION_INTEGER,                                                                                    \
+         "0",       0,                                                                                                 \
+         1048576,   NULL,                                                                                              \
+         "tokens",  "length of a window; 0: 512, or the model's positions where they are fewer",                       \
+         AT(window)},                                                                                                  \
         {"max_windows",  OPTION_INTEGER, "0", 0, 1e9, NULL, "windows", "score the first windows only; 0: all",         \
          AT(max_windows)},                                                                                             \
         {"bos", OPTION_BOOLEAN, "false", 0, 0, NULL, NULL, "begin each window with the begin token", AT(bos)}, {       \
@@ -48,10 +55,10 @@ struct perplexity_options {
             AT(agreement_tokens)                                                                                       \
     }
 static const struct option window_options[] = {COMMON_OPTIONS, OPTION_END};
-static const struct option rolling_options[] = {
-    COMMON_OPTIONS,
-    {"stride", OPTION_INTEGER, "256", 1, 1048576, NULL, "tokens", "tokens scored in a step", AT(stride)},
-    OPTION_END};
+static const struct option rolling_options[] = {COMMON_OPTIONS,
+                                                {"stride", OPTION_INTEGER, "0", 0, 1048576, NULL, "tokens",
+                                                 "tokens scored in a step; 0: half a window", AT(stride)},
+                                                OPTION_END};
 #undef AT
 
 struct perplexity {
@@ -59,6 +66,7 @@ struct perplexity {
     char *text[SPLITS], *lines[SPLITS]; /* whole, and cut into lines with zeros between */
     size_t bytes[SPLITS];
     const char **line_list[SPLITS];
+    char *path[SPLITS];
 };
 
 /* Lines with more than blanks in them are the texts that timing runs. */
@@ -77,7 +85,8 @@ static int lines_cut(struct task *task, enum task_split split, const char *path)
         at = next;
     }
     if (count == 0) FAIL(E_FORMAT, "%s: the text has no lines", path);
-    task->split[split] = (struct task_text){count, owned->line_list[split], NULL};
+    task->split[split] =
+        (struct task_text){.count = count, .text = owned->line_list[split], .path = owned->path[split]};
 out:
     return status;
 }
@@ -87,7 +96,8 @@ static int split_open(struct task *task, enum task_split split, const char *file
     struct perplexity *owned = task->owned;
     char path[PATH_MAX];
     if (!file || !*file) return 0;
-    TRY(data_file_path(path, sizeof path, owned->options.data, file));
+    TRY(data_file_find(path, sizeof path, owned->options.data, task_split_option(split), file));
+    TRY(memory_string(&owned->path[split], path));
     TRY(data_text_file(path, &owned->text[split], &owned->bytes[split], hash));
     TRY(lines_cut(task, split, path));
 out:
@@ -100,6 +110,7 @@ static void perplexity_close(struct task *task) {
         memory_release(owned->text[i]);
         memory_release(owned->lines[i]);
         memory_release(owned->line_list[i]);
+        memory_release(owned->path[i]);
     }
     memory_release(owned);
     memset(task, 0, sizeof *task);
@@ -113,7 +124,8 @@ static int perplexity_open(struct task *task, const void *context, const struct 
     TRY(memory_take(&task->owned, 1, sizeof(struct perplexity)));
     struct perplexity *owned = task->owned;
     owned->options = *(const struct perplexity_options *)context;
-    if (owned->options.stride > owned->options.window - owned->options.bos)
+    if (owned->options.window == 1) FAIL(E_ARGUMENT, "window 1 has no token with one before it: at least 2, or 0");
+    if (owned->options.window && owned->options.stride > owned->options.window - owned->options.bos)
         FAIL(E_ARGUMENT, "stride %lld is longer than window %lld%s", (long long)owned->options.stride,
              (long long)owned->options.window, owned->options.bos ? " without its begin token" : "");
     TRY(split_open(task, SPLIT_TRAIN, owned->options.train, &hash));
@@ -132,6 +144,30 @@ static int rolling_open(struct task *task, const void *options) {
     return perplexity_open(task, options, &task_perplexity_rolling);
 }
 
+/* Window and stride in tokens under a model of so many positions, which settles what the task does not say. */
+static int lengths_settle(const struct task *task, size_t positions, size_t *window, size_t *stride) {
+    int status = 0;
+    const struct perplexity_options *o = &((const struct perplexity *)task->owned)->options;
+    bool rolling = task->kind == &task_perplexity_rolling;
+    *window = o->window ? (size_t)o->window : positions < WINDOW_USUAL ? positions : WINDOW_USUAL;
+    if (*window < 2) FAIL(E_SHAPE, "a model of %zu positions has no window to score", positions);
+    /* A window's last token is predicted only, and the begin token stands beside `window` others unless it rolls. */
+    if (*window - (rolling || !o->bos) > positions)
+        FAIL(E_SHAPE, "window %zu is longer than the model's %zu positions; lower the task's `window`", *window,
+             positions);
+    *stride = o->stride ? (size_t)o->stride : *window > 2 ? *window / 2 : 1;
+    if (rolling && *stride > *window - o->bos)
+        FAIL(E_ARGUMENT, "stride %zu is longer than window %zu%s", *stride, *window,
+             o->bos ? " without its begin token" : "");
+out:
+    return status;
+}
+
+static int perplexity_fits(const struct task *task, size_t positions) {
+    size_t window, stride;
+    return lengths_settle(task, positions, &window, &stride);
+}
+
 /* Blocks as windows are scored: begun by the begin token where `bos` asks for it. */
 static int perplexity_training(const struct task *task, const struct tokenizer *tokenizer,
                                const struct task_lengths *lengths, struct task_examples *out) {
@@ -139,8 +175,9 @@ static int perplexity_training(const struct task *task, const struct tokenizer *
     const struct perplexity *owned = task->owned;
     int32_t begin = owned->options.bos ? tokenizer_special(tokenizer).begin : -1;
     if (owned->options.bos && begin < 0) FAIL(E_UNSUPPORTED, "bos: the tokenizer has no begin token");
-    TRY(text_blocks_open(out, tokenizer, owned->text[SPLIT_TRAIN], owned->bytes[SPLIT_TRAIN], begin,
-                         task_longest(lengths), (size_t)owned->options.max_train));
+    status = text_blocks_open(out, tokenizer, owned->text[SPLIT_TRAIN], owned->bytes[SPLIT_TRAIN], begin,
+                              task_longest(lengths), (size_t)owned->options.max_train);
+    if (status < 0) error_prefix(status, "%s", owned->path[SPLIT_TRAIN]);
 out:
     return status;
 }
@@ -156,7 +193,8 @@ struct scorer {
     const struct task_scoring *scoring;
     const struct perplexity *task;
     struct encoding text;
-    int32_t bos; /* -1: none */
+    int32_t bos;           /* -1: none */
+    size_t window, stride; /* tokens */
     struct window *windows;
     size_t count, longest;
     struct workspace own, theirs;
@@ -165,17 +203,12 @@ struct scorer {
     float *nll, *logits, *other_logits;
 };
 
-static const char *split_file(const struct perplexity_options *options, enum task_split split) {
-    return split == SPLIT_TEST ? options->test : split == SPLIT_VALIDATION ? options->validation : options->train;
-}
-
 static int windows_make(struct scorer *s) {
     int status = 0;
     const struct perplexity_options *o = &s->task->options;
     bool rolling = s->scoring->task->kind == &task_perplexity_rolling;
-    size_t tokens = s->text.count, window = (size_t)o->window, step = rolling ? (size_t)o->stride : window;
+    size_t tokens = s->text.count, window = s->window, step = rolling ? s->stride : window;
     size_t own = s->bos >= 0 && window > 1 ? window - (rolling ? 1 : 0) : window, most = tokens / step + 2;
-    size_t positions = s->scoring->model->config.positions;
     TRY(memory_take((void **)&s->windows, most, sizeof *s->windows));
     for (size_t done = 0; done < tokens && s->count < most;) {
         struct window *w = &s->windows[s->count];
@@ -189,15 +222,9 @@ static int windows_make(struct scorer *s) {
     }
     if (o->max_windows && s->count > (size_t)o->max_windows) s->count = (size_t)o->max_windows;
     if (s->count == 0)
-        FAIL(E_FORMAT, "%s: %zu tokens, too few for one window of %lld", split_file(o, s->scoring->split), tokens,
-             (long long)o->window);
+        FAIL(E_FORMAT, "%s: %zu token%s, too few for one window of %zu", s->task->path[s->scoring->split], tokens,
+             tokens == 1 ? "" : "s", window);
     s->longest = window + 1;
-    for (size_t i = 0; i < s->count; i++) { /* the last token is predicted only */
-        size_t seen = s->windows[i].end - s->windows[i].begin - (s->bos < 0);
-        if (seen > positions)
-            FAIL(E_SHAPE, "window %lld is longer than the model's %zu positions; lower the task's `window`",
-                 (long long)o->window, positions);
-    }
 out:
     return status;
 }
@@ -210,6 +237,7 @@ static int scorer_open(struct scorer *s) {
     TRY(tokenizer_append(tokenizer, s->task->text[split], s->task->bytes[split], false, false, &s->text));
     s->bos = s->task->options.bos ? tokenizer_special(tokenizer).begin : -1;
     if (s->task->options.bos && s->bos < 0) FAIL(E_UNSUPPORTED, "bos: the tokenizer has no begin token");
+    TRY(lengths_settle(s->scoring->task, s->scoring->model->config.positions, &s->window, &s->stride));
     TRY(windows_make(s));
     TRY(memory_take((void **)&s->ids, s->longest, sizeof *s->ids));
     TRY(memory_take((void **)&s->target, s->longest, sizeof *s->target));
@@ -328,6 +356,7 @@ static int perplexity_score(const struct task_scoring *scoring, struct task_resu
     task_result_metric(result, scoring->task->kind->primary_metric, "", exp(nats_sum / tokens_sum));
     task_result_metric(result, "mean_nll", "nats", nats_sum / tokens_sum);
     task_result_metric(result, "scored_tokens", "tokens", tokens_sum);
+    task_result_metric(result, "window_tokens", "tokens", (double)s.window);
     if (compared > 0) {
         task_result_metric(result, "kl_to_baseline", "nats", kl_sum / compared);
         task_result_metric(result, "same_top1_as_baseline", "frac", same_sum / compared);
@@ -349,6 +378,7 @@ const struct task_kind task_perplexity = {
     .open = windows_open,
     .close = perplexity_close,
     .heads = HEAD_CAUSAL_LM,
+    .fits = perplexity_fits,
     .score = perplexity_score,
     .objective = TRAIN_CAUSAL_LM,
     .training = perplexity_training,
@@ -366,6 +396,7 @@ const struct task_kind task_perplexity_rolling = {
     .open = rolling_open,
     .close = perplexity_close,
     .heads = HEAD_CAUSAL_LM,
+    .fits = perplexity_fits,
     .score = perplexity_score,
     .objective = TRAIN_CAUSAL_LM,
     .training = perplexity_training,

@@ -184,10 +184,15 @@ static void a_text_too_short_is_named(void **state) {
     (void)state;
     struct task_result result;
     char expected[200];
-    snprintf(expected, sizeof expected, "%s: %zu tokens, too few for one window of %zu", path, id_count, id_count + 1);
-    assert_int_equal(score_in("perplexity", (int64_t)id_count + 1, &result), E_FORMAT);
-    assert_string_equal(error_text(), expected);
+    char usual[sizeof path];
+    memcpy(usual, path, sizeof path);
+    scratch_file(path, ".txt", "a");
+    snprintf(expected, sizeof expected, "%s: 1 token, too few for one window of %d", path, WINDOW);
+    assert_int_equal(score_in("perplexity", WINDOW, &result), E_FORMAT);
+    assert_non_null(strstr(error_text(), expected)); /* the folder "/" in front */
     task_result_close(&result);
+    scratch_remove(path);
+    memcpy(path, usual, sizeof path);
 }
 
 static void a_window_too_long_is_named(void **state) {
@@ -198,6 +203,50 @@ static void a_window_too_long_is_named(void **state) {
     assert_int_equal(score_in("perplexity", 2 * WINDOW + 2, &result), E_SHAPE);
     assert_string_equal(error_text(), "window 26 is longer than the model's 24 positions; lower the task's `window`");
     task_result_close(&result);
+}
+
+/* What is not said comes from the model: as long a window as it has positions, and half of it a step. */
+static void a_window_is_the_models_positions(void **state) {
+    (void)state;
+    struct task_result said, unsaid;
+    assert_int_equal(score_in("perplexity", 2 * WINDOW, &said), 0);
+    if (score_in("perplexity", 0, &unsaid) < 0) fail_msg("%s", error_text());
+    assert_int_equal(unsaid.count, said.count);
+    assert_true(unsaid.count == id_count / (2 * WINDOW));
+    assert_memory_equal(unsaid.items[0].values, said.items[0].values, said.count * sizeof(float));
+    expect_metric(&unsaid, "window_tokens", 2 * WINDOW);
+    task_result_close(&said);
+    task_result_close(&unsaid);
+    if (score_in("perplexity_rolling", 0, &unsaid) < 0) fail_msg("%s", error_text());
+    expect_metric(&unsaid, "window_tokens", 2 * WINDOW);
+    task_result_close(&unsaid);
+}
+
+/* The task itself tells, before any model is scored. */
+static void a_window_is_refused_beforehand(void **state) {
+    (void)state;
+    const struct task_kind *kind = task_kind_find("perplexity_rolling");
+    struct task task;
+    void *options = calloc(1, kind->options_bytes);
+    assert_non_null(options);
+    set_text(kind, options, "data", "/");
+    set_text(kind, options, "test", path);
+    set_number(kind, options, "stride", 100);
+    assert_int_equal(kind->open(&task, options), 0);
+    assert_int_equal(kind->fits(&task, 512), 0);
+    assert_int_equal(kind->fits(&task, 64), E_ARGUMENT);
+    assert_string_equal(error_text(), "stride 100 is longer than window 64");
+    kind->close(&task);
+    set_number(kind, options, "window", 400);
+    assert_int_equal(kind->open(&task, options), 0);
+    assert_int_equal(kind->fits(&task, 400), 0);
+    assert_int_equal(kind->fits(&task, 256), E_SHAPE);
+    assert_string_equal(error_text(), "window 400 is longer than the model's 256 positions; lower the task's `window`");
+    kind->close(&task);
+    set_number(kind, options, "window", 1);
+    set_number(kind, options, "stride", 1);
+    assert_int_equal(kind->open(&task, options), E_ARGUMENT);
+    free(options);
 }
 
 static void rolling_scores_every_token_but_the_first(void **state) {
@@ -246,6 +295,8 @@ int main(void) {
         cmocka_unit_test(an_empty_text_is_named),
         cmocka_unit_test(a_text_too_short_is_named),
         cmocka_unit_test(a_window_too_long_is_named),
+        cmocka_unit_test(a_window_is_the_models_positions),
+        cmocka_unit_test(a_window_is_refused_beforehand),
         cmocka_unit_test(rolling_scores_every_token_but_the_first),
         cmocka_unit_test(special_tokens_in_the_text_are_special),
     };
