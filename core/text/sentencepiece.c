@@ -158,14 +158,26 @@ int emit_piece(struct emitter *emitter, size_t begin, size_t end, int32_t id) {
     const struct sentencepiece *model = sentencepiece_of(emitter->tokenizer);
     const uint32_t *origin = emitter->normalized->origin;
     struct encoding *encoding = emitter->encoding;
-    bool after_unknown = emitter->after_unknown;
+    bool after_unknown = emitter->after_unknown, after_spelled = emitter->after_spelled;
+    /* Of a tokenizer.json's Unigram model: unknown like a character that is no piece, and joins those beside it. */
+    bool spelled = id >= 0 && id == model->unknown && model->double_scores;
     size_t from = 0, to = 0;
     if (encoding->with_offsets) {
         from = emitter->origin + origin[begin];
         to = emitter->origin + origin[end];
     }
-    emitter->after_unknown = id < 0;
-    if (id >= 0) return encoding_add(encoding, id, from, to);
+    emitter->after_unknown = id < 0 || spelled;
+    emitter->after_spelled = spelled && !after_unknown;
+    if (id >= 0 && !spelled) return encoding_add(encoding, id, from, to);
+    if (model->byte_fallback && emitter->after_spelled) {
+        emitter->spelled = begin;
+        return encoding_add(encoding, id, from, to);
+    }
+    if (model->byte_fallback && after_spelled) { /* it is the token only alone */
+        encoding->count--;
+        begin = emitter->spelled;
+        if (encoding->with_offsets) from = emitter->origin + origin[begin];
+    }
     if (model->byte_fallback) return emit_bytes(emitter, begin, end, from, to);
     if (model->unknown < 0) return 0; /* tokenizer.json may have no unknown token: the character is dropped */
     if (!after_unknown || !model->fuse_unknown) return encoding_add(encoding, model->unknown, from, to);

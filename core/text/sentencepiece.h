@@ -127,8 +127,9 @@ struct emitter {
     const struct tokenizer *tokenizer;
     const struct normalized *normalized;
     struct encoding *encoding;
-    size_t origin; /* of the segment in the whole text */
-    bool after_unknown;
+    size_t origin;                     /* of the segment in the whole text */
+    bool after_unknown, after_spelled; /* spelled: the text spells the unknown token, which is emitted last */
+    size_t spelled;                    /* where that begins in the normalized text */
 };
 /* Bytes begin .. end-1 of the normalized text are token id, or unknown (-1). */
 int emit_piece(struct emitter *emitter, size_t begin, size_t end, int32_t id);

@@ -180,7 +180,8 @@ static int add_tokens(struct tokenizer *tokenizer, const struct token_list *list
     const struct json *entry = scores ? scores->child : NULL;
     for (size_t id = 0; id < list->count; id++, entry = entry ? entry->next : NULL) {
         const struct token_listed *token = &list->items[id];
-        enum piece_type type = token->special ? PIECE_CONTROL : PIECE_NORMAL;
+        /* A Unigram model looks up what is in its own vocabulary, and nothing that is added behind it. */
+        enum piece_type type = scores && !entry ? PIECE_UNUSED : token->special ? PIECE_CONTROL : PIECE_NORMAL;
         double score = 0;
         if (entry) TRY(json_number(json_item(entry, 1), "a score in model.vocab", &score));
         if (model->byte_fallback && spells_byte(token)) type = PIECE_BYTE;

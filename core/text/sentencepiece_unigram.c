@@ -34,8 +34,7 @@ int sentencepiece_build_unigram(struct tokenizer *tokenizer) {
     struct trie_string *strings = block;
     for (uint32_t i = 0; i < tokens->count; i++) {
         uint8_t type = model->pieces[i].type;
-        bool any =
-            model->double_scores && type != PIECE_UNKNOWN; /* Hugging Face looks up all tokens but the unknown one */
+        bool any = model->double_scores && type != PIECE_UNUSED; /* Hugging Face looks up all, the unknown one, too */
         if ((any || type == PIECE_NORMAL) && model->pieces[i].score < lowest) lowest = model->pieces[i].score;
         if (!any && type != PIECE_NORMAL && type != PIECE_USER) continue;
         strings[count++] = (struct trie_string){text_pool_text(tokens, i), (uint32_t)text_pool_length(tokens, i), i};

@@ -102,6 +102,9 @@ def main():
     arguments = parser.parse_args()
     texts = [text for text in make_texts(arguments.data, arguments.goldens, random.Random(arguments.seed))]
     texts = [text for text in texts if text.decode("utf-8", "replace").encode() == text]
+    # Normalization makes the unknown and other special tokens of these, alone and beside characters that are no piece.
+    texts += [text.replace("<", "\uff1c").replace(">", "\uff1e").encode()
+              for text in ("a<unk>b", "<unk>", "\u0e01<unk>", "<unk>\u0e01", "a <unk>\u0e01\u0e02 b", "<unk><unk>", "</s> a<s>")]
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.keep or scratch

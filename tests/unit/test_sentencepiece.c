@@ -579,6 +579,49 @@ static void whole_texts_in_json_are_tokens(void **state) {
     }
 }
 
+/* Ids of Hugging Face's tokenizers 0.23.3: the unknown token is looked up as any piece, and joins the unknown
+ * characters beside it, as which it is then bytes where there are such; what is added behind the vocabulary is not
+ * looked up. */
+static void unknown_token_in_json_is_a_piece(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *plain, *bytes;
+    } cases[] = {{"a<unk>b", "12 2 11", "12 2 11"},
+                 {"<unk>", "3 2", "3 2"},
+                 {"x<unk>y", "3 2", "3 133 73 130 123 120 75 134"},
+                 {"a <unk>xy b", "12 3 2 3 11", "12 3 73 130 123 120 75 133 134 3 11"},
+                 {"<unk><unk>", "3 2", "3 73 130 123 120 75 73 130 123 120 75"},
+                 {"<unk>x", "3 2", "3 73 130 123 120 75 133"},
+                 {"x<unk>", "3 2", "3 133 73 130 123 120 75"},
+                 {"a q", "12 3 2", "12 3 126"}};
+    char json[1 << 14];
+    for (int fallback = 0; fallback < 2; fallback++) {
+        struct tokenizer *tokenizer;
+        size_t used = (size_t)snprintf(
+            json, sizeof json,
+            "{\"model\":{\"type\":\"Unigram\",\"unk_id\":2,\"byte_fallback\":%s,\"vocab\":[[\"<pad>\",0],[\"</s>\",0],"
+            "[\"<unk>\",-1],[\"" S "\",-2],[\"<\",-3],[\">\",-3],[\"u\",-3],[\"n\",-3],[\"k\",-3],[\"unk\",-2.5],"
+            "[\"a\",-3],[\"b\",-3],[\"" S "a\",-1.5]",
+            fallback ? "true" : "false");
+        for (int i = 0; i < 256 && fallback; i++)
+            used += (size_t)snprintf(json + used, sizeof json - used, ",[\"<0x%02X>\",-9]", i);
+        used += (size_t)snprintf(
+            json + used, sizeof json - used,
+            "]},\"added_tokens\":[{\"id\":%d,\"content\":\"" S "q\",\"special\":true}],"
+            "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"" S
+            "\",\"prepend_scheme\":\"always\"},\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"" S
+            "\",\"prepend_scheme\":\"always\"}}",
+            fallback ? 13 + 256 : 13);
+        if (tokenizer_parse(&tokenizer, json, used) < 0) fail_msg("%s", error_text());
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            const char *expected = fallback ? cases[i].bytes : cases[i].plain,
+                       *got = ids_text(tokenizer, cases[i].text);
+            if (strcmp(got, expected) != 0) fail_msg("%s: %s, expected %s", cases[i].text, got, expected);
+        }
+        tokenizer_free(tokenizer);
+    }
+}
+
 static void every_allocation_may_fail(void **state) {
     (void)state;
     struct sentencepiece_writer writer = small_bpe(false);
@@ -623,6 +666,7 @@ int main(void) {
         cmocka_unit_test(a_folder_says_what_stands_around),
         cmocka_unit_test(first_token_in_json_has_no_blanks),
         cmocka_unit_test(whole_texts_in_json_are_tokens),
+        cmocka_unit_test(unknown_token_in_json_is_a_piece),
         cmocka_unit_test(refusals),
         cmocka_unit_test(truncated_at_every_byte),
         cmocka_unit_test(every_allocation_may_fail),
