@@ -239,11 +239,13 @@ int tokenizer_read_templates(struct tokenizer *tokenizer, const struct json *roo
 }
 
 /* ---- the whole file ------------------------------------------------------------------------------- */
-int tokenizer_parse(struct tokenizer **tokenizer, const char *json, size_t bytes) {
+int tokenizer_parse_with(struct tokenizer **tokenizer, const char *json, size_t bytes, const struct json *decoder) {
     int status = 0;
     struct json_document document = {0};
+    struct json *joined = NULL;
     *tokenizer = NULL;
     TRY(json_open(&document, json, bytes));
+    TRY(json_join_added(&document, decoder, &joined));
     const struct json *root = json_root(&document), *model = json_member(root, "model");
     if (root->type != JSON_OBJECT || !model) FAIL(E_FORMAT, "needs an object with a member 'model'");
     if (json_has_type(model, "WordPiece")) status = wordpiece_read_json(tokenizer, root, bytes);
@@ -255,7 +257,12 @@ int tokenizer_parse(struct tokenizer **tokenizer, const char *json, size_t bytes
     else FAIL(E_UNSUPPORTED, "model.type must be \"BPE\", \"Unigram\" or \"WordPiece\"");
 out:
     json_close(&document);
+    memory_release(joined);
     return status;
+}
+
+int tokenizer_parse(struct tokenizer **tokenizer, const char *json, size_t bytes) {
+    return tokenizer_parse_with(tokenizer, json, bytes, NULL);
 }
 
 int tokenizer_load(struct tokenizer **tokenizer, const char *path) {

@@ -57,6 +57,12 @@ int byte_bpe_read_merges(struct tokenizer **tokenizer, const char *vocab_json, s
 /* The two sides of "left right". */
 bool merge_split(const char *text, size_t length, const char *side[2], size_t bytes[2]);
 
+/* Put the tokens of an added_tokens_decoder (an object by id, or NULL) into the document of a tokenizer.json. *nodes is
+ * part of it from then on: release it behind the document. E_LIMIT, E_MEMORY. */
+int json_join_added(struct json_document *document, const struct json *decoder, struct json **nodes);
+/* tokenizer_parse with these tokens. */
+int tokenizer_parse_with(struct tokenizer **tokenizer, const char *json, size_t bytes, const struct json *decoder);
+
 /* The kinds. `bytes`: of the file, no string is longer. */
 int byte_bpe_read_json(struct tokenizer **tokenizer, const struct json *root, size_t bytes);
 int wordpiece_read_json(struct tokenizer **tokenizer, const struct json *root, size_t bytes);

@@ -113,15 +113,17 @@ static const char *member_text(const struct json_document *document, const char 
     return node && node->type == JSON_STRING ? node->text : NULL;
 }
 
+enum { NAME_KEYS = 7 };
+static const char *const name_keys[NAME_KEYS] = {"bos_token", "eos_token", "pad_token", "unk_token",
+                                                 "cls_token", "sep_token", "mask_token"};
+
 /* vocab.json with merges.txt, and the tokens that the folder adds. */
 static int open_merges(struct tokenizer **tokenizer, const char *vocabulary_path, const char *merges_path,
                        const struct settings *settings) {
-    static const char *const keys[] = {"bos_token", "eos_token", "pad_token", "unk_token",
-                                       "cls_token", "sep_token", "mask_token"};
     int status = 0;
     char *vocabulary = NULL, *merges = NULL;
     size_t vocabulary_bytes, merges_bytes, named = 0;
-    const char *special[sizeof keys / sizeof *keys + 1] = {NULL};
+    const char *special[NAME_KEYS + 1] = {NULL};
     const struct json *config = settings->config.nodes ? json_root(&settings->config) : NULL;
     struct beside_merges beside = {
         .decoder = object_of(json_member(config, "added_tokens_decoder")),
@@ -130,8 +132,8 @@ static int open_merges(struct tokenizer **tokenizer, const char *vocabulary_path
         .class = member_text(&settings->config, "tokenizer_class"),
         .model_type = member_text(&settings->model, "model_type"),
     };
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        special[named] = token_text(settings, keys[i]);
+    for (size_t i = 0; i < NAME_KEYS; i++) {
+        special[named] = token_text(settings, name_keys[i]);
         named += special[named] != NULL;
     }
     TRY(file_read(vocabulary_path, FILE_BYTES_MAX, &vocabulary, &vocabulary_bytes));
@@ -160,6 +162,38 @@ static void apply_names(struct tokenizer *tokenizer, const struct settings *sett
     }
 }
 
+static const struct json *of_settings(const struct settings *settings, const char *key) {
+    return settings->config.nodes ? json_member(json_root(&settings->config), key) : NULL;
+}
+
+/* A token that the settings name as special and the vocabulary has is found in texts, as transformers has it. */
+static bool mark_special(struct tokenizer *tokenizer, const struct json *node) {
+    const struct json *content = node && node->type == JSON_OBJECT ? json_member(node, "content") : node;
+    bool text = content && content->type == JSON_STRING && content->text_bytes;
+    uint32_t id = text ? text_pool_find(&tokenizer->tokens, content->text, content->text_bytes) : MAP_NONE;
+    if (id == MAP_NONE || tokenizer->added[id]) return false;
+    tokenizer->added[id] = ADDED;
+    if (json_says_yes(json_member(node, "lstrip"))) tokenizer->added[id] |= ADDED_STRIP_LEFT;
+    if (json_says_yes(json_member(node, "rstrip"))) tokenizer->added[id] |= ADDED_STRIP_RIGHT;
+    tokenizer->special[id] = 1;
+    return true;
+}
+
+static int mark_named(struct tokenizer *tokenizer, const struct settings *settings) {
+    static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
+    int status = 0;
+    bool marked = false;
+    for (size_t i = 0; i < NAME_KEYS; i++) marked |= mark_special(tokenizer, of_settings(settings, name_keys[i]));
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        const struct json *list = of_settings(settings, lists[i]);
+        for (const struct json *item = list ? list->child : NULL; item; item = item->next)
+            marked |= mark_special(tokenizer, item);
+    }
+    if (marked) TRY(added_index_build(tokenizer));
+out:
+    return status;
+}
+
 /* BERT's normalizer: accents go with capitals where nothing is said of them. */
 static void apply_normalizer(struct tokenizer *tokenizer, const struct settings *settings) {
     if (tokenizer->kind != TOKENIZER_WORDPIECE) return;
@@ -182,6 +216,18 @@ static void apply_frame(struct tokenizer *tokenizer, const struct settings *sett
     if (end) template_add(&tokenizer->single, TEMPLATE_ID, tokenizer->names.end, 0);
 }
 
+static int open_json(struct tokenizer **tokenizer, const char *path, const struct settings *settings) {
+    int status = 0;
+    char *bytes = NULL;
+    size_t count;
+    TRY(file_read(path, FILE_BYTES_MAX, &bytes, &count));
+    status = tokenizer_parse_with(tokenizer, bytes, count, object_of(of_settings(settings, "added_tokens_decoder")));
+    if (status < 0) error_prefix(status, "%s", path);
+out:
+    memory_release(bytes);
+    return status;
+}
+
 static int open_folder(struct tokenizer **tokenizer, const char *folder) {
     int status = 0;
     struct settings settings = {0};
@@ -189,7 +235,8 @@ static int open_folder(struct tokenizer **tokenizer, const char *folder) {
     TRY(read_json(folder, "tokenizer_config.json", &settings.config, &settings.config_text));
     TRY(read_json(folder, "special_tokens_map.json", &settings.map, &settings.map_text));
     if (find_file(folder, "tokenizer.json", path)) {
-        TRY(open_file(tokenizer, path));
+        TRY(open_json(tokenizer, path, &settings));
+        TRY(mark_named(*tokenizer, &settings));
     } else if (find_file(folder, "tokenizer.model", path)) {
         TRY(open_file(tokenizer, path));
         apply_names(*tokenizer, &settings);
