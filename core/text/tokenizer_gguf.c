@@ -6,8 +6,7 @@
 
 #include <string.h>
 
-/* A special token's id, left alone when the file does not name it. */
-static int read_id(const struct tokenizer *tokenizer, const struct gguf *file, const char *key, int32_t *id) {
+int tokenizer_gguf_id(const struct tokenizer *tokenizer, const struct gguf *file, const char *key, int32_t *id) {
     int status = 0;
     uint64_t value;
     if (!gguf_find(file, key)) return 0;
@@ -26,10 +25,10 @@ int tokenizer_gguf_frame(struct tokenizer *tokenizer, const struct gguf *file, b
     int status = 0;
     bool end = false;
     struct tokenizer_special *names = &tokenizer->names;
-    TRY(read_id(tokenizer, file, "tokenizer.ggml.bos_token_id", &names->begin));
-    TRY(read_id(tokenizer, file, "tokenizer.ggml.eos_token_id", &names->end));
-    TRY(read_id(tokenizer, file, "tokenizer.ggml.unknown_token_id", &names->unknown));
-    TRY(read_id(tokenizer, file, "tokenizer.ggml.padding_token_id", &names->pad));
+    TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.bos_token_id", &names->begin));
+    TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.eos_token_id", &names->end));
+    TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.unknown_token_id", &names->unknown));
+    TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.padding_token_id", &names->pad));
     TRY(read_flag(file, "tokenizer.ggml.add_bos_token", &begin));
     TRY(read_flag(file, "tokenizer.ggml.add_eos_token", &end));
     if (begin && names->begin >= 0) template_add(&tokenizer->single, TEMPLATE_ID, names->begin, 0);
@@ -49,6 +48,7 @@ int tokenizer_from_gguf(struct tokenizer **tokenizer, const struct gguf *file) {
     if (bytes == 5 && memcmp(model, "llama", 5) == 0)
         return sentencepiece_read_gguf(tokenizer, file, TOKENIZER_SENTENCE_BPE);
     if (bytes == 2 && memcmp(model, "t5", 2) == 0) return sentencepiece_read_gguf(tokenizer, file, TOKENIZER_UNIGRAM);
+    if (bytes == 4 && memcmp(model, "bert", 4) == 0) return wordpiece_read_gguf(tokenizer, file);
     FAIL(E_UNSUPPORTED, "tokenizer.ggml.model '%.*s' is not supported", (int)(bytes < 100 ? bytes : 100), model);
 out:
     return status;

@@ -10,6 +10,10 @@ struct gguf;
  * add_eos_token. E_FORMAT: an id outside the vocabulary. */
 int tokenizer_gguf_frame(struct tokenizer *tokenizer, const struct gguf *file, bool begin);
 
+/* The id that the file gives under `key`, which is left alone where the file has none. E_FORMAT: as above. */
+int tokenizer_gguf_id(const struct tokenizer *tokenizer, const struct gguf *file, const char *key, int32_t *id);
+
+int wordpiece_read_gguf(struct tokenizer **tokenizer, const struct gguf *file);
 int byte_bpe_read_gguf(struct tokenizer **tokenizer, const struct gguf *file);
 int sentencepiece_read_gguf(struct tokenizer **tokenizer, const struct gguf *file, enum tokenizer_kind kind);
 

@@ -19,6 +19,7 @@ struct wordpiece_settings {
 };
 
 extern const struct tokenizer_traits wordpiece_traits;
+extern const struct wordpiece_settings wordpiece_bert_settings; /* of the uncased models */
 
 /* Once tokens, special and added are complete: the index of pieces, names, added tokens, and [CLS] … [SEP] as the
  * templates where the vocabulary has both and `frame` asks for it. E_FORMAT: no [UNK] token. */

@@ -6,13 +6,13 @@
 
 #include <string.h>
 
-static const struct wordpiece_settings bert_settings = {.clean = true,
-                                                        .split_chinese = true,
-                                                        .strip_accents = true,
-                                                        .lower_case = true,
-                                                        .decode_cleanup = true,
-                                                        .word_max = 100,
-                                                        .prefix = "##"};
+const struct wordpiece_settings wordpiece_bert_settings = {.clean = true,
+                                                           .split_chinese = true,
+                                                           .strip_accents = true,
+                                                           .lower_case = true,
+                                                           .decode_cleanup = true,
+                                                           .word_max = 100,
+                                                           .prefix = "##"};
 
 /* ---- tokenizer.json ------------------------------------------------------------------------------- */
 static int read_settings(const struct json *root, struct wordpiece_settings *settings, const char **unknown) {
@@ -20,7 +20,7 @@ static int read_settings(const struct json *root, struct wordpiece_settings *set
     uint64_t word_max;
     const struct json *model = json_member(root, "model"), *normalizer = json_member(root, "normalizer");
     const struct json *decoder = json_member(root, "decoder"), *accents = json_member(normalizer, "strip_accents");
-    *settings = bert_settings;
+    *settings = wordpiece_bert_settings;
     if (!json_has_type(normalizer, "BertNormalizer"))
         FAIL(E_UNSUPPORTED, "normalizer of a WordPiece model must be of type \"BertNormalizer\"");
     if (!json_has_type(json_member(root, "pre_tokenizer"), "BertPreTokenizer"))
@@ -106,7 +106,7 @@ out:
 int tokenizer_parse_vocab(struct tokenizer **tokenizer, const char *text, size_t bytes, bool lower_case) {
     int status = 0;
     struct tokenizer *fresh = NULL;
-    struct wordpiece_settings settings = bert_settings;
+    struct wordpiece_settings settings = wordpiece_bert_settings;
     *tokenizer = NULL;
     settings.lower_case = settings.strip_accents = lower_case;
     TRY(tokenizer_new(&fresh, TOKENIZER_WORDPIECE, &wordpiece_traits));
