@@ -162,7 +162,7 @@ static int generation_training(const struct task *task, const struct tokenizer *
                 pairs[used++] = (struct prompt_pair){split->prompts[i], text};
         }
     status = prompt_examples_open(out, tokenizer, pairs, count, task_longest(lengths), owned->stops, owned->one_line);
-    if (status < 0) error_prefix(status, "%s", split->table.path);
+    if (status == E_FORMAT || status == E_LIMIT) error_prefix(status, "%s", split->table.path);
 out:
     memory_release(block);
     return status;

@@ -177,7 +177,7 @@ static int perplexity_training(const struct task *task, const struct tokenizer *
     if (owned->options.bos && begin < 0) FAIL(E_UNSUPPORTED, "bos: the tokenizer has no begin token");
     status = text_blocks_open(out, tokenizer, owned->text[SPLIT_TRAIN], owned->bytes[SPLIT_TRAIN], begin,
                               task_longest(lengths), (size_t)owned->options.max_train);
-    if (status < 0) error_prefix(status, "%s", owned->path[SPLIT_TRAIN]);
+    if (status == E_FORMAT || status == E_LIMIT) error_prefix(status, "%s", owned->path[SPLIT_TRAIN]);
 out:
     return status;
 }

@@ -144,7 +144,8 @@ static int windows_open(struct answer_windows *windows, const struct tokenizer *
                         const struct split_data *split, size_t max_tokens, size_t stride) {
     int status =
         answer_windows_open(windows, tokenizer, split->questions, split->contexts, split->items, max_tokens, stride);
-    return status < 0 ? error_prefix(status, "%s", split->table.path) : status;
+    if (status == E_LIMIT) error_prefix(status, "%s", split->table.path); /* a question; all else is not the file's */
+    return status;
 }
 
 static int answering_training(const struct task *task, const struct tokenizer *tokenizer,
@@ -163,7 +164,7 @@ static int answering_training(const struct task *task, const struct tokenizer *t
                       data_text(&split->table, i, SQUAD_STARTS), &answers[i]);
     TRY(windows_open(&windows, tokenizer, split, task_longest(&window), (size_t)owned->options.stride));
     status = answer_windows_examples(&windows, answers, out);
-    if (status < 0) error_prefix(status, "%s", split->table.path);
+    if (status == E_FORMAT || status == E_LIMIT) error_prefix(status, "%s", split->table.path);
 out:
     answer_windows_close(&windows);
     memory_release(block);
