@@ -1,11 +1,14 @@
 /* See data_json.h and data_table.h: JSON lines and SQuAD. */
 #include "task/data_json.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/memory.h"
 #include "io/json.h"
+
+enum { FIELDS_BYTES = 400 };
 
 /* Append a JSON value to the table's text as the value of a cell. what: the field, for messages. */
 static int value_add(struct data_table *table, const struct json *value, size_t line, const char *what,
@@ -32,6 +35,22 @@ out:
     return status;
 }
 
+/* Which fields a line has, where it lacks one. */
+static int field_missing(const struct data_table *table, const struct json *object, size_t line, const char *wanted) {
+    int status = 0;
+    char known[FIELDS_BYTES] = "";
+    size_t used = 0;
+    if (object->type == JSON_ARRAY)
+        FAIL(E_FORMAT, "%s:%zu: a JSON array; expected are JSON lines, an object a line", table->path, line);
+    if (object->type != JSON_OBJECT) FAIL(E_FORMAT, "%s:%zu: a line must be a JSON object", table->path, line);
+    for (const struct json *field = object->child; field && used < sizeof known; field = field->next)
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", field->key);
+    FAIL(E_FORMAT, "%s:%zu: there is no field '%s'; the fields are: %s%s", table->path, line, wanted, known,
+         used < sizeof known ? "" : "...");
+out:
+    return status;
+}
+
 int data_json_lines(struct data_table *table, const struct data_request *request, const char *text, size_t bytes) {
     int status = 0;
     struct json_document document = {0};
@@ -44,13 +63,15 @@ int data_json_lines(struct data_table *table, const struct data_request *request
             struct data_cell *cells;
             status = json_open(&document, at, (size_t)(stop - at));
             if (status < 0) {
-                error_prefix(status, "%s:%zu", table->path, line);
+                /* A first line that is none may be a file of one object over many lines. */
+                error_prefix(status, "%s:%zu%s", table->path, line,
+                             table->rows ? "" : ": expected are JSON lines, an object a line");
                 goto out;
             }
             TRY(data_row_add(table, line, &cells));
             for (size_t c = 0; c < request->column_count; c++) {
                 const struct json *value = json_member(json_root(&document), request->columns[c]);
-                if (!value) FAIL(E_FORMAT, "%s:%zu: there is no field '%s'", table->path, line, request->columns[c]);
+                if (!value) TRY(field_missing(table, json_root(&document), line, request->columns[c]));
                 TRY(value_add(table, value, line, request->columns[c], &cells[c]));
             }
             json_close(&document);
@@ -128,10 +149,12 @@ int data_squad_read(struct data_table *table, const char *path, struct hash *has
     TRY(data_text_file(path, &text, &bytes, hash));
     status = json_open(&document, text, bytes);
     if (status < 0) {
-        error_prefix(status, "%s", path);
+        error_prefix(status, "%s: expected is SQuAD's JSON, one object", path);
         goto out;
     }
-    TRY(member_find(table, json_root(&document), "data", JSON_ARRAY, where, &data));
+    data = json_member(json_root(&document), "data");
+    if (!data || data->type != JSON_ARRAY)
+        FAIL(E_FORMAT, "%s: expected is SQuAD's JSON, an object with an array 'data'", path);
     for (const struct json *article = data->child; article; article = article->next) {
         TRY(member_find(table, article, "paragraphs", JSON_ARRAY, where, &paragraphs));
         for (const struct json *paragraph = paragraphs->child; paragraph; paragraph = paragraph->next) {

@@ -187,6 +187,10 @@ static int columns_find(struct separated *in, const char *const *names, size_t c
                      request->path, wanted, known);
             FAIL(E_ARGUMENT, "%s:1: there is no column '%s'; the columns are: %s", request->path, wanted, known);
         }
+        for (size_t k = i + 1; k < count; k++)
+            if (strcmp(names[k], wanted) == 0)
+                FAIL(E_ARGUMENT, "%s: columns %zu and %zu are both named '%s'; name one by its number", request->path,
+                     i + 1, k + 1, wanted);
         if (i >= COLUMNS_MAX) FAIL(E_ARGUMENT, "%s: there is no column %s", request->path, wanted);
         in->wanted[c] = i;
         if (i > in->wanted_most) in->wanted_most = i;

@@ -121,7 +121,14 @@ static void test_json_lines(void **state) {
     assert_int_equal(data_count(&table, 1, 1), 1);
     data_table_close(&table);
     expect_error(".jsonl", "{\"prompt\":\"a\",\"references\":[]}\n{\"prompt\":\"b\"}\n", names, 2, E_FORMAT,
-                 ":2: there is no field 'references'");
+                 ":2: there is no field 'references'; the fields are: prompt");
+    expect_error(".json", "[{\"prompt\":\"a\"}]", names, 2, E_FORMAT,
+                 ":1: a JSON array; expected are JSON lines, an object a line");
+    expect_error(".json", "{\n\"prompt\":\"a\"}", names, 2, E_FORMAT,
+                 ":1: expected are JSON lines, an object a line: byte 1: expected '\"' before a name");
+    expect_error(".jsonl", "{\"prompt\":\"a\",\"references\":[]}\n{\n", names, 2, E_FORMAT,
+                 ":2: byte 1: expected '\"' before a name");
+    expect_error(".jsonl", "7\n", names, 2, E_FORMAT, ":1: a line must be a JSON object");
     expect_error(".jsonl", "{\"prompt\":null,\"references\":\"a\"}\n", names, 2, E_FORMAT,
                  ":1: field 'prompt' must be a text, a number, or a list of texts");
 }
@@ -135,6 +142,8 @@ static void test_wrong_files(void **state) {
     expect_error(".tsv", "id\tlabel\n1\t2\n", names, 1, E_ARGUMENT,
                  ":1: there is no column 'text'; the columns are: id, label");
     expect_error(".tsv", "id\ttext\n1\ta\n2\n", names, 1, E_FORMAT, ":3: 1 field, expected at least 2");
+    expect_error(".tsv", "text\tid\ttext\n1\ta\t2\n", names, 1, E_ARGUMENT,
+                 ": columns 1 and 3 are both named 'text'; name one by its number");
     struct data_request request = {.path = "/nowhere/x.tsv", .columns = names, .column_count = 1};
     assert_int_equal(data_table_read(&table, &request, NULL), E_IO);
 }
@@ -177,6 +186,14 @@ static void test_squad(void **state) {
     assert_int_equal(data_squad_read(&table, path, NULL), E_FORMAT);
     scratch_remove(path);
     assert_non_null(strstr(error_text(), "question 1: 'question' is missing"));
+    scratch_file(path, ".json", "[{\"question\":\"c\"}]");
+    assert_int_equal(data_squad_read(&table, path, NULL), E_FORMAT);
+    scratch_remove(path);
+    assert_non_null(strstr(error_text(), ": expected is SQuAD's JSON, an object with an array 'data'"));
+    scratch_file(path, ".json", "{\"question\":\"c\"}\n{}\n");
+    assert_int_equal(data_squad_read(&table, path, NULL), E_FORMAT);
+    scratch_remove(path);
+    assert_non_null(strstr(error_text(), ": expected is SQuAD's JSON, one object: byte"));
 }
 
 /* Files lie in the folder, unless their name says where. */
