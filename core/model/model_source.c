@@ -2,10 +2,12 @@
  * brace (safetensors), or is llama2.c's if its size is exactly what its header asks for. */
 #include "model/model_source.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -19,6 +21,24 @@ static void drop_absent_pooler(struct model_config *config, const struct tensor_
         config->model_heads &= ~(unsigned)HEAD_POOLER;
 }
 
+static bool ends_with(const char *text, const char *ending) {
+    size_t length = strlen(text), ending_length = strlen(ending);
+    return length >= ending_length && strcmp(text + length - ending_length, ending) == 0;
+}
+
+/* A folder without config.json is none of Hugging Face's, but may hold a file that is a model by itself. */
+static int refuse_folder(const char *path) {
+    int status = 0;
+    DIR *directory = opendir(path);
+    for (const struct dirent *entry; directory && (entry = readdir(directory));)
+        if (ends_with(entry->d_name, ".gguf"))
+            FAIL(E_IO, "%s: the folder has no config.json; did you mean the file '%s/%s'?", path, path, entry->d_name);
+    FAIL(E_IO, "%s: the folder has no config.json, as a model of Hugging Face's has", path);
+out:
+    if (directory) closedir(directory);
+    return status;
+}
+
 static int open_folder(struct model_source *source, const char *path, struct model_config *config) {
     int status = 0;
     char *file_path = NULL, *text = NULL;
@@ -29,6 +49,7 @@ static int open_folder(struct model_source *source, const char *path, struct mod
     TRY(memory_take(&block, length + 32, 1));
     file_path = block;
     snprintf(file_path, length + 32, "%s/config.json", path);
+    if (access(file_path, F_OK) != 0 && errno == ENOENT) TRY(refuse_folder(path));
     TRY(file_read(file_path, CONFIG_BYTES_MAX, &text, &bytes));
     status = model_config_parse(config, text, bytes);
     if (status < 0) {
@@ -203,11 +224,6 @@ int source_place(void *context, const struct layout_entry *entry, struct value_p
     if (!place->tensor) FAIL(E_NOT_FOUND, "tensor '%s' is missing", stored.name);
 out:
     return status;
-}
-
-static bool ends_with(const char *text, const char *ending) {
-    size_t length = strlen(text), ending_length = strlen(ending);
-    return length >= ending_length && strcmp(text + length - ending_length, ending) == 0;
 }
 
 int source_check_used(const struct model_source *source) {

@@ -292,7 +292,12 @@ static void test_folder_contradicts_itself(void **state) {
     expect_open_error(folder, E_FORMAT, "config.json: ");
     unlink(tensors_path);
     unlink(config_path);
-    expect_open_error(folder, E_IO, "config.json");
+    expect_open_error(folder, E_IO, "the folder has no config.json, as a model");
+    char gguf[128];
+    snprintf(gguf, sizeof gguf, "%s/small.gguf", folder);
+    write_text(gguf, "GGUF");
+    expect_open_error(folder, E_IO, gguf); /* did you mean that file? */
+    unlink(gguf);
     model.parameters[3].value[1] = NAN;
     write_folder(&model, PLAIN, NULL, 0);
     expect_open_error(folder, E_NUMERIC, model.parameters[3].name);
