@@ -118,6 +118,10 @@ static int classification_open(struct task *task, const void *context) {
     hash_open(&hash);
     TRY(memory_take(&task->owned, 1, sizeof(struct classification)));
     if (options->labels.count < 2) FAIL(E_ARGUMENT, "labels: at least two are needed");
+    for (size_t k = 1; k < options->labels.count; k++)
+        for (size_t i = 0; i < k; i++)
+            if (strcmp(options->labels.items[i], options->labels.items[k]) == 0)
+                FAIL(E_ARGUMENT, "labels: '%s' is named twice", options->labels.items[k]);
     task->class_names = options->labels.items;
     task->classes = options->labels.count;
     TRY(split_open(task, options, SPLIT_TRAIN, options->train, &hash));

@@ -64,7 +64,8 @@ static int missing_tell(const char *path, const char *data, const char *option, 
     struct stat about;
     if (reason != ENOENT && reason != ENOTDIR) FAIL(E_IO, "%s: %s: %s", option, path, strerror(reason));
     if (!as_said(file) && stat(data, &about) != 0)
-        FAIL(E_IO, "data: there is no folder '%s'; name the data with --set data=FOLDER", data);
+        FAIL(E_IO, "data: there is no folder '%s'%s; name the data with --set data=FOLDER", data,
+             *data == '/' ? "" : " where runexp was started");
     if (!as_said(file) && !S_ISDIR(about.st_mode))
         FAIL(E_IO, "data: '%s' is a file; name the folder it is in with --set data=FOLDER", data);
     const char *slash = strrchr(path, '/'); /* as data/file and what is as said always have */

@@ -24,6 +24,8 @@ void example_arrays_view(struct task_examples *out, size_t count, size_t classes
 int text_blocks_open(struct task_examples *out, const struct tokenizer *tokenizer, const char *text, size_t bytes,
                      int32_t begin, size_t max_tokens, size_t max_blocks);
 
+/* Scores that a correlation is taken with: E_FORMAT with the file's name where they are all the same. */
+int scores_vary(const float *scores, size_t count, const char *path);
 /* The target of a score that data_score found between low and high: 0..1. */
 float score_scale(double score, double low, double high);
 

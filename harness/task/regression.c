@@ -78,6 +78,7 @@ static int split_open(struct task *task, const struct regression_options *option
         TRY(data_score(table, i, COLUMN_SCORE, owned->low, owned->high, &score));
         owned->scores[split][i] = (float)score;
     }
+    if (split != SPLIT_TRAIN) TRY(scores_vary(owned->scores[split], count, table->path));
     task->split[split] =
         (struct task_text){.count = count, .text = owned->texts[split], .path = table->path, .line = table->line};
     if (split == SPLIT_TRAIN) task->split[SPLIT_UNLABELLED] = task->split[split];

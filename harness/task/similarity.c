@@ -78,6 +78,7 @@ static int split_open(struct task *task, const struct similarity_options *option
         else TRY(data_number(table, i, 2, "the score", &score)); /* correlations know no scale */
         owned->scores[split][i] = (float)score;
     }
+    if (split != SPLIT_TRAIN) TRY(scores_vary(owned->scores[split], count, table->path));
     task->split[split] = (struct task_text){
         .count = 2 * count, .text = owned->texts[split], .path = table->path, .line = table->line, .texts_per_line = 2};
     if (split == SPLIT_TRAIN) task->split[SPLIT_UNLABELLED] = task->split[split];

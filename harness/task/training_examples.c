@@ -88,6 +88,16 @@ out:
     return status;
 }
 
+int scores_vary(const float *scores, size_t count, const char *path) {
+    int status = 0;
+    for (size_t i = 1; i < count; i++)
+        if (scores[i] != scores[0]) return 0;
+    if (count == 1) FAIL(E_FORMAT, "%s: one score: a correlation needs two that differ", path);
+    FAIL(E_FORMAT, "%s: all %zu scores are %g: a correlation needs two that differ", path, count, (double)scores[0]);
+out:
+    return status;
+}
+
 float score_scale(double score, double low, double high) {
     double place = (score - low) / (high - low); /* a little outside where the score was rounded to 32 bits */
     return (float)(place < 0 ? 0 : place > 1 ? 1 : place);

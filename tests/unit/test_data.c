@@ -224,7 +224,9 @@ static void test_missing_files(void **state) {
     char folder[] = "/tmp/test_data_XXXXXX", place[256], words[512];
     assert_non_null(mkdtemp(folder));
     expect_missing("nowhere", "test", "test.tsv",
-                   "data: there is no folder 'nowhere'; name the data with --set data=FOLDER");
+                   "data: there is no folder 'nowhere' where runexp was started; name the data with --set data=FOLDER");
+    expect_missing("/nowhere", "test", "test.tsv",
+                   "data: there is no folder '/nowhere'; name the data with --set data=FOLDER");
     snprintf(words, sizeof words, "test: there is no file 'test.tsv' in the folder '%s'", folder);
     expect_missing(folder, "test", "test.tsv", words);
     snprintf(place, sizeof place, "%s/test.csv", folder);

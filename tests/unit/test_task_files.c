@@ -104,6 +104,11 @@ static void classification_names_what_is_wrong(void **state) {
     snprintf(expected, sizeof expected, "%s:3: label 'neither' is not one of `labels` (good, bad)", test_path);
     assert_non_null(strstr(error_text(), expected));
     assert_null(task.owned);
+    static const char *twice[] = {"good", "bad", "good"};
+    set_names(kind, options, "labels", twice, 3);
+    assert_int_equal(kind->open(&task, options), E_ARGUMENT);
+    assert_string_equal(error_text(), "labels: 'good' is named twice");
+    set_names(kind, options, "labels", twice, 2);
     set_text(kind, options, "train_text", "");
     assert_int_equal(kind->open(&task, options), E_ARGUMENT);
     assert_non_null(strstr(error_text(), "there is no column 'review'"));

@@ -207,6 +207,34 @@ static void regression_refuses_scores_outside(void **state) {
     scratch_remove(good);
 }
 
+/* There is no correlation with a number that is always the same: a result without a value would look like one. */
+static void scores_to_judge_by_differ(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"regression", "similarity"};
+    char same[128], one[128], good[128], expected[256];
+    struct task task;
+    struct option_store store = {0};
+    scratch_file(same, ".tsv", "sentence1\tsentence2\tscore\nbees\told\t3\nhoney\told\t3.0\n");
+    scratch_file(one, ".tsv", "sentence1\tsentence2\tscore\nbees\told\t3\n");
+    scratch_file(good, ".tsv", "sentence1\tsentence2\tscore\nbees\told\t3\nhoney\told\t4\n");
+    for (int k = 0; k < 2; k++) {
+        const struct setting settings[] = {{"data", "/"},      {"header", "[]"}, {"train", one},
+                                           {"validation", ""}, {"test", same},   {NULL, NULL}};
+        assert_int_equal(task_with(&task, kinds[k], settings, &store), E_FORMAT);
+        snprintf(expected, sizeof expected, "%s: all 2 scores are 3: a correlation needs two that differ", same);
+        assert_string_equal(error_text(), expected);
+        const struct setting single[] = {{"data", "/"},       {"header", "[]"}, {"train", one},
+                                         {"validation", one}, {"test", good},   {NULL, NULL}};
+        assert_int_equal(task_with(&task, kinds[k], single, &store), E_FORMAT);
+        snprintf(expected, sizeof expected, "%s: one score: a correlation needs two that differ", one);
+        assert_string_equal(error_text(), expected);
+    }
+    option_store_close(&store);
+    scratch_remove(same);
+    scratch_remove(one);
+    scratch_remove(good);
+}
+
 /* 0.7 in 32 bits lies a little below 0.7. */
 static void ends_of_the_scale_are_within(void **state) {
     (void)state;
@@ -521,6 +549,7 @@ int main(void) {
                                        cmocka_unit_test(regression_reads_pairs_with_segments),
                                        cmocka_unit_test(regression_refuses_scores_outside),
                                        cmocka_unit_test(ends_of_the_scale_are_within),
+                                       cmocka_unit_test(scores_to_judge_by_differ),
                                        cmocka_unit_test(data_that_teaches_nothing_is_named),
                                        cmocka_unit_test(places_of_texts),
                                        cmocka_unit_test(answers_are_located),
