@@ -1,7 +1,8 @@
 /* Which linear layers a technique edits: the meaning of the options `layers` and `skip` everywhere.
  *
  * An item is a role ("query", "up"), or a glob over the layer's name ("*.layer.0.*"). No `layers` at all: every
- * linear layer of the blocks (not pooler and heads). `skip` is applied after that.
+ * linear layer of the blocks (not pooler and heads). `skip` is applied after that. Layers of a head that is set aside
+ * (model_set_aside) are never meant.
  */
 #ifndef LINEAR_SELECT_H
 #define LINEAR_SELECT_H

@@ -390,6 +390,32 @@ int model_set_int8_attention(struct model *model) {
     return status;
 }
 
+/* The parameter of a layout's entry; NULL: it is packed. */
+static struct parameter *entry_parameter(struct model *model, const struct layout_entry *entry) {
+    for (size_t i = 0; i < model->parameter_count; i++)
+        if (strcmp(model->parameters[i].name, entry->name) == 0) return &model->parameters[i];
+    return NULL;
+}
+
+struct setting_aside {
+    struct model *model;
+    unsigned heads;
+};
+
+static int aside_visit(void *context, const struct layout_entry *entry) {
+    const struct setting_aside *setting = context;
+    struct parameter *parameter = entry_parameter(setting->model, entry);
+    if (parameter) parameter->aside = entry->row->heads && !(entry->row->heads & setting->heads);
+    return 0;
+}
+
+void model_set_aside(struct model *model, unsigned heads) {
+    struct setting_aside setting = {model, heads};
+    layout_walk(&model->config, aside_visit, &setting);
+    for (size_t i = 0; i < model->linear_count; i++)
+        model->linears[i].aside = model->linears[i].heads && !(model->linears[i].heads & heads);
+}
+
 /* Parameters that training over `heads` moves: the body and those heads' rows, but for the frozen ones. */
 struct trained {
     struct model *model;
@@ -402,11 +428,9 @@ struct trained {
 static int gradient_visit(void *context, const struct layout_entry *entry) {
     int status = 0;
     struct trained *trained = context;
-    struct parameter *parameter = NULL;
+    struct parameter *parameter = entry_parameter(trained->model, entry);
     void *view;
 
-    for (size_t i = 0; i < trained->model->parameter_count && !parameter; i++)
-        if (strcmp(trained->model->parameters[i].name, entry->name) == 0) parameter = &trained->model->parameters[i];
     if (!parameter) goto out; /* packed */
     if (trained->frozen && trained->frozen[parameter - trained->model->parameters]) goto out;
     if (entry->row->heads && !(entry->row->heads & trained->heads)) goto out;

@@ -75,6 +75,7 @@ struct parameter {
     float *gradient;                 /* NULL unless training */
     const struct value_place *place; /* where rows are decoded from when value is NULL: in a model that is not editable,
                                       * matrices of a file in 16 bits or blocks; see parameter_rows */
+    bool aside;                      /* of a head that model_set_aside left out */
 };
 
 enum linear_role {
@@ -107,6 +108,7 @@ struct linear {
     struct parameter *parameter, *bias_parameter; /* NULL when packed from a file */
     struct weight weight; /* what the forward pass multiplies; format f32 views `value` until packed */
     bool simulated;       /* its values promise a saving that its format does not execute (pruned f32) */
+    bool aside;           /* of a head that model_set_aside left out: no pattern means it (model/linear_select.h) */
 };
 
 /* How f32 matrices that no technique packed are held and multiplied: as they are; as f16, widened to f32 as they are
@@ -173,6 +175,10 @@ int model_save_huggingface(const struct model *model, const char *folder, bool u
 
 int model_set_metadata(struct model *model, const char *key, const char *value);
 const char *model_metadata(const struct model *model, const char *key); /* NULL when absent */
+
+/* Mark what belongs to heads that are in `heads` none: they are carried along for stages to train and are no part of
+ * the model that comes of it, so techniques that count or edit layers leave them out. Copies do not keep the mark. */
+void model_set_aside(struct model *model, unsigned heads);
 
 /* Rows begin..end-1 of a parameter as f32, wherever they are: out (end-begin, columns). */
 void parameter_rows(const struct parameter *parameter, size_t begin, size_t end, float *out);

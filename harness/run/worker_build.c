@@ -285,6 +285,7 @@ static int technique_apply(struct builder *builder, const struct technique *tech
     bool opened = false;
     struct technique_context context = stage_context(builder, needs);
     error_clear();
+    model_set_aside(&builder->model, builder->job->task->kind->heads); /* others are for stages that train them */
     if (technique->state_bytes) TRY(memory_take(&state, 1, technique->state_bytes));
     const char *missing = needs_missing(builder, needs);
     if (missing) {

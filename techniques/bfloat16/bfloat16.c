@@ -23,7 +23,7 @@ static int apply(struct technique_context *context, void *state, const void *opt
 extern const struct technique technique_bfloat16;
 const struct technique technique_bfloat16 = {
     .abi = TECHNIQUE_ABI,
-    .version = 3,
+    .version = 4,
     .name = "bfloat16",
     .summary = "Stores weights in bfloat16 and multiplies them, and attention in encoders, in bfloat16, or in f32.",
     .source = "bfloat16 as in Kalamkar et al. 2019, section 3",

@@ -21,7 +21,7 @@ static int apply(struct technique_context *context, void *state, const void *opt
 extern const struct technique technique_float16;
 const struct technique technique_float16 = {
     .abi = TECHNIQUE_ABI,
-    .version = 2,
+    .version = 3,
     .name = "float16",
     .summary =
         "Stores weights in IEEE half precision and widens them as they are multiplied, or rounds activations as well.",

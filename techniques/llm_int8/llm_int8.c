@@ -101,7 +101,7 @@ out:
 extern const struct technique technique_llm_int8;
 const struct technique technique_llm_int8 = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "llm_int8",
     .summary = "Rounds weights to 8 bits per row and activations per token, but for columns with outliers.",
     .source = "Dettmers et al. 2022 (LLM.int8()), sections 2 and 3; as in bitsandbytes",

@@ -94,7 +94,7 @@ static int apply(struct technique_context *context, void *opaque, const void *op
                          options->train_head ? train_objective_heads(training.plan.objective) : 0));
     state->trained = adapter_set_values(&set, model);
     for (size_t i = 0; i < model->parameter_count; i++)
-        state->values += model->parameters[i].rows * model->parameters[i].columns;
+        if (!model->parameters[i].aside) state->values += model->parameters[i].rows * model->parameters[i].columns;
     TRY(adapter_set_train(&set, model, training.examples, &training.plan, &training.host, &state->result));
     adapter_set_merge(&set, model);
     TRY(technique_training_mark(&training, model));
@@ -116,7 +116,7 @@ static int report(struct technique_context *context, void *opaque, const void *o
 extern const struct technique technique_lora;
 const struct technique technique_lora = {
     .abi = TECHNIQUE_ABI,
-    .version = 2,
+    .version = 3,
     .name = "lora",
     .summary = "Trains low-rank updates of frozen layers and merges them.",
     .source = "Hu et al. 2021 (LoRA), section 4.1; rank-stabilised: Kalajdzievski 2023 (rsLoRA)",

@@ -145,7 +145,7 @@ static int report(struct technique_context *context, void *opaque, const void *o
 extern const struct technique technique_magnitude;
 const struct technique technique_magnitude = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "magnitude",
     .summary = "Sets the weights of smallest magnitude to zero; the zeros are simulated until a sparse format exists.",
     .source = "Han et al. 2015, \"Learning both Weights and Connections for Efficient Neural Networks\"",

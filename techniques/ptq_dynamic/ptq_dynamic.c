@@ -203,7 +203,7 @@ out:
 extern const struct technique technique_ptq_dynamic;
 const struct technique technique_ptq_dynamic = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "ptq_dynamic",
     .summary = "Rounds weights to 8 bits and quantizes activations as they come, without calibration data.",
     .source =

@@ -225,7 +225,7 @@ static void close_work(void *opaque) {
 extern const struct technique technique_ptq_static;
 const struct technique technique_ptq_static = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "ptq_static",
     .summary = "Rounds weights and inputs to int8 with ranges chosen beforehand from calibration data.",
     .source = "Wu et al. 2020; calibrators as in ONNX Runtime; bias correction: Nagel et al. 2019, section 4.2",

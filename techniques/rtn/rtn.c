@@ -101,7 +101,7 @@ out:
 extern const struct technique technique_rtn;
 const struct technique technique_rtn = {
     .abi = TECHNIQUE_ABI,
-    .version = 1,
+    .version = 2,
     .name = "rtn",
     .summary = "Rounds weights to the nearest of 256 or 16 levels and multiplies from the packed bytes.",
     .source = "Frantar et al. 2023 (GPTQ), the round-to-nearest baseline; grid as in its reference code",

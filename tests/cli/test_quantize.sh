@@ -55,4 +55,32 @@ check "a run with the cache alone exits 0" test $? -eq 0
 check "it tells of the same layers" test -n "$first" -a "$(told "$db")" = "$first"
 check "it has the same artifact" test "$(artifact "$db")" = "$bytes"
 check "from the cache" test "$(query "$db" "SELECT cached FROM stage s JOIN layer l ON l.run_id = s.run_id AND l.stage = s.ordinal WHERE l.score_lost IS NOT NULL LIMIT 1")" = 1
+
+# The head that is kept for stages to train hidden words with is no part of the result: "*" is the 12 layers of blocks,
+# the pooler and the classifier, and a share of trained values is one of the values that are left.
+cat >aside.yaml <<EOF
+experiment: aside
+model: {family: bert, layers: 2, width: 64, heads: 2, feed_forward: 128, positions: 32}
+tokenizer: {type: bpe, vocabulary: 400, lower_case: true, max_tokens: 32}
+task: {wordnet: {data: $scratch/wordnet}}
+matrix:
+  pipeline:
+    - [rtn: {layers: ["*"]}]
+    - [rtn: {layers: ["*"], skip: ["cls.*"]}]
+    - [rtn: {layers: [head_transform]}]
+    - [ptq_static: {layers: ["*"], examples: 32}]
+    - [lora: {layers: [query], train_head: false, steps: 1}]
+    - [finetune: {objective: masked_lm, steps: 1}, magnitude: {layers: ["*"]}]
+measure: {rounds: 0}
+limits: {wall_s: 120, memory_mb: ${MEMORY_MB:-4096}}
+EOF
+rm -rf results
+"$runexp" aside.yaml --no-report "${options[@]}" >out.txt 2>err.txt
+check "a run of a kept head exits 0" test $? -eq 0
+told() { query "$db" "SELECT group_concat(value) FROM metric m JOIN run r ON r.id = m.run_id JOIN cell c ON c.id = r.cell_id WHERE r.kind = 'build' AND m.name = '$2' AND c.label LIKE '$1'"; }
+check "* means the layers of the result alone" test "$(told 'rtn %' layers_rounded)" = 14.0,14.0
+check "in ptq_static as well" test "$(told 'ptq_static %' layers_rounded)" = 14.0
+check "the kept head's layers by name are none" test "$(query "$db" "SELECT count(*) FROM run WHERE status = 'skipped' AND reason LIKE '%head_transform%'")" = 1
+values=$(query "$db" "SELECT total_bytes / 4 FROM stage s JOIN run r ON r.id = s.run_id JOIN cell c ON c.id = r.cell_id WHERE c.label LIKE 'lora %'")
+check "lora's share is of the values of the result" test "$(query "$db" "SELECT abs($(told 'lora %' trained_frac) * $values / $(told 'lora %' trained_values) - 1) < 1e-9")" = 1
 exit $failures
