@@ -21,6 +21,7 @@ struct run_summary {
     size_t cells, ok, failed, skipped;
     size_t kept; /* of those failed: before, in the session that was continued */
     bool interrupted;
+    bool done; /* nothing ran: it had ended before the same command was interrupted in another experiment */
 };
 
 /* Run one experiment to its end, or until interrupted. A failed cell is no error of this function.

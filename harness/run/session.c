@@ -274,6 +274,10 @@ static int begin_session(struct session *session) {
             TRY(store_session_order_seed(session->store, session->id, &session->order_seed));
             goto out;
         }
+        TRY(store_session_done(session->store, session->experiment_id, host_id, build_id, settings->cpumask,
+                               settings->command, &session->id));
+        session->done = session->id != 0;
+        if (session->done) goto out;
     }
     session->order_seed = random_stream("order", clock_ns(), (uint64_t)getpid()) >> 1;
     cpu_flags_text(kernels.flags, flags, sizeof flags);

@@ -225,6 +225,35 @@ out:
     return status;
 }
 
+int store_session_done(struct store *store, int64_t experiment_id, int64_t host_id, int64_t build_id, uint32_t cpumask,
+                       const char *command, int64_t *id) {
+    int status = 0;
+    struct query q = {0};
+    bool found;
+    *id = 0;
+    TRY(query_open(
+        &q, store,
+        "SELECT s.id FROM session s JOIN experiment e ON e.id = s.experiment_id JOIN session u ON u.id > s.id AND"
+        " u.host_id = s.host_id AND u.build_id = s.build_id AND u.cpumask = s.cpumask AND u.command = s.command AND"
+        " u.ended_at IS NULL JOIN experiment f ON f.id = u.experiment_id AND f.name <> e.name WHERE s.experiment_id = ?"
+        " AND s.host_id = ? AND s.build_id = ? AND s.cpumask = ? AND s.command = ? AND s.ended_at IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM run r WHERE r.session_id = s.id AND r.status NOT IN ('ok', 'skipped'))"
+        " AND NOT EXISTS (SELECT 1 FROM session b WHERE b.id > s.id AND b.id < u.id AND"
+        " (b.command <> s.command OR b.ended_at IS NULL))"
+        " AND NOT EXISTS (SELECT 1 FROM newest_session n WHERE n.experiment = e.name AND n.session_id > s.id)"
+        " AND NOT EXISTS (SELECT 1 FROM newest_session n WHERE n.experiment = f.name AND n.session_id > u.id)"
+        " ORDER BY s.id DESC LIMIT 1"));
+    query_integer(&q, experiment_id);
+    query_integer(&q, host_id);
+    query_integer(&q, build_id);
+    query_integer(&q, cpumask);
+    query_text(&q, text_or_empty(command));
+    TRY(read_id(&q, id, &found));
+out:
+    query_close(&q);
+    return status;
+}
+
 int store_session_begin(struct store *store, const struct session_record *record, int64_t *id) {
     int status = 0;
     struct query q = {0};

@@ -160,6 +160,11 @@ int store_cell(struct store *store, const struct cell_record *record, int64_t *i
  * must be what they show. */
 int store_session_unfinished(struct store *store, int64_t experiment_id, int64_t host_id, int64_t build_id,
                              uint32_t cpumask, int64_t *id);
+/* The newest session of this experiment, host, build and cpu mask, where it ended with nothing failed and the same
+ * command was interrupted later, in another of its experiments, which is still the newest of its name: that command is
+ * gone on with, and this one of its experiments is done. Else 0. */
+int store_session_done(struct store *store, int64_t experiment_id, int64_t host_id, int64_t build_id, uint32_t cpumask,
+                       const char *command, int64_t *id);
 int store_session_begin(struct store *store, const struct session_record *record, int64_t *id);
 int store_session_end(struct store *store, int64_t session_id);
 int store_session_order_seed(struct store *store, int64_t session_id, uint64_t *order_seed);

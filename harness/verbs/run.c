@@ -110,6 +110,9 @@ static int run_one(struct store *store, struct experiment *experiment, const str
     }
     fprintf(stderr, "%s: %zu cells: %zu ok, %zu failed, %zu skipped\n", experiment->name, summary.cells, summary.ok,
             summary.failed, summary.skipped);
+    if (summary.done)
+        fprintf(stderr, "%s: it had ended before this command was interrupted; --fresh runs it again\n",
+                experiment->name);
     if (summary.kept)
         fprintf(stderr,
                 "%s: %zu of them failed before this session was interrupted; --retry-failed builds them again\n",

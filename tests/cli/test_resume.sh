@@ -60,6 +60,35 @@ wait $pid
 check "an interrupt in the second experiment exits 130" test $? -eq 130
 check "the first experiment has its report" test "$(cat both.txt)" = "report: both/report/first/index.html" -a -s both/report/first/index.html
 
+# The same, the second cut short: gone on with, the first is done; its results stay, nothing is timed again. A command
+# that nothing interrupted, another command, an experiment with a failed cell, and --fresh time everything anew.
+sed 's/epochs: [0-9]*/epochs: 1/; s/rounds: [03]/rounds: 1/' both.yaml >pair.yaml
+pair() { "$runexp" pair.yaml --db pair/runexp.db --no-report "${options[@]}" "$@" 2>err.txt; }
+sessions() { query pair/runexp.db "SELECT count(*) FROM session s JOIN experiment e ON e.id = s.experiment_id WHERE e.name = '$1'"; }
+cut() { query pair/runexp.db "UPDATE session SET ended_at = NULL WHERE id = (SELECT max(id) FROM session)"; }
+pair
+firsts() { query pair/runexp.db "SELECT uuid FROM run r JOIN session s ON s.id = r.session_id JOIN experiment e ON e.id = s.experiment_id WHERE e.name = 'first' ORDER BY uuid"; }
+firsts >firsts.txt
+cut
+pair
+check "an experiment that had ended before the interrupt is done" test $? -eq 0 -a "$(sessions first),$(sessions small)" = 1,1
+check "its runs stay" cmp -s firsts.txt <(firsts)
+check "and that is said" grep -q '^first: it had ended before' err.txt
+check "its cells count" grep -q '^first: 5 cells: 5 ok' err.txt
+pair
+check "after an end both are timed anew" test "$(sessions first),$(sessions small)" = 2,2
+cut
+pair --jobs 1
+check "another command times the first anew" test "$(sessions first),$(sessions small)" = 3,2
+cut
+pair --jobs 1 --fresh
+check "so does --fresh" test "$(sessions first),$(sessions small)" = 4,3
+pair
+cut
+query pair/runexp.db "UPDATE run SET status = 'failed' WHERE id = (SELECT max(r.id) FROM run r JOIN session s ON s.id = r.session_id JOIN experiment e ON e.id = s.experiment_id WHERE e.name = 'first')"
+pair
+check "one with a failed cell is run again" test "$(sessions first),$(sessions small)" = 6,4
+
 # A session under way whose files are tampered with: one artifact is gone, one was changed. Both are built and timed again.
 runs() { query "$1" "SELECT uuid FROM run WHERE status = 'ok' ORDER BY uuid"; }
 artifact() { query int/runexp.db "SELECT a.path FROM artifact a JOIN run r ON r.artifact_id = a.id JOIN cell c ON c.id = r.cell_id WHERE c.label = '$1'"; }
