@@ -16,7 +16,7 @@
 #include "text/examples.h"
 #include "train/objective.h"
 
-#define TECHNIQUE_ABI 4u /* raised whenever this header changes its layout */
+#define TECHNIQUE_ABI 5u /* raised whenever this header changes its layout */
 
 /* What the harness must provide; it refuses with the reason where it cannot. */
 enum technique_needs {
@@ -47,11 +47,14 @@ struct technique_context {
     const struct examples *training, *unlabelled, *calibration; /* NULL unless needed */
     uint64_t seed;
     int32_t mask_id, special_ids; /* of the tokenizer, for masked language modelling */
-    const char *cache_dir;        /* shared by all runs: name files by a hash of what determines them, write to
-                                   * NAME.tmp and rename. NULL: nothing may be kept */
-    const char *checkpoint_dir;   /* of stages with NEEDS_CACHE: a folder of this stage and what came before it, model,
-                                   * data, seed and options included. It outlives a worker that was killed and is removed
-                                   * once the stage is done. NULL: there is none */
+    /* Nothing runs yet: the model has sizes and formats and no values (core: model_shape), there are no data, folders
+     * nor listeners, and evaluate is there where it will be. What cannot be known so is not checked now. */
+    bool planning;
+    const char *cache_dir;      /* shared by all runs: name files by a hash of what determines them, write to
+                                 * NAME.tmp and rename. NULL: nothing may be kept */
+    const char *checkpoint_dir; /* of stages with NEEDS_CACHE: a folder of this stage and what came before it, model,
+                                 * data, seed and options included. It outlives a worker that was killed and is removed
+                                 * once the stage is done. NULL: there is none */
     /* An extra number with the result. name: "loss_last", unit: "nats"; "" for none. */
     void (*metric)(void *host, const char *name, const char *unit, double value);
     /* Progress 0..1 with a short text; nonzero: stop with E_INTERRUPTED. NULL: nobody listens. */
@@ -61,8 +64,8 @@ struct technique_context {
     void (*step)(void *host, const struct train_progress *progress);
     /* The task's primary metric of a model as it stands, on the validation split; stored with the last step that was
      * told, unless the stage tells of none. The model (context->model, or a student of its own) may be in the middle of
-     * training: its values are read, not changed, and what was prepared of it is left alone. E_STATE: the task has no
-     * validation split; E_MEMORY, E_NUMERIC. NULL: cannot be asked. */
+     * training: its values are read, not changed, and what was prepared of it is left alone. E_STATE: it cannot be
+     * told; E_MEMORY, E_NUMERIC. NULL: cannot be asked, for the task has no validation split. */
     int (*evaluate)(void *host, const struct model *model, double *value, bool *higher_is_better);
     /* Once for each layer that the stage looked at, in the model's order; everything is copied. NULL: nobody listens.
      */
@@ -89,13 +92,24 @@ struct technique {
      * options by others (group 64 where bits is 4): what they say after settle and probe is stored. Optional. */
     int (*settle)(void *options);
     /* Can this run here, with these options on this model? 0, or E_UNSUPPORTED with the reason in the
-     * error text: the cell is skipped. May also set options by the model. Optional. */
+     * error text: the cell is skipped. May also set options by the model. Of techniques that have foresee, it is also
+     * asked before anything runs (context->planning): a cell with such a stage is planned as a skip. Optional. */
     int (*probe)(const struct technique_context *context, void *options);
+    /* While planning, after a probe that said yes, of the options as that left them: make of context->model's sizes and
+     * formats what apply will make of them, so that later stages can be asked. technique_foresee_same where they stay.
+     * Negative: cannot be told before it has run. Optional: likewise. */
+    int (*foresee)(struct technique_context *context, const void *options);
     int (*open)(struct technique_context *context, void *state, const void *options);  /* Optional. */
     int (*apply)(struct technique_context *context, void *state, const void *options); /* Required. */
     int (*report)(struct technique_context *context, void *state,
                   const void *options); /* Optional: calls context->metric. */
     void (*close)(void *state);         /* Optional. */
 };
+
+/* For `struct technique`.foresee: values change, sizes and formats do not. */
+static inline int technique_foresee_same(struct technique_context *context, const void *options) {
+    (void)context, (void)options;
+    return 0;
+}
 
 #endif

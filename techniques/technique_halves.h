@@ -69,7 +69,7 @@ static inline int halves_probe(const struct technique_context *context, const st
         if (!halves_chosen(linear, options)) continue;
         if (linear->value == NULL)
             FAIL(E_UNSUPPORTED, "%s is packed as %s already", linear->name, linear->weight.format->name);
-        for (size_t k = 0; k < linear->rows * linear->columns; k++) {
+        for (size_t k = 0; k < linear->rows * linear->columns && !context->planning; k++) {
             float w = linear->value[k];
             if (!isfinite(f16 ? half_to_float(half_from_float(w)) : bf16_to_float(bf16_from_float(w))))
                 FAIL(E_UNSUPPORTED, "%s holds %g, which is beyond its range", linear->name, (double)w);
@@ -79,6 +79,14 @@ static inline int halves_probe(const struct technique_context *context, const st
     if (left == 0) FAIL(E_UNSUPPORTED, "skip and keep leave no layer to round");
 out:
     return status;
+}
+
+static inline int halves_foresee(struct technique_context *context, const struct weight_format *format,
+                                 const struct halves_options *options) {
+    for (size_t i = 0; i < context->model->linear_count; i++)
+        if (halves_chosen(&context->model->linears[i], options))
+            linear_shape_packed(&context->model->linears[i], format);
+    return 0;
 }
 
 static inline int halves_apply(struct technique_context *context, struct rounding_error *error,

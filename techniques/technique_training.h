@@ -25,6 +25,24 @@ static inline uint32_t technique_training_needs(const struct train_options *opti
            NEEDS_CACHE;
 }
 
+/* For probe: train_options_check, and what the task and its tokenizer must have. */
+static inline int technique_training_probe(const struct technique_context *context,
+                                           const struct train_options *options) {
+    int status = 0;
+    enum train_objective objective = train_options_objective(options, context->objective);
+    TRY(train_options_check(options, context->objective, context->model));
+    if (objective == TRAIN_CLASSIFICATION && context->training)
+        TRY(train_options_check_classes(options, context->training->classes));
+    if (options->evaluate_steps && !context->evaluate)
+        FAIL(E_UNSUPPORTED, "evaluate_steps %lld: the task has no validation split to score",
+             (long long)options->evaluate_steps);
+    if ((objective == TRAIN_MASKED_LM || options->word_dropout > 0) && context->mask_id < 0)
+        FAIL(E_UNSUPPORTED, "%s needs a tokenizer with a mask token",
+             objective == TRAIN_MASKED_LM ? "masked_lm" : "word_dropout");
+out:
+    return status;
+}
+
 static inline int technique_training_step(void *opaque, const struct train_progress *progress) {
     struct technique_context *context = opaque;
     char text[96];

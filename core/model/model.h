@@ -146,6 +146,12 @@ struct model {
  * gains, zeros for biases; a function of (config, seed) alone. */
 int model_create(struct model *model, const struct model_config *config, uint64_t seed, double deviation);
 
+/* A model of this configuration whose values are all zero and take memory only when written: for questions about sizes
+ * and formats before anything runs. E_MEMORY; those of model_config_check. */
+int model_shape(struct model *model, const struct model_config *config);
+/* In such a model: the layer will be packed in this format. There are no bytes to multiply. */
+void linear_shape_packed(struct linear *linear, const struct weight_format *format);
+
 /* Open, by content: a file that model_save wrote (artifact or checkpoint), a Hugging Face directory (config.json +
  * model.safetensors, whole or in shards), a GGUF file (llama, qwen2, gpt2, bert) or a llama2.c file. editable:
  * parameters are copied into the model's arena and may change (packed layers stay packed); otherwise they are views of

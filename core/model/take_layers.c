@@ -95,7 +95,7 @@ static int check_size(const char *name, size_t to, size_t from, bool exact) {
 
 static bool is_projected(const struct model_config *config) { return config_embedding_width(config) != config->width; }
 
-static int check_sizes(const struct model_config *to, const struct model_config *from) {
+int model_take_check(const struct model_config *to, const struct model_config *from) {
     int status = 0;
     TRY(check_size("width", to->width, from->width, false));
     TRY(check_size("feed_forward", to->feed_forward, from->feed_forward, false));
@@ -163,7 +163,7 @@ int model_take_layers(struct model *taken, const struct model *source, const str
             FAIL(E_ARGUMENT, "layer %zu does not exist: the model has layers 0 to %zu", layers[i],
                  source->config.layers - 1);
     TRY(model_config_check(&taken->config));
-    TRY(check_sizes(&taken->config, &source->config));
+    TRY(model_take_check(&taken->config, &source->config));
     TRY(model_layout(taken, NULL, 0));
     TRY(take_memory(&taking));
     TRY(layout_walk(&taken->config, take_entry, &taking));

@@ -22,6 +22,9 @@
 int model_take_layers(struct model *taken, const struct model *source, const struct model_config *config,
                       const size_t *layers, size_t count);
 
+/* Could a model of configuration `to` be taken from one of `from`? E_SHAPE names the size that it cannot give. */
+int model_take_check(const struct model_config *to, const struct model_config *from);
+
 /* `count` of `from` layers, spread evenly from the first to the last: i·(from-1)/(count-1), rounded; one: the first.
  * 6 of 12 are 0, 2, 4, 7, 9, 11, as DistilBERT took them. layers [count]; 1 <= count <= from. */
 void layers_spread(size_t from, size_t count, size_t *layers);

@@ -116,9 +116,14 @@ enum train_objective train_options_objective(const struct train_options *options
 /* E_ARGUMENT: options that do not go together, whatever the model and the task. */
 int train_options_settle(const struct train_options *options);
 
-/* E_UNSUPPORTED: the task's data teaches something else than what is to be learnt from it, or the model (NULL: any)
- * lacks the head. */
+/* E_UNSUPPORTED: the task's data teaches something else than what is to be learnt from it, options are set that this
+ * has no use for, or the model (NULL: any) lacks the head. */
 int train_options_check(const struct train_options *options, enum train_objective task, const struct model *model);
+
+/* E_UNSUPPORTED: class_weights are not as many as `classes`. */
+int train_options_check_classes(const struct train_options *options, size_t classes);
+/* Whether classes count unlike each other, by numbers or balanced. */
+bool train_options_weigh_classes(const struct train_options *options);
 
 /* Whether its text is trained on, and not what the task's data teaches. */
 bool train_options_read_text(const struct train_options *options);
@@ -128,7 +133,7 @@ double train_options_dropout(const struct train_options *options, const struct m
 
 /* A plan from the options, but for the dropout that a family has, ids of the tokenizer, seed and folder. weights: the
  * class weights that it refers to, to be released with memory_release after the plan; NULL where there are none.
- * E_ARGUMENT: class_weights are no numbers, or not as many as `classes`; E_MEMORY. */
+ * Errors of train_options_settle and train_options_check_classes; E_MEMORY. */
 int train_options_plan(const struct train_options *options, enum train_objective objective, size_t classes,
                        struct train_plan *plan, double **weights);
 

@@ -24,21 +24,35 @@ static bool config_allows(const struct model_config *config, unsigned heads, siz
     return allowed;
 }
 
-static unsigned heads_wanted(const struct build_job *job, const struct model_config *config) {
-    unsigned heads = job->task->kind->heads;
-    if (!(heads & HEAD_CAUSAL_LM) && task_has_unlabelled(job->task) &&
-        config_allows(config, heads | HEAD_MASKED_LM, job->task->classes))
+static unsigned heads_wanted(const struct task *task, const struct model_config *config) {
+    unsigned heads = task->kind->heads;
+    if (!(heads & HEAD_CAUSAL_LM) && task_has_unlabelled(task) &&
+        config_allows(config, heads | HEAD_MASKED_LM, task->classes))
         heads |= HEAD_MASKED_LM;
     return heads;
+}
+
+/* A pretrained model's configuration with other heads. */
+static struct model_config with_heads(const struct model_config *pretrained, unsigned heads, size_t classes) {
+    struct model_config config = *pretrained;
+    config.model_heads = heads;
+    if (heads & ~pretrained->model_heads & HEAD_CLASSIFICATION) config.classes = classes;
+    return config;
+}
+
+static struct model_config new_config(const struct experiment *experiment, const struct task *task, size_t vocabulary) {
+    struct model_config config = experiment->model.config;
+    config.vocabulary = vocabulary;
+    config.classes = task->classes;
+    config.model_heads = heads_wanted(task, &config);
+    return config;
 }
 
 /* A new model of the pretrained one's shape with other heads; what both have is copied. */
 static int add_heads(struct model *model, const struct model *pretrained, unsigned heads, size_t classes,
                      uint64_t seed) {
     int status = 0;
-    struct model_config config = pretrained->config;
-    config.model_heads = heads;
-    if (heads & ~pretrained->config.model_heads & HEAD_CLASSIFICATION) config.classes = classes;
+    struct model_config config = with_heads(&pretrained->config, heads, classes);
     TRY(model_create(model, &config, seed, HEAD_DEVIATION));
     for (size_t i = 0; i < model->parameter_count; i++) {
         const struct parameter *own = &model->parameters[i], *other = model_parameter(pretrained, own->name);
@@ -80,7 +94,7 @@ static int open_pretrained(struct model *model, const struct build_job *job) {
     struct model pretrained = {0};
     size_t classes = job->task->classes;
     TRY(model_open(&pretrained, path, true));
-    unsigned heads = heads_wanted(job, &pretrained.config), missing = heads & ~pretrained.config.model_heads;
+    unsigned heads = heads_wanted(job->task, &pretrained.config), missing = heads & ~pretrained.config.model_heads;
     if (heads & pretrained.config.model_heads & HEAD_CLASSIFICATION) TRY(check_class_order(path, job->task));
     if (!missing) {
         *model = pretrained;
@@ -101,13 +115,45 @@ int build_model_open(struct model *model, const struct build_job *job) {
     if (job->experiment->model.path) {
         TRY(open_pretrained(model, job));
     } else {
-        struct model_config config = job->experiment->model.config;
-        config.vocabulary = tokenizer_vocabulary(job->tokenizer);
-        config.classes = job->task->classes;
-        config.model_heads = heads_wanted(job, &config);
+        struct model_config config = new_config(job->experiment, job->task, tokenizer_vocabulary(job->tokenizer));
         TRY(model_create(model, &config, job->cell->seed, job->experiment->model.deviation));
     }
     if (job->tokenizer_json) TRY(model_set_metadata(model, "tokenizer", job->tokenizer_json));
 out:
     return status;
 }
+
+/* ---- its sizes alone ------------------------------------------------------------------------------------- */
+
+int build_start_open(struct build_start *start, const struct experiment *experiment, const struct task *task,
+                     size_t vocabulary) {
+    int status = 0;
+    *start = (struct build_start){0};
+    if (experiment->model.path) {
+        const struct model_config *pretrained = &start->pretrained.config;
+        TRY(model_open(&start->pretrained, experiment->model.path, false));
+        unsigned heads = heads_wanted(task, pretrained);
+        start->config = *pretrained;
+        if (heads & ~pretrained->model_heads) start->config = with_heads(pretrained, heads, task->classes);
+    } else {
+        start->config = new_config(experiment, task, vocabulary);
+    }
+    TRY(model_config_check(&start->config));
+out:
+    return status;
+}
+
+int build_start_shape(const struct build_start *start, struct model *shape) {
+    int status = 0;
+    const struct model *pretrained = &start->pretrained;
+    TRY(model_shape(shape, &start->config));
+    for (size_t i = 0; i < pretrained->linear_count; i++) {
+        const struct linear *packed = &pretrained->linears[i];
+        struct linear *linear = packed->parameter ? NULL : model_linear_find(shape, packed->name);
+        if (linear) linear_shape_packed(linear, packed->weight.format);
+    }
+out:
+    return status;
+}
+
+void build_start_close(struct build_start *start) { model_close(&start->pretrained); }

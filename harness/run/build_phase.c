@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "run/foresee.h"
 #include "run/session.h"
 #include "run/stage_cache.h"
 
@@ -288,6 +289,8 @@ int session_build_cells(struct session *session) {
     TRY(memory_take((void **)&slots, slot_count, sizeof *slots));
     TRY(memory_take((void **)&pending, e->cell_count, sizeof *pending));
     TRY(memory_take((void **)&started, e->cell_count, sizeof *started));
+    TRY(session_tokenizer(session));
+    TRY(foresee_cells(session->experiment, &session->task, session->tokenizer));
     for (size_t i = 0; i < e->cell_count; i++) {
         bool served;
         TRY(serve_from_store(session, i, &served));
@@ -296,7 +299,6 @@ int session_build_cells(struct session *session) {
     if (!pending_count) goto out;
     TRY(cache_check(session, pending, pending_count));
     /* Tokenizing in the parent, before workers share it. */
-    TRY(session_tokenizer(session));
     TRY(session_examples(session, SPLIT_VALIDATION));
     TRY(session_examples(session, SPLIT_TEST));
     for (size_t i = 0; i < pending_count; i++) TRY(session_training(session, needs_ahead(session, pending[i])));

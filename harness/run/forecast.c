@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "machine_peaks.h"
+#include "run/foresee.h"
 #include "run/keys.h"
 #include "run/stage_cache.h"
 
@@ -34,13 +35,27 @@ out:
     return status;
 }
 
-int forecast_experiment(struct forecast *forecast, const struct experiment *experiment) {
+/* Cells that cannot run. A tokenizer that is trained here is not made for a plan. */
+static int foresee(struct experiment *experiment, const struct task *task) {
+    const char *path = *experiment->tokenizer.path ? experiment->tokenizer.path : experiment->model.path;
+    struct tokenizer *tokenizer = NULL;
+    if (path && tokenizer_open(&tokenizer, path) < 0) {
+        error_clear(); /* told of when it is run */
+        tokenizer = NULL;
+    }
+    int status = foresee_cells(experiment, task, tokenizer);
+    tokenizer_free(tokenizer);
+    return status;
+}
+
+int forecast_experiment(struct forecast *forecast, struct experiment *experiment) {
     int status = 0;
     struct task task = {0};
     forecast->paid_count = 0;
     TRY(experiment->task->open(&task, experiment->task_options));
     TRY(keys_data(experiment, task.data_hash, forecast->data_hash));
     forecast->train_items = (double)task.split[SPLIT_TRAIN].count;
+    TRY(foresee(experiment, &task));
     forecast->model = experiment->model.config;
     if (experiment->model.path) {
         struct model model = {0};

@@ -19,7 +19,8 @@ struct forecast {
 };
 
 int forecast_open(struct forecast *forecast, const char *db_path); /* a missing database is no error */
-int forecast_experiment(struct forecast *forecast, const struct experiment *experiment);
+/* Read what is asked about next, and give a skip_reason to cells that cannot run (run/foresee.h). */
+int forecast_experiment(struct forecast *forecast, struct experiment *experiment);
 bool forecast_cached(void *host, const struct experiment *experiment, const struct cell *cell);
 double forecast_seconds(void *host, const struct experiment *experiment, const struct cell *cell); /* NaN: unknown */
 void forecast_close(struct forecast *forecast);

@@ -36,6 +36,17 @@ int worker_build(void *context, int fd);
  * where there is text for it. E_UNSUPPORTED when its family has no such head; those of model_open, model_create. */
 int build_model_open(struct model *model, const struct build_job *job);
 
+/* The sizes and formats that builds start from, before there is any data: build_start_shape makes a model_shape of them
+ * for each who changes it. vocabulary: of a new model. Errors as build_model_open. */
+struct build_start {
+    struct model_config config;
+    struct model pretrained; /* where the experiment has one */
+};
+int build_start_open(struct build_start *start, const struct experiment *experiment, const struct task *task,
+                     size_t vocabulary);
+int build_start_shape(const struct build_start *start, struct model *shape);
+void build_start_close(struct build_start *start); /* accepts a half-open one */
+
 /* One timed window's input: a batch and the classes that scoring predicted for it. */
 struct timing_input {
     size_t batch;

@@ -13,15 +13,13 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "run/curve.h"
+#include "run/foresee.h"
 #include "run/layer_record.h"
 #include "run/stage_cache.h"
 #include "run/stage_clock.h"
 #include "run/worker.h"
 
 #define SCORE_BATCH 64
-#define SPECIAL_IDS_MAX                                                                                                \
-    1000                    /* special tokens beyond are additions at a vocabulary's end: nothing follows from them    \
-                             */
 #define EVALUATION_BATCH 16 /* beside a model that trains memory counts; results do not depend on it */
 
 struct builder {
@@ -87,8 +85,6 @@ static int technique_evaluate(void *host, const struct model *model, double *val
     struct model view = {0};
     struct task_result result = {0};
     bool found = false;
-    if (!job->task->split[SPLIT_VALIDATION].count)
-        FAIL(E_STATE, "the task %s has no validation split to evaluate on", kind->name);
     TRY(model_view(&view, model, kind->heads));
     TRY(model_prepare(&view, GEMM_BUILTIN));
     struct task_scoring scoring = {.task = job->task,
@@ -212,28 +208,6 @@ out:
     return status;
 }
 
-static const char *needs_missing(const struct builder *builder, uint32_t needs) {
-    const struct build_job *job = builder->job;
-    if ((needs & NEEDS_TRAINING_DATA) && !job->training) return "training data, which this task does not have";
-    if ((needs & NEEDS_CALIBRATION_DATA) && !job->training)
-        return "calibration data: the training data, which this task does not have";
-    if ((needs & NEEDS_UNLABELLED_TEXT) && !job->unlabelled) return "unlabelled text, which this task does not have";
-    if (needs & NEEDS_GRADIENTS)
-        for (size_t i = 0; i < builder->model.linear_count; i++)
-            if (!builder->model.linears[i].value)
-                return "an f32 model to train; an earlier stage has packed it: move this stage before it";
-    return NULL;
-}
-
-/* Ids below this are the tokenizer's own: special tokens, and in BERT's vocabulary the unused ones before them. */
-static int32_t special_below(const struct tokenizer_special *special) {
-    const int32_t ids[] = {special->pad, special->cls, special->sep, special->mask, special->unknown};
-    int32_t below = 0;
-    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
-        if (ids[i] >= below && ids[i] < SPECIAL_IDS_MAX) below = ids[i] + 1;
-    return below;
-}
-
 static struct technique_context stage_context(struct builder *builder, uint32_t needs) {
     const struct build_job *job = builder->job;
     struct tokenizer_special special = tokenizer_special(job->tokenizer);
@@ -245,13 +219,13 @@ static struct technique_context stage_context(struct builder *builder, uint32_t 
         .calibration = needs & NEEDS_CALIBRATION_DATA ? job->training : NULL,
         .seed = job->cell->seed,
         .mask_id = special.mask,
-        .special_ids = special_below(&special),
+        .special_ids = stage_special_ids(&special),
         .cache_dir = job->cache_dir,
         .checkpoint_dir = *builder->checkpoint.path ? builder->checkpoint.path : NULL,
         .metric = technique_metric,
         .progress = technique_progress,
         .step = technique_step,
-        .evaluate = technique_evaluate,
+        .evaluate = job->task->split[SPLIT_VALIDATION].count ? technique_evaluate : NULL,
         .layer = technique_layer,
         .host = builder,
     };
@@ -287,7 +261,7 @@ static int technique_apply(struct builder *builder, const struct technique *tech
     error_clear();
     model_set_aside(&builder->model, builder->job->task->kind->heads); /* others are for stages that train them */
     if (technique->state_bytes) TRY(memory_take(&state, 1, technique->state_bytes));
-    const char *missing = needs_missing(builder, needs);
+    const char *missing = stage_missing(needs, &builder->model, builder->job->training, builder->job->unlabelled);
     if (missing) {
         *skipped = true;
         FAIL(E_UNSUPPORTED, "needs %s", missing);

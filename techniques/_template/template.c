@@ -39,7 +39,8 @@ struct state {
 
 /* 3. probe: can this run, with these options, on this model? E_UNSUPPORTED with a reason makes the cell a skip.
  *    It may also set options by the model: what they say afterwards is stored. Options that do not go together
- *    on any model are refused in settle, which has only the options and is asked before anything runs; none here. */
+ *    on any model are refused in settle, which has only the options and is asked before anything runs; none here.
+ *    With foresee, which says what becomes of sizes and formats (here they stay), probe is asked then as well. */
 static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     const struct options *options = opaque;
@@ -115,6 +116,7 @@ const struct technique technique_template = {
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct state),
     .probe = probe,
+    .foresee = technique_foresee_same,
     .apply = apply,
     .report = report,
 };

@@ -165,17 +165,36 @@ out:
     return status;
 }
 
+/* Attention in 8-bit products, where the stage finds it so, is to be the student's too. */
+static int check_attention(const struct model *found, const struct model_config *student) {
+    const struct model sized = {.config = *student};
+    return found->int8_attention ? model_check_int8_attention(&sized) : 0;
+}
+
+static int check_weights(const struct distill_options *o, enum train_objective objective) {
+    bool taught = aims(o) || reads_texts(o) || compares_hidden(o) || compares_attention(o);
+    if (objective != TRAIN_CLASSIFICATION || !taught || !o->train.micro_batch ||
+        !train_options_weigh_classes(&o->train))
+        return 0;
+    return error_record(E_UNSUPPORTED, __FILE__, __LINE__,
+                        "class_weights and a teacher together need the whole batch in one pass: leave out micro_batch "
+                        "(checkpoint_activations saves memory, too)");
+}
+
 /* Everything that can be known before a step is taken. */
 static int check(const struct technique_context *context, const struct distill_options *o, const struct model *teacher,
                  const struct model *source, struct model_config *student) {
     int status = 0;
     enum train_objective objective = train_options_objective(&o->train, context->objective);
     struct layer_map hidden = {0}, attention = {0};
+    const struct examples *examples = examples_of(context, o);
     size_t cut;
-    TRY(distill_student_config(&source->config, o, student));
-    cut = cut_of(o, student, examples_of(context, o));
-    TRY(check_teacher(o, teacher, student, objective, cut));
-    TRY(check_ensemble(o, student, objective, cut));
+    TRY(distill_student_check(&source->config, o, student));
+    TRY(check_attention(context->model, student));
+    TRY(check_weights(o, objective));
+    cut = cut_of(o, student, examples);
+    TRY(check_teacher(o, teacher, student, objective, examples && examples->count ? cut : 0));
+    TRY(check_ensemble(o, student, objective, examples && examples->count ? cut : 0));
     TRY(check_language_model(o, student, objective, cut));
     TRY(distill_attention_check(o, student, &teacher->config));
     TRY(open_maps(o, student->layers, teacher->config.layers, &hidden, &attention));
@@ -207,15 +226,34 @@ static int probe(const struct technique_context *context, void *opaque) {
     struct model_config student;
     const struct model *found = context->model;
 
-    TRY(train_options_check(&o->train, context->objective, found));
+    TRY(technique_training_probe(context, &o->train));
     if (*o->teacher) TRY(model_open(&opened, o->teacher, false));
     const struct model *teacher = *o->teacher ? &opened : found;
-    TRY(check(context, o, teacher, is(o->from, "model") ? found : teacher, &student));
+    status = check(context, o, teacher, is(o->from, "model") ? found : teacher, &student);
+    if (status == E_ARGUMENT || status == E_SHAPE) status = E_UNSUPPORTED; /* of these options on this model */
+    TRY(status);
     /* What is stored says how large the student is. */
     o->depth = (int64_t)student.layers;
     o->width = (int64_t)student.width;
     o->heads = (int64_t)student.heads;
     o->feed_forward = (int64_t)student.feed_forward;
+out:
+    model_close(&opened);
+    return status;
+}
+
+static int foresee(struct technique_context *context, const void *opaque) {
+    int status = 0;
+    const struct distill_options *o = opaque;
+    struct model opened = {0}, student = {0};
+    struct model_config config;
+    bool from_path = *o->teacher && !is(o->from, "model");
+    if (from_path) TRY(model_open(&opened, o->teacher, false));
+    TRY(distill_student_config(from_path ? &opened.config : &context->model->config, o, &config));
+    TRY(model_shape(&student, &config));
+    student.int8_attention = context->model->int8_attention;
+    model_close(context->model);
+    *context->model = student;
 out:
     model_close(&opened);
     return status;
@@ -409,6 +447,7 @@ const struct technique technique_distill = {
     .needs_of = needs_of,
     .settle = settle,
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
     .report = report,
     .close = close_state,

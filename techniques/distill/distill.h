@@ -122,6 +122,9 @@ int distill_ensemble_open(struct outputs *outputs, const struct option_names *pa
 /* The student's sizes from its source's. E_ARGUMENT, E_SHAPE: they do not fit together. */
 int distill_student_config(const struct model_config *source, const struct distill_options *options,
                            struct model_config *config);
+/* The same, and whether the source can give them. */
+int distill_student_check(const struct model_config *source, const struct distill_options *options,
+                          struct model_config *config);
 int distill_student_open(struct model *student, const struct model *source, const struct distill_options *options,
                          uint64_t seed);
 /* Layer numbers below `limit` from texts: layers [names->count]. E_ARGUMENT names the option. */

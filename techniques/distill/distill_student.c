@@ -66,12 +66,37 @@ out:
     return status;
 }
 
+/* layers [config->layers] of the source that the student's are. */
+static int student_layers(const struct model_config *source, const struct distill_options *o,
+                          const struct model_config *config, size_t **layers) {
+    int status = 0;
+    void *block;
+    TRY(memory_take(&block, config->layers, sizeof **layers));
+    *layers = block;
+    if (o->layers.count) TRY(distill_layer_list(&o->layers, "layers", source->layers, *layers));
+    else layers_spread(source->layers, config->layers, *layers);
+out:
+    return status;
+}
+
+int distill_student_check(const struct model_config *source, const struct distill_options *o,
+                          struct model_config *config) {
+    int status = 0;
+    size_t *layers = NULL;
+    TRY(distill_student_config(source, o, config));
+    if (is_scratch(o)) goto out;
+    TRY(model_take_check(config, source));
+    TRY(student_layers(source, o, config, &layers));
+out:
+    memory_release(layers);
+    return status;
+}
+
 int distill_student_open(struct model *student, const struct model *source, const struct distill_options *o,
                          uint64_t seed) {
     int status = 0;
     struct model_config config;
     size_t *layers = NULL;
-    void *block;
     bool opened = false;
 
     TRY(distill_student_config(&source->config, o, &config));
@@ -82,10 +107,7 @@ int distill_student_open(struct model *student, const struct model *source, cons
             TRY(model_set_metadata(student, source->metadata[i].key, source->metadata[i].value));
         goto out;
     }
-    TRY(memory_take(&block, config.layers, sizeof *layers));
-    layers = block;
-    if (o->layers.count) TRY(distill_layer_list(&o->layers, "layers", source->config.layers, layers));
-    else layers_spread(source->config.layers, config.layers, layers);
+    TRY(student_layers(&source->config, o, &config, &layers));
     TRY(model_take_layers(student, source, &config, layers, config.layers));
 out:
     memory_release(layers);

@@ -168,6 +168,7 @@ const struct technique technique_equalize = {
     .state_bytes = sizeof(struct state),
     .settle = settle,
     .probe = probe,
+    .foresee = technique_foresee_same,
     .apply = apply,
     .report = report,
 };

@@ -30,7 +30,7 @@ static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     const struct finetune_options *o = opaque;
 
-    TRY(train_options_check(&o->train, context->objective, context->model));
+    TRY(technique_training_probe(context, &o->train));
     for (size_t i = 0; context->model && i < context->model->linear_count; i++)
         if (!context->model->linears[i].value)
             FAIL(E_UNSUPPORTED, "layer '%s' is packed: finetune must come before quantization",
@@ -76,6 +76,7 @@ const struct technique technique_finetune = {
     .needs_of = needs_of,
     .settle = settle,
     .probe = probe,
+    .foresee = technique_foresee_same,
     .apply = apply,
     .report = report,
 };

@@ -14,6 +14,10 @@ static int probe(const struct technique_context *context, void *options) {
     return halves_probe(context, format_of(options), options);
 }
 
+static int foresee(struct technique_context *context, const void *options) {
+    return halves_foresee(context, format_of(options), options);
+}
+
 static int apply(struct technique_context *context, void *state, const void *options) {
     return halves_apply(context, state, format_of(options), options);
 }
@@ -30,6 +34,7 @@ const struct technique technique_float16 = {
     .options_bytes = sizeof(struct halves_options),
     .state_bytes = sizeof(struct rounding_error),
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
     .report = technique_report_rounding,
 };

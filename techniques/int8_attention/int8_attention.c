@@ -24,6 +24,11 @@ out:
     return status;
 }
 
+static int foresee(struct technique_context *context, const void *options) {
+    (void)options;
+    return model_set_int8_attention(context->model);
+}
+
 static int apply(struct technique_context *context, void *state, const void *options) {
     (void)state, (void)options;
     return model_set_int8_attention(context->model);
@@ -37,5 +42,6 @@ const struct technique technique_int8_attention = {
     .summary = "Computes attention of encoders in 8-bit products of codes, whatever the weights are in.",
     .source = "Zhang et al. 2024 (SageAttention), section 3, with the values' scales in the softmax's weights",
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
 };

@@ -64,6 +64,14 @@ out:
     return status;
 }
 
+static int foresee(struct technique_context *context, const void *options) {
+    for (size_t i = 0; i < context->model->linear_count; i++) {
+        struct linear *linear = &context->model->linears[i];
+        if (chosen(linear, options)) linear_shape_packed(linear, weight_format_find("int8"));
+    }
+    return 0;
+}
+
 static int layer_quantize(struct technique_context *context, struct rounding_error *error,
                           const struct options *options, struct linear *linear) {
     int status = 0;
@@ -109,6 +117,7 @@ const struct technique technique_llm_int8 = {
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct rounding_error),
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
     .report = technique_report_rounding,
 };

@@ -62,7 +62,7 @@ static int settle(void *opaque) {
 static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     const struct options *options = opaque;
-    TRY(train_options_check(&options->train, context->objective, context->model));
+    TRY(technique_training_probe(context, &options->train));
     TRY(linear_selection_check(context->model, &options->layers, &options->skip));
     for (size_t i = 0; i < context->model->linear_count; i++) {
         const struct linear *linear = &context->model->linears[i];
@@ -127,6 +127,7 @@ const struct technique technique_lora = {
     .needs_of = needs_of,
     .settle = settle,
     .probe = probe,
+    .foresee = technique_foresee_same,
     .apply = apply,
     .report = report,
 };

@@ -153,6 +153,7 @@ const struct technique technique_magnitude = {
     .options_bytes = sizeof(struct options),
     .state_bytes = sizeof(struct state),
     .probe = probe,
+    .foresee = technique_foresee_same,
     .apply = apply,
     .report = report,
 };

@@ -17,5 +17,6 @@ const struct technique technique_null = {
     .name = "null",
     .summary = "Leaves the model alone; measures the harness itself.",
     .source = "none",
+    .foresee = technique_foresee_same,
     .apply = apply,
 };

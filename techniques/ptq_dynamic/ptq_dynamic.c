@@ -110,6 +110,14 @@ out:
     return status;
 }
 
+static int foresee(struct technique_context *context, const void *options) {
+    for (size_t i = 0; i < context->model->linear_count; i++) {
+        struct linear *linear = &context->model->linears[i];
+        if (chosen(linear, options)) linear_shape_packed(linear, format_of(options));
+    }
+    return 0;
+}
+
 /* ---- grids ------------------------------------------------------------------------------------------- */
 
 static int find_range(const float *w, size_t count, float *low, float *high) {
@@ -214,6 +222,7 @@ const struct technique technique_ptq_dynamic = {
     .state_bytes = sizeof(struct rounding_error),
     .settle = settle,
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
     .report = technique_report_rounding,
 };

@@ -101,6 +101,18 @@ out:
     return status;
 }
 
+/* Which are the worst is not known before they were tried. */
+static int foresee(struct technique_context *context, const void *opaque) {
+    const struct ptq_static_options *options = opaque;
+    if (options->keep_worst > 0) return error_record(E_STATE, __FILE__, __LINE__, "keep_worst chooses by trying");
+    for (size_t i = 0; i < context->model->linear_count; i++) {
+        struct linear *linear = &context->model->linears[i];
+        if (linear_selected(linear, &options->layers, &options->keep))
+            linear_shape_packed(linear, weight_format_find("int8"));
+    }
+    return 0;
+}
+
 int ptq_static_progress(const struct ptq_static *work, double fraction, const char *text) {
     const struct technique_context *context = work->context;
     double whole = work->from + fraction * (work->to - work->from);
@@ -236,6 +248,7 @@ const struct technique technique_ptq_static = {
     .needs_of = needs_of,
     .settle = settle,
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
     .report = report,
     .close = close_work,

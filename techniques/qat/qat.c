@@ -115,7 +115,7 @@ static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     const struct options *options = opaque;
     size_t bytes;
-    TRY(train_options_check(&options->train, context->objective, context->model));
+    TRY(technique_training_probe(context, &options->train));
     TRY(linear_selection_check(context->model, &options->layers, &options->skip));
     struct fake_quant_plan plan = plan_of(options);
     for (size_t i = 0; i < context->model->linear_count; i++) {
@@ -130,6 +130,16 @@ static int probe(const struct technique_context *context, void *opaque) {
     }
 out:
     return status;
+}
+
+static int foresee(struct technique_context *context, const void *opaque) {
+    const struct options *options = opaque;
+    struct fake_quant_plan plan = plan_of(options);
+    for (size_t i = 0; i < context->model->linear_count; i++) {
+        struct linear *linear = &context->model->linears[i];
+        if (linear_selected(linear, &options->layers, &options->skip)) linear_shape_packed(linear, plan.format);
+    }
+    return 0;
 }
 
 /* ---- quantizers --------------------------------------------------------------------------------------- */
@@ -366,6 +376,7 @@ const struct technique technique_qat = {
     .needs_of = needs_of,
     .settle = settle,
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
     .report = report,
 };

@@ -90,7 +90,7 @@ static int probe(const struct technique_context *context, void *opaque) {
     int status = 0;
     const struct options *options = opaque;
     size_t bytes;
-    TRY(train_options_check(&options->train, context->objective, context->model));
+    TRY(technique_training_probe(context, &options->train));
     TRY(linear_selection_check(context->model, &options->layers, &options->skip));
     for (size_t i = 0; i < context->model->linear_count; i++) {
         const struct linear *linear = &context->model->linears[i];
@@ -106,6 +106,19 @@ static int probe(const struct technique_context *context, void *opaque) {
     }
 out:
     return status;
+}
+
+/* Layers that were packed are f32 when they end merged: of what is not there, no sizes are made up. */
+static int foresee(struct technique_context *context, const void *opaque) {
+    const struct options *options = opaque;
+    bool repacks = strcmp(options->merge, "repack") == 0;
+    for (size_t i = 0; i < context->model->linear_count; i++) {
+        struct linear *linear = &context->model->linears[i];
+        if (!linear_selected(linear, &options->layers, &options->skip) || repacks == !linear->value) continue;
+        if (!repacks) return error_record(E_STATE, __FILE__, __LINE__, "%s is unpacked", linear->name);
+        linear_shape_packed(linear, format_of(options));
+    }
+    return 0;
 }
 
 /* Round an f32 layer to nearest into a format. */
@@ -265,6 +278,7 @@ const struct technique technique_qlora = {
     .needs_of = needs_of,
     .settle = settle,
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
     .report = report,
 };

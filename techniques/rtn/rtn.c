@@ -64,6 +64,15 @@ out:
     return status;
 }
 
+static int foresee(struct technique_context *context, const void *opaque) {
+    const struct options *options = opaque;
+    for (size_t i = 0; i < context->model->linear_count; i++) {
+        struct linear *linear = &context->model->linears[i];
+        if (linear_selected(linear, &options->layers, &options->skip)) linear_shape_packed(linear, format_of(options));
+    }
+    return 0;
+}
+
 static int layer_round(struct technique_context *context, struct rounding_error *error, const struct options *options,
                        struct linear *linear) {
     int status = 0;
@@ -110,6 +119,7 @@ const struct technique technique_rtn = {
     .state_bytes = sizeof(struct rounding_error),
     .settle = settle,
     .probe = probe,
+    .foresee = foresee,
     .apply = apply,
     .report = technique_report_rounding,
 };

@@ -269,6 +269,7 @@ const struct technique technique_smoothquant = {
     .state_bytes = sizeof(struct state),
     .settle = settle,
     .probe = probe,
+    .foresee = technique_foresee_same,
     .apply = apply,
     .report = report,
     .close = close_state,

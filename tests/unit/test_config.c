@@ -205,7 +205,7 @@ static void test_technique_check(void **state) {
     assert_int_equal(technique_check(&other, "t"), 0);
     bad = good, bad.abi = 7;
     assert_int_equal(technique_check(&bad, "t"), E_PLUGIN);
-    assert_non_null(strstr(error_text(), "technique 't' has ABI 7, this runexp needs 4"));
+    assert_non_null(strstr(error_text(), "technique 't' has ABI 7, this runexp needs 5"));
     assert_int_equal(technique_check(&good, "u"), E_PLUGIN);
     bad = good, bad.summary = NULL;
     assert_int_equal(technique_check(&bad, "t"), E_PLUGIN);

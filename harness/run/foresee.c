@@ -1,0 +1,156 @@
+/* See foresee.h. Cells of one pipeline share their stages, and with them the answer. */
+#include "run/foresee.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "config/settings.h"
+#include "plan/text_index.h"
+#include "run/worker.h"
+
+#define SPECIAL_IDS_MAX                                                                                                \
+    1000 /* special tokens beyond are additions at a vocabulary's end: nothing follows from them                       \
+          */
+
+struct foresight {
+    struct experiment *experiment;
+    const struct task *task;
+    struct build_start start;
+    struct tokenizer_special special;
+    bool guessed; /* the vocabulary */
+};
+
+const char *stage_missing(uint32_t needs, const struct model *model, bool training, bool unlabelled) {
+    if ((needs & NEEDS_TRAINING_DATA) && !training) return "training data, which this task does not have";
+    if ((needs & NEEDS_CALIBRATION_DATA) && !training)
+        return "calibration data: the training data, which this task does not have";
+    if ((needs & NEEDS_UNLABELLED_TEXT) && !unlabelled) return "unlabelled text, which this task does not have";
+    if (needs & NEEDS_GRADIENTS)
+        for (size_t i = 0; i < model->linear_count; i++)
+            if (!model->linears[i].value)
+                return "an f32 model to train; an earlier stage has packed it: move this stage before it";
+    return NULL;
+}
+
+int32_t stage_special_ids(const struct tokenizer_special *special) {
+    const int32_t ids[] = {special->pad, special->cls, special->sep, special->mask, special->unknown};
+    int32_t below = 0;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        if (ids[i] >= below && ids[i] < SPECIAL_IDS_MAX) below = ids[i] + 1;
+    return below;
+}
+
+/* The sizes of another file's model must fit a vocabulary that is known. */
+static bool names_files(const struct stage_plan *stage) {
+    for (const struct option *option = stage->technique->options; option && option->name; option++) {
+        const void *at = (const char *)stage->options + option->offset;
+        if (option->type == OPTION_PATH && **(const char *const *)at) return true;
+        if (option->type == OPTION_PATHS && ((const struct option_names *)at)->count) return true;
+    }
+    return false;
+}
+
+/* While planning it says that there is something to ask. */
+static int cannot_tell(void *host, const struct model *model, double *value, bool *higher_is_better) {
+    (void)host, (void)model, (void)value, (void)higher_is_better;
+    return error_record(E_STATE, __FILE__, __LINE__, "nothing is scored while planning");
+}
+
+/* Ask one stage of a model that is its sizes, and let it change them. E_UNSUPPORTED: it cannot run; another error: no
+ * more can be told. */
+static int ask_stage(const struct foresight *foresight, const struct stage_plan *stage, uint64_t seed,
+                     struct model *model) {
+    int status = 0;
+    const struct technique *technique = stage->technique;
+    const struct task *task = foresight->task;
+    uint32_t needs = stage_needs(stage);
+    const struct examples training = {.classes = task->classes}, unlabelled = {0};
+    void *options = NULL;
+    bool train = task->split[SPLIT_TRAIN].count > 0, text = task_has_unlabelled(task);
+    struct technique_context context = {.model = model,
+                                        .planning = true,
+                                        .objective = task->kind->objective,
+                                        .training = needs & NEEDS_TRAINING_DATA ? &training : NULL,
+                                        .unlabelled = needs & NEEDS_UNLABELLED_TEXT ? &unlabelled : NULL,
+                                        .calibration = needs & NEEDS_CALIBRATION_DATA ? &training : NULL,
+                                        .seed = seed,
+                                        .mask_id = foresight->special.mask,
+                                        .special_ids = stage_special_ids(&foresight->special),
+                                        .evaluate = task->split[SPLIT_VALIDATION].count ? cannot_tell : NULL};
+    if (technique->options_bytes) {
+        TRY(memory_take(&options, 1, technique->options_bytes));
+        memcpy(options, stage->options, technique->options_bytes);
+    }
+    model_set_aside(model, task->kind->heads);
+    const char *missing = stage_missing(needs, model, train, text);
+    if (missing) FAIL(E_UNSUPPORTED, "needs %s", missing);
+    if (technique->settle) TRY(technique->settle(options));
+    if (technique->probe) TRY(technique->probe(&context, options));
+    if (technique->foresee(&context, options) < 0) status = E_STATE;
+out:
+    memory_release(options);
+    return status;
+}
+
+/* *reason: why a cell's stages cannot run; NULL: nothing is known against them. */
+static int ask_stages(struct foresight *foresight, const struct cell *cell, const char **reason) {
+    int status = 0;
+    struct model model = {0};
+    *reason = NULL;
+    TRY(build_start_shape(&foresight->start, &model));
+    for (size_t s = 0; s < cell->stage_count; s++) {
+        const struct stage_plan *stage = &cell->stages[s];
+        if (!stage->technique->foresee || (foresight->guessed && names_files(stage))) break;
+        status = ask_stage(foresight, stage, cell->seed, &model);
+        if (status == 0) continue;
+        if (status == E_UNSUPPORTED) {
+            error_prefix(status, "%s", stage->technique->name);
+            TRY(store_text(&foresight->experiment->store, error_text(), reason));
+        }
+        if (status != E_MEMORY) status = 0;
+        error_clear();
+        break;
+    }
+out:
+    model_close(&model);
+    return status;
+}
+
+static int ask_cells(struct foresight *foresight) {
+    int status = 0;
+    struct experiment *experiment = foresight->experiment;
+    struct text_index asked = {0};
+    for (size_t i = 0; i < experiment->cell_count; i++) {
+        struct cell *cell = &experiment->cells[i];
+        char text[32];
+        const char *name;
+        size_t first;
+        bool fresh;
+        if (cell->skip_reason || !cell->stage_count) continue;
+        snprintf(text, sizeof text, "%p", (void *)cell->stages);
+        TRY(store_text(&experiment->store, text, &name));
+        TRY(text_index_put(&asked, name, i, &first, &fresh));
+        if (fresh) TRY(ask_stages(foresight, cell, &cell->skip_reason));
+        else cell->skip_reason = experiment->cells[first].skip_reason;
+    }
+out:
+    text_index_close(&asked);
+    return status;
+}
+
+int foresee_cells(struct experiment *experiment, const struct task *task, const struct tokenizer *tokenizer) {
+    int status = 0;
+    struct foresight foresight = {.experiment = experiment, .task = task};
+    size_t vocabulary = (size_t)experiment->tokenizer.vocabulary;
+    foresight.guessed = !tokenizer && !experiment->model.path;
+    if (tokenizer) foresight.special = tokenizer_special(tokenizer);
+    if (tokenizer) vocabulary = tokenizer_vocabulary(tokenizer);
+    status = build_start_open(&foresight.start, experiment, task, vocabulary);
+    if (status == 0) status = ask_cells(&foresight);
+    if (status != E_MEMORY) status = 0;
+    if (status == 0) error_clear();
+    build_start_close(&foresight.start);
+    return status;
+}
