@@ -224,6 +224,8 @@ struct packed_entry {
  * not f32 get no parameter for their matrix. On error the model is closed by the caller. */
 int model_layout(struct model *model, struct packed_entry *packed, size_t packed_count);
 
+/* A parameter of a laid-out model as model_create has it. */
+void parameter_fill(const struct model *model, const struct parameter *parameter, uint64_t seed, double deviation);
 /* Point every f32 linear layer and its weight at its parameter's value, which is finite. */
 void model_bind(struct model *model);
 /* Make a layer's weight a view of its f32 values. */

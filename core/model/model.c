@@ -197,8 +197,7 @@ static void fill_normal(void *context, size_t begin, size_t end, int worker) {
     for (size_t i = begin; i < end; i++) fill->parameter->value[i] = (float)(fill->deviation * random_normal(&random));
 }
 
-static void fill_parameter(const struct model *model, const struct parameter *parameter, uint64_t seed,
-                           double deviation) {
+void parameter_fill(const struct model *model, const struct parameter *parameter, uint64_t seed, double deviation) {
     size_t count = parameter->rows * parameter->columns;
     if (parameter->kind != PARAMETER_VECTOR) {
         struct fill fill = {.parameter = parameter, .seed = seed, .deviation = deviation};
@@ -230,7 +229,7 @@ int model_create(struct model *model, const struct model_config *config, uint64_
         void *view;
         TRY(arena_take(&model->arena, &view, parameter->rows * parameter->columns, sizeof(float)));
         parameter->value = view;
-        fill_parameter(model, parameter, seed, deviation);
+        parameter_fill(model, parameter, seed, deviation);
     }
     model_bind(model);
 out:

@@ -163,6 +163,11 @@ void model_close(struct model *model); /* accepts a zeroed model */
  * unpack[linear] is true (NULL: none) become f32 values. The struct may be moved. E_MEMORY. */
 int model_copy(struct model *copy, const struct model *model, const bool *unpack);
 
+/* The same with other heads (and `classes`, where it gets a classification head that the other has not): what both have
+ * is copied, what is new is as model_create has it. E_MEMORY; those of model_config_check. */
+int model_copy_heads(struct model *copy, const struct model *model, unsigned heads, size_t classes, uint64_t seed,
+                     double deviation);
+
 /* A model that borrows every value of another one, which must outlive it, with those of its heads that are in `heads`:
  * to prepare and run it without touching the other, which may be in the middle of training. It sees values as they are
  * when it is prepared. E_MEMORY. */

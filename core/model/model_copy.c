@@ -31,7 +31,8 @@ out:
     return status;
 }
 
-static int copy_values(struct model *copy, const struct model *model) {
+/* What the original does not have, in heads of the copy alone, is filled by seed. */
+static int copy_values(struct model *copy, const struct model *model, uint64_t seed, double deviation) {
     int status = 0;
     size_t bytes = 0;
     for (size_t i = 0; i < copy->parameter_count; i++)
@@ -44,6 +45,7 @@ static int copy_values(struct model *copy, const struct model *model) {
         TRY(arena_take(&copy->arena, &view, parameter->rows * parameter->columns, sizeof(float)));
         parameter->value = view;
         if (from) parameter_rows(from, 0, from->rows, parameter->value);
+        else parameter_fill(copy, parameter, seed, deviation);
     }
 out:
     return status;
@@ -53,10 +55,10 @@ out:
 static int copy_packed(struct model *copy, const struct model *model) {
     int status = 0;
     for (size_t i = 0; i < model->linear_count; i++) {
-        struct linear *linear = &copy->linears[i];
+        struct linear *linear = model->linears[i].parameter ? NULL : model_linear_find(copy, model->linears[i].name);
         const struct weight *weight = &model->linears[i].weight;
         void *block = NULL;
-        if (model->linears[i].parameter) continue;
+        if (!linear) continue;
         if (linear->parameter) {
             TRY(weight->format->unpack(&weight->shape, weight->packed, linear->parameter->value));
             continue;
@@ -75,15 +77,16 @@ out:
     return status;
 }
 
-int model_copy(struct model *copy, const struct model *model, const bool *unpack) {
+/* Into a copy that has its config. */
+static int copy_all(struct model *copy, const struct model *model, const bool *unpack, uint64_t seed,
+                    double deviation) {
     int status = 0;
     struct packed_entry *packed = NULL;
     size_t packed_count = 0;
 
-    *copy = (struct model){.config = model->config, .editable = true, .int8_attention = model->int8_attention};
     TRY(list_packed(model, unpack, &packed, &packed_count));
     TRY(model_layout(copy, packed, packed_count));
-    TRY(copy_values(copy, model));
+    TRY(copy_values(copy, model, seed, deviation));
     TRY(copy_packed(copy, model));
     model_bind(copy);
     for (size_t i = 0; i < model->metadata_count; i++)
@@ -92,4 +95,18 @@ out:
     memory_release(packed);
     if (status < 0) model_close(copy);
     return status;
+}
+
+int model_copy(struct model *copy, const struct model *model, const bool *unpack) {
+    *copy = (struct model){.config = model->config, .editable = true, .int8_attention = model->int8_attention};
+    return copy_all(copy, model, unpack, 0, 0);
+}
+
+int model_copy_heads(struct model *copy, const struct model *model, unsigned heads, size_t classes, uint64_t seed,
+                     double deviation) {
+    *copy = (struct model){.config = model->config, .editable = true, .int8_attention = model->int8_attention};
+    copy->config.model_heads = heads;
+    if (heads & ~model->config.model_heads & HEAD_CLASSIFICATION) copy->config.classes = classes;
+    int status = model_config_check(&copy->config);
+    return status < 0 ? status : copy_all(copy, model, NULL, seed, deviation);
 }

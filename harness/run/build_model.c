@@ -48,21 +48,6 @@ static struct model_config new_config(const struct experiment *experiment, const
     return config;
 }
 
-/* A new model of the pretrained one's shape with other heads; what both have is copied. */
-static int add_heads(struct model *model, const struct model *pretrained, unsigned heads, size_t classes,
-                     uint64_t seed) {
-    int status = 0;
-    struct model_config config = with_heads(&pretrained->config, heads, classes);
-    TRY(model_create(model, &config, seed, HEAD_DEVIATION));
-    for (size_t i = 0; i < model->parameter_count; i++) {
-        const struct parameter *own = &model->parameters[i], *other = model_parameter(pretrained, own->name);
-        if (other && other->rows == own->rows && other->columns == own->columns)
-            memcpy(own->value, other->value, own->rows * own->columns * sizeof *own->value);
-    }
-out:
-    return status;
-}
-
 /* A folder may name its classes. Where those are the task's labels in another order, every answer would be taken for
  * another one. */
 static int check_class_order(const char *path, const struct task *task) {
@@ -104,7 +89,7 @@ static int open_pretrained(struct model *model, const struct build_job *job) {
     if (!config_allows(&pretrained.config, heads, classes))
         FAIL(E_UNSUPPORTED, "%s: a %s model lacks the head that the task %s needs", path, pretrained.config.family,
              job->task->kind->name);
-    TRY(add_heads(model, &pretrained, heads, classes, job->cell->seed));
+    TRY(model_copy_heads(model, &pretrained, heads, classes, job->cell->seed, HEAD_DEVIATION));
 out:
     model_close(&pretrained);
     return status;

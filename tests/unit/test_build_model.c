@@ -153,6 +153,55 @@ static void heads_that_are_there_are_kept(void **state) {
     scratch_remove(path);
 }
 
+/* An artifact: its packed layers keep their bytes and their ways to quantize inputs where a head is added, marks and
+ * metadata stay. */
+static void packed_layers_stay_packed(void **state) {
+    (void)state;
+    char path[128];
+    struct start start;
+    struct model model = {0}, file = {0};
+    struct activation_quantizer activation = {.outlier = 5};
+    struct model_config config = small_config(HEAD_CLASSIFICATION);
+    const struct weight_format *format = weight_format_find("int8");
+    scratch_file(path, ".safetensors", "");
+    assert_int_equal(model_create(&model, &config, 3, 0.2), 0);
+    for (size_t i = 0; i < model.linear_count; i++) {
+        struct linear *linear = &model.linears[i];
+        struct weight_shape shape = {linear->rows, linear->columns, 0, true};
+        float scale[64];
+        struct weight_grid grid = {.scale = scale, .groups = 1};
+        linear->simulated = i == 1;
+        if (linear->block != 1) continue;
+        assert_true(linear->rows <= 64);
+        assert_int_equal(weight_grid_minmax(format, &shape, linear->value, &grid), 0);
+        assert_int_equal(linear_pack(&model, linear, format, 0, true, &grid), 0);
+        assert_int_equal(linear_set_activation(&model, linear, &activation), 0);
+    }
+    assert_int_equal(model_set_int8_attention(&model), 0);
+    assert_int_equal(model_set_metadata(&model, "tokenizer", "{}"), 0);
+    assert_int_equal(model_save(&model, path, HEAD_CLASSIFICATION), 0);
+    model_close(&model);
+    start_with(&start, path, "classification", 3, true);
+    if (build_model_open(&model, &start.job) < 0) fail_msg("%s", error_text());
+    assert_int_equal(model.config.model_heads, HEAD_CLASSIFICATION | HEAD_MASKED_LM);
+    assert_int_equal(model_open(&file, path, true), 0);
+    check_copied(&model, path);
+    for (size_t i = 0; i < file.linear_count; i++) {
+        const struct linear *from = &file.linears[i], *own = model_linear_find(&model, from->name);
+        assert_non_null(own);
+        assert_true(own->simulated == from->simulated && !own->value == !from->value);
+        assert_ptr_equal(own->weight.format, from->weight.format);
+        if (from->value) continue;
+        assert_true(own->weight.activation.outlier == 5 && own->weight.packed_bytes == from->weight.packed_bytes);
+        assert_memory_equal(own->weight.packed, from->weight.packed, from->weight.packed_bytes);
+    }
+    assert_true(model.int8_attention);
+    assert_string_equal(model_metadata(&model, "tokenizer"), "{}");
+    model_close(&model);
+    model_close(&file);
+    scratch_remove(path);
+}
+
 /* A folder that names its classes: in the order of the task's labels, in another order, and as no task calls them. */
 static void classes_in_another_order_are_refused(void **state) {
     (void)state;
@@ -248,6 +297,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(missing_heads_are_new),
                                        cmocka_unit_test(text_brings_a_head_for_hidden_words),
                                        cmocka_unit_test(heads_that_are_there_are_kept),
+                                       cmocka_unit_test(packed_layers_stay_packed),
                                        cmocka_unit_test(classes_in_another_order_are_refused),
                                        cmocka_unit_test(what_a_family_cannot_have_is_refused),
                                        cmocka_unit_test(a_stage_knows_what_is_left),
