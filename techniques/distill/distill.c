@@ -433,7 +433,7 @@ static void close_state(void *opaque) {
 
 const struct technique technique_distill = {
     .abi = TECHNIQUE_ABI,
-    .version = 3,
+    .version = 4,
     .name = "distill",
     .summary = "Trains a smaller student on what a teacher says, and on how it gets there.",
     .source =

@@ -64,7 +64,8 @@ int distill_kept_open(struct kept *kept, const char *folder, const char key[HASH
 void distill_kept_finish(struct kept *kept);
 void distill_kept_close(struct kept *kept); /* accepts a zeroed one */
 
-/* Hash of a model's config, values and packed bytes. E_MEMORY. */
+/* Hash of all that decides about what a model computes: config, values, packed bytes, how inputs and attention are
+ * quantized. E_MEMORY. */
 int distill_model_key(const struct model *model, char hex[HASH_HEX]);
 
 /* ---- distill_outputs.c ------------------------------------------------------------------------------------ */

@@ -182,6 +182,15 @@ out:
     return status;
 }
 
+static void hash_activation(struct hash *hash, const struct activation_quantizer *activation) {
+    hash_number(hash, activation->range);
+    hash_number(hash, activation->asymmetric);
+    hash_number(hash, activation->reduced);
+    hash_update(hash, &activation->scale, sizeof activation->scale);
+    hash_number(hash, (uint32_t)activation->zero);
+    hash_update(hash, &activation->outlier, sizeof activation->outlier);
+}
+
 int distill_model_key(const struct model *model, char hex[HASH_HEX]) {
     int status = 0;
     struct hash hash;
@@ -189,6 +198,7 @@ int distill_model_key(const struct model *model, char hex[HASH_HEX]) {
     hash_open(&hash);
     TRY(model_config_print(&model->config, &config));
     hash_text(&hash, config);
+    hash_number(&hash, model->int8_attention);
     for (size_t i = 0; i < model->parameter_count; i++) TRY(hash_parameter(&hash, &model->parameters[i]));
     for (size_t i = 0; i < model->linear_count; i++) {
         const struct linear *linear = &model->linears[i];
@@ -197,6 +207,7 @@ int distill_model_key(const struct model *model, char hex[HASH_HEX]) {
         hash_text(&hash, linear->weight.format->name);
         hash_number(&hash, linear->weight.shape.group);
         hash_number(&hash, linear->weight.shape.symmetric);
+        hash_activation(&hash, &linear->weight.activation);
         hash_update(&hash, linear->weight.packed, linear->weight.packed_bytes);
     }
 out:

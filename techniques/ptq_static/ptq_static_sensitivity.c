@@ -210,8 +210,11 @@ int ptq_static_measure(struct ptq_static *work) {
     struct outputs outputs = {0};
     struct calibration_plan plan = work->plan;
     struct calibration_visitor visitor = {.batch = take_batch, .context = &outputs};
-    bool asked = strcmp(work->options->sensitivity, "task") == 0 && context->evaluate, higher;
+    bool asked = strcmp(work->options->sensitivity, "task") == 0, higher;
 
+    if (asked && !context->evaluate)
+        log_line(LOG_INFO, "ptq_static: sensitivity by outputs alone: no validation split");
+    asked = asked && context->evaluate;
     plan.examples = (size_t)work->options->sensitivity_examples;
     TRY(outputs_open(&outputs, context->model));
     bool nats = outputs.kind == OUTPUTS_CLASSES || outputs.kind == OUTPUTS_WORDS;

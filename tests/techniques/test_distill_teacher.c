@@ -115,18 +115,64 @@ static void test_kept_by_content(void **state) {
     assert_true(run(TRAIN_CLASSIFICATION, other, true, hash) == 0);
     assert_true(folder_files(NULL) == 1);
     assert_true(run(TRAIN_CLASSIFICATION, shorter, true, hash) == 96);
-    for (int what = 0; what < 3; what++) {
+    for (int what = 0; what < 4; what++) {
         struct stage stage;
         stage_open(&stage, "bert", TRAIN_CLASSIFICATION, 2, false);
         stage.cache_dir = folder;
         if (what == 0) stage.task.base.ids[7]++;
         else if (what == 1) stage.model.parameters[3].value[0] += 0.5f;
-        else stage.task.base.offset[4]++; /* the same ids, cut elsewhere */
+        else if (what == 2) stage.task.base.offset[4]++; /* the same ids, cut elsewhere */
+        else assert_int_equal(model_set_int8_attention(&stage.model), 0);
         stage_must(&stage, &technique_distill, plain);
         assert_true(stage.forwards == 96);
         stage_close(&stage);
     }
-    assert_true(folder_files(NULL) == 5);
+    assert_true(folder_files(NULL) == 6);
+    folder_close();
+}
+
+/* Packed teachers of the same bytes that quantize their inputs in other ways say other things. */
+static void test_inputs_of_packed_teachers(void **state) {
+    static const struct activation_quantizer ways[] = {
+        {.range = ACTIVATION_PER_TOKEN},
+        {.range = ACTIVATION_PER_TENSOR},
+        {.range = ACTIVATION_PER_TENSOR, .asymmetric = true},
+        {.range = ACTIVATION_PER_TENSOR, .asymmetric = true, .reduced = true},
+        {.range = ACTIVATION_PER_TOKEN, .outlier = 0.5f},
+        {.range = ACTIVATION_STATIC, .scale = 0.02f},
+        {.range = ACTIVATION_STATIC, .scale = 0.01f},
+        {.range = ACTIVATION_STATIC, .scale = 0.01f, .asymmetric = true, .zero = 3},
+    };
+    const struct weight_format *format = weight_format_find("int8");
+    struct model_config config = small_config(HEAD_CLASSIFICATION);
+    (void)state;
+    folder_open();
+    for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
+        struct model teacher;
+        struct stage stage;
+        char path[128];
+        assert_int_equal(model_create(&teacher, &config, 1, 0.1), 0);
+        for (size_t i = 0; i < teacher.linear_count; i++) {
+            struct linear *linear = &teacher.linears[i];
+            struct weight_shape shape = {linear->rows, linear->columns, 0, true};
+            float scale[64];
+            struct weight_grid grid = {.scale = scale, .groups = 1};
+            assert_true(linear->rows <= 64);
+            assert_int_equal(weight_grid_minmax(format, &shape, linear->value, &grid), 0);
+            assert_int_equal(linear_pack(&teacher, linear, format, 0, true, &grid), 0);
+            assert_int_equal(linear_set_activation(&teacher, linear, &ways[k]), 0);
+        }
+        scratch_file(path, ".safetensors", "");
+        assert_int_equal(model_save(&teacher, path, HEAD_CLASSIFICATION), 0);
+        model_close(&teacher);
+        const char *const pairs[] = {"teacher", path, "from", "model", "steps", "1", NULL};
+        stage_open(&stage, "bert", TRAIN_CLASSIFICATION, 2, false);
+        stage.cache_dir = folder;
+        stage_must(&stage, &technique_distill, pairs);
+        if (stage.forwards != 96) fail_msg("way %zu was taken from the cache", k);
+        stage_close(&stage);
+        scratch_remove(path);
+    }
     folder_close();
 }
 
@@ -410,6 +456,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kept_for_every_objective),
         cmocka_unit_test(test_kept_by_content),
+        cmocka_unit_test(test_inputs_of_packed_teachers),
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_waits_for_another_process),
         cmocka_unit_test(test_nothing_can_be_kept),
