@@ -25,11 +25,12 @@ struct beams {
     int32_t *block;                /* both */
     uint32_t *from;                /* [K] */
     struct candidate *best;        /* [kept] best first */
+    float *p;                      /* [V] probabilities of the beam at work */
     struct generated *done;        /* [K] hypotheses, best first */
     size_t finished;
 };
 
-static int beams_open(struct beams *beams, const struct generate_options *options, struct generated *out) {
+static int beams_open(struct beams *beams, const struct generate_options *options, size_t V, struct generated *out) {
     int status = 0;
     size_t K = options->beams, ends = options->end ? options->end_count : 0;
     void *block;
@@ -48,6 +49,8 @@ static int beams_open(struct beams *beams, const struct generate_options *option
     beams->from = block;
     TRY(memory_take(&block, beams->kept, sizeof *beams->best));
     beams->best = block;
+    TRY(memory_take(&block, V, sizeof *beams->p));
+    beams->p = block;
 out:
     return status;
 }
@@ -57,6 +60,7 @@ static void beams_close(struct beams *beams) {
     memory_release(beams->block);
     memory_release(beams->from);
     memory_release(beams->best);
+    memory_release(beams->p);
 }
 
 /* Put a candidate into the sorted list; of equals the one seen first stays ahead. */
@@ -66,21 +70,27 @@ static void insert(struct candidate *best, size_t *count, size_t room, struct ca
     best[at] = candidate;
 }
 
-/* The best continuations of the running beams by their logits, which become probabilities. A probability is compared
- * with what the worst of a full list would need of it; few pass, and only they cost a logarithm. */
-static void find_best(struct beams *beams, size_t running, size_t V, float *logits) {
+/* The logarithm of Σ exp(x) over the logits x[V], in nats; p[V] is scratch. */
+static double log_total(size_t V, const float *x, float *p) {
+    size_t best = 0;
+    for (size_t v = 1; v < V; v++)
+        if (x[v] > x[best]) best = v;
+    memcpy(p, x, V * sizeof *p);
+    kernels.softmax(1, V, V, 1.0f, p);
+    return (double)x[best] - log((double)p[best]);
+}
+
+/* The best continuations of the running beams. What a continuation adds is its logit less the beam's total: a
+ * probability in f32 would be 0 from 88 nats below the best one on, and all of those alike. */
+static void find_best(struct beams *beams, size_t running, size_t V, const float *logits) {
     size_t count = 0;
     for (uint32_t beam = 0; beam < running; beam++) {
-        float *p = logits + beam * V, needed = -1;
-        kernels.softmax(1, V, V, 1.0f, p);
+        const float *x = logits + beam * V;
+        double total = log_total(V, x, beams->p);
         for (size_t v = 0; v < V; v++) {
-            if (count == beams->kept && needed < 0)
-                needed = (float)exp(beams->best[count - 1].sum - beams->sum[beam]) * (1 - 1e-6f);
-            if (p[v] < needed) continue;
-            struct candidate candidate = {beams->sum[beam] + log((double)p[v]), beam, (int32_t)v};
+            struct candidate candidate = {beams->sum[beam] + ((double)x[v] - total), beam, (int32_t)v};
             if (count == beams->kept && !(candidate.sum > beams->best[count - 1].sum)) continue;
             insert(beams->best, &count, beams->kept, candidate);
-            needed = -1;
         }
     }
     beams->kept = count;
@@ -153,7 +163,7 @@ int generate_beams(struct generation *generation, const int32_t *prompt, size_t 
     int32_t *newest = NULL;
     void *block;
 
-    TRY(beams_open(&beams, options, out));
+    TRY(beams_open(&beams, options, V, out));
     room = beams.kept;
     TRY(memory_take(&block, beams.K, sizeof *newest));
     newest = block;

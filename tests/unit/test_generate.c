@@ -200,40 +200,74 @@ static void texts_end_where_they_should(void **state) {
     model_close(&model);
 }
 
-/* With as many beams as the vocabulary has ids for two tokens, the best pair is found: all pairs are scored here. */
-static void wide_beams_find_the_best_pair(void **state) {
-    struct model model = {0};
-    struct generate_options options;
-    struct generated out[V / 2];
-    double first[V], best = -INFINITY;
-    int32_t pair[2] = {0};
-    (void)state;
-    tiny(&model);
-    expected_distribution(&model, 1, first);
-    for (int32_t a = 0; a < V; a++) {
+/* The log-probability of every pair of new tokens. */
+static void score_pairs(const struct model *model, double first[V], double pairs[V][V]) {
+    for (int32_t a = -1; a < V; a++) {
         int32_t ids[PROMPT + 1];
-        uint32_t offset[] = {0, PROMPT + 1}, row = PROMPT;
-        struct batch batch = {.sequences = 1, .tokens = PROMPT + 1, .ids = ids, .offset = offset};
+        size_t T = a < 0 ? PROMPT : PROMPT + 1;
+        uint32_t offset[] = {0, (uint32_t)T}, row = (uint32_t)T - 1;
+        struct batch batch = {.sequences = 1, .tokens = T, .ids = ids, .offset = offset};
         struct model_output output;
         float logits[V];
-        double sum = 0;
+        double sum = 0, most = -INFINITY, *to = a < 0 ? first : pairs[a];
         memcpy(ids, prompt, sizeof prompt);
         ids[PROMPT] = a;
-        assert_int_equal(model_forward(&model, &batch, NULL, &workspace, &output), 0);
-        assert_int_equal(model_logits(&model, output.hidden, &row, 1, &workspace, logits), 0);
-        for (size_t v = 0; v < V; v++) sum += exp((double)logits[v]);
-        for (int32_t b = 0; b < V; b++)
-            if (log(first[a]) + (double)logits[b] - log(sum) > best)
-                best = log(first[a]) + (double)logits[b] - log(sum), pair[0] = a, pair[1] = b;
+        assert_int_equal(model_forward(model, &batch, NULL, &workspace, &output), 0);
+        assert_int_equal(model_logits(model, output.hidden, &row, 1, &workspace, logits), 0);
+        for (size_t v = 0; v < V; v++) most = fmax(most, (double)logits[v]);
+        for (size_t v = 0; v < V; v++) sum += exp((double)logits[v] - most);
+        for (size_t v = 0; v < V; v++) to[v] = (a < 0 ? 0 : first[a]) + (double)logits[v] - most - log(sum);
     }
+}
+
+static int falling(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* Half as many beams as there are ids find the best pairs of those that begin with the better half. Steep: the head's
+ * weights are so large that most tokens are hundreds of nats below the best one. */
+static void expect_best_pairs(float steep) {
+    enum { K = V / 2 };
+    struct model model = {0};
+    struct generate_options options;
+    struct generated out[K];
+    static double first[V], pairs[V][V], sums[V * V];
+    double order[V];
+    size_t count = 0;
+    tiny(&model);
+    struct linear *head = model_linear_find(&model, "lm_head");
+    for (size_t i = 0; i < head->rows * head->columns; i++) head->value[i] *= steep;
+    model_unprepare(&model);
+    assert_int_equal(model_prepare(&model, GEMM_BUILTIN), 0);
+    score_pairs(&model, first, pairs);
+    memcpy(order, first, sizeof order);
+    qsort(order, V, sizeof *order, falling);
+    if (steep > 1) assert_true(order[0] - order[1] > 200); /* no second token has a probability in f32 */
+    for (size_t a = 0; a < V; a++)
+        for (size_t b = 0; b < V && first[a] >= order[K - 1]; b++) sums[count++] = pairs[a][b];
+    qsort(sums, count, sizeof *sums, falling);
     generate_defaults(&options);
-    options.new_tokens = 2, options.beams = V / 2, options.length_penalty = 0;
+    options.new_tokens = 2, options.beams = K, options.length_penalty = 0;
     run(&model, &options, out);
-    assert_memory_equal(out[0].ids, pair, sizeof pair);
-    assert_true(fabs(out[0].sum_logprob - best) < 1e-4 && out[0].score == out[0].sum_logprob);
-    for (size_t i = 1; i < V / 2; i++) assert_true(out[i].score <= out[i - 1].score);
-    generated_close(out, V / 2);
+    for (size_t i = 0; i < K; i++) {
+        double near = 1e-4 * (1 + 0.01 * fabs(sums[i]));
+        assert_true(fabs(out[i].sum_logprob - sums[i]) < near && out[i].score == out[i].sum_logprob);
+        assert_true(fabs(pairs[out[i].ids[0]][out[i].ids[1]] - sums[i]) < near);
+        if (i) assert_true(out[i].score <= out[i - 1].score);
+    }
+    generated_close(out, K);
     model_close(&model);
+}
+
+static void wide_beams_find_the_best_pairs(void **state) {
+    (void)state;
+    expect_best_pairs(1);
+}
+
+static void beams_tell_improbable_tokens_apart(void **state) {
+    (void)state;
+    expect_best_pairs(2000);
 }
 
 static void refusals_say_why(void **state) {
@@ -280,9 +314,13 @@ static void refusals_say_why(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_follow_the_distribution), cmocka_unit_test(no_temperature_is_too_low),
-        cmocka_unit_test(a_seed_gives_the_same_text),    cmocka_unit_test(texts_end_where_they_should),
-        cmocka_unit_test(wide_beams_find_the_best_pair), cmocka_unit_test(refusals_say_why),
+        cmocka_unit_test(draws_follow_the_distribution),
+        cmocka_unit_test(no_temperature_is_too_low),
+        cmocka_unit_test(a_seed_gives_the_same_text),
+        cmocka_unit_test(texts_end_where_they_should),
+        cmocka_unit_test(wide_beams_find_the_best_pairs),
+        cmocka_unit_test(beams_tell_improbable_tokens_apart),
+        cmocka_unit_test(refusals_say_why),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     workspace_close(&workspace);
