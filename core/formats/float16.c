@@ -127,12 +127,20 @@ static void fill_some(const struct weight_format *format, const struct weight_sh
     }
 }
 
+/* From 65520 on f16 rounds to infinity, bf16 from halfway between its largest value and 2^128 on. */
+bool float16_holds(const struct weight_format *format, const float *w, size_t count) {
+    float limit = is_bf16(format) ? 0x1.ffp127f : 65520.0f;
+    bool holds = true;
+    for (size_t i = 0; i < count; i++) holds &= fabsf(w[i]) < limit;
+    return holds;
+}
+
 struct packing {
     const struct weight_format *format;
     const struct weight_shape *shape;
     const float *w;
     uint16_t *packed;
-    int nan; /* seen by any thread */
+    int bad; /* seen by any thread */
 };
 
 static void pack_panels(void *context, size_t begin, size_t end, int worker) {
@@ -140,8 +148,8 @@ static void pack_panels(void *context, size_t begin, size_t end, int worker) {
     size_t N = packing->shape->columns, first = begin * 16, rows = packing->shape->rows;
     size_t count = (end * 16 < rows ? end * 16 : rows) - first;
     (void)worker;
-    for (size_t i = first * N; i < (first + count) * N; i++)
-        if (isnan(packing->w[i])) __atomic_store_n(&packing->nan, 1, __ATOMIC_RELAXED);
+    if (!float16_holds(packing->format, packing->w + first * N, count * N))
+        __atomic_store_n(&packing->bad, 1, __ATOMIC_RELAXED);
     fill_some(packing->format, packing->shape, first, count, packing->w + first * N, packing->packed);
 }
 
@@ -152,7 +160,7 @@ static int pack(const struct weight_format *format, const struct weight_shape *s
     TRY(size_of(format, shape, &bytes));
     memset(packed, 0, bytes);
     parallel_for(panels_of(shape->rows), 8, pack_panels, &packing);
-    if (packing.nan) FAIL(E_NUMERIC, "%s: a weight is not a number", format->name);
+    if (packing.bad) FAIL(E_NUMERIC, "%s: a weight is not a number, or beyond what 16 bits hold", format->name);
 out:
     return status;
 }

@@ -63,7 +63,8 @@ struct weight_format {
     bool quantizes_input; /* layers choose how their input is quantized (weight_set_activation) */
     /* Bytes of a packed matrix; 0 and E_SHAPE/E_LIMIT through *bytes. */
     int (*size_bytes)(const struct weight_shape *shape, size_t *bytes);
-    /* Pack w (R,N) f32 by rounding each value to the grid (nearest even, clamped). Floating formats ignore grid. */
+    /* Pack w (R,N) f32 by rounding each value to the grid (nearest even, clamped). Floating formats ignore grid.
+     * E_NUMERIC: a value is not a number, or beyond the range of 16 bits. */
     int (*pack)(const struct weight_shape *shape, const float *w, const struct weight_grid *grid, void *packed);
     /* Back to f32 (R,N). */
     int (*unpack)(const struct weight_shape *shape, const void *packed, float *w);
@@ -160,8 +161,8 @@ struct weight_source {
     struct weight_rows rows;
 };
 /* Make prepared matrices of such rows, all at once on all threads. f32 for the builtin backend has panels alone: its
- * `packed` is NULL. *concerned: the source that an error is about. E_NUMERIC: a value is not finite; E_UNSUPPORTED;
- * E_MEMORY. After an error no weight is replaced. */
+ * `packed` is NULL. *concerned: the source that an error is about. E_NUMERIC: a value is not finite, or beyond the
+ * range of 16 bits; E_UNSUPPORTED; E_MEMORY. After an error no weight is replaced. */
 int weight_load(const struct weight_source *sources, size_t count, enum gemm_backend backend, size_t *concerned);
 
 /* Scratch for activations quantized on the way in; grown on demand, reused; close with _close. */

@@ -16,12 +16,12 @@
 /* One matrix at work. */
 struct loading {
     const struct weight_source *source;
-    struct weight fresh;    /* what is to replace the source's weight */
-    const uint16_t *halves; /* the rows as f16 where that is what they become, or NULL */
-    float *panels;          /* f32, or NULL */
-    void *packed;           /* 16 bits, or NULL */
-    size_t first;           /* its first panel among those of all matrices */
-    int bad, failed;        /* set by any thread */
+    struct weight fresh;     /* what is to replace the source's weight */
+    const uint16_t *halves;  /* the rows as f16 where that is what they become, or NULL */
+    float *panels;           /* f32, or NULL */
+    void *packed;            /* 16 bits, or NULL */
+    size_t first;            /* its first panel among those of all matrices */
+    int bad, beyond, failed; /* set by any thread */
 };
 
 struct loadings {
@@ -52,6 +52,8 @@ static void load_panel(struct loading *loading, size_t panel, float *strip) {
     }
     source->rows.read(source->rows.context, first, first + count, strip);
     if (!finite(strip, count * N)) __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
+    if (source->format->bits == 16 && !float16_holds(source->format, strip, count * N))
+        __atomic_store_n(&loading->beyond, 1, __ATOMIC_RELAXED);
     if (loading->panels) kernels.pack_f32(N, strip, N, count, loading->panels + panel * 16 * N);
     else if (weight_fill_rows(source->format, &source->shape, first, count, strip, loading->packed) < 0)
         __atomic_store_n(&loading->failed, 1, __ATOMIC_RELAXED);
@@ -106,6 +108,7 @@ static int finish(struct loading *loading, enum gemm_backend backend) {
     int status = 0;
     if (loading->failed) FAIL(E_UNSUPPORTED, "%s cannot be filled row by row", loading->source->format->name);
     if (loading->bad) FAIL(E_NUMERIC, "holds a value that is not finite");
+    if (loading->beyond) FAIL(E_NUMERIC, "holds a value beyond the range of %s", loading->source->format->name);
     if (loading->packed) TRY(weight_prepare(&loading->fresh, backend));
 out:
     return status;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,12 +145,53 @@ static void many_at_once(void **state) {
     assert_int_equal(weight_load(sources, 0, GEMM_BUILTIN, &concerned), 0);
 }
 
+static void read_floats(const void *context, size_t begin, size_t end, float *out) {
+    memcpy(out, (const float *)context + begin * 130, (end - begin) * 130 * sizeof *out);
+}
+
+/* What 16 bits round to infinity is refused, packed or loaded; the last value that they round to their largest is not.
+ */
+static void values_beyond_16_bits_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *format;
+        float last, beyond;
+    } cases[] = {{"f16", 65519.996f, 65520.0f},
+                 {"f16_both", 65519.996f, 1e6f},
+                 {"bf16", 0x1.fefffep127f, 0x1.ffp127f},
+                 {"bf16_weights", 0x1.fefffep127f, FLT_MAX}};
+    static const size_t places[] = {0, 129, 16 * 130, 33 * 130 - 1};
+    static float w[33 * 130];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t p = 0; p < sizeof places / sizeof *places; p++)
+            for (int beyond = 0; beyond < 2; beyond++)
+                for (int sign = -1; sign <= 1; sign += 2) {
+                    const struct weight_format *format = weight_format_find(cases[i].format);
+                    struct weight_shape shape = {.rows = 33, .columns = 130, .symmetric = true};
+                    struct weight loaded = {0}, packed = {0};
+                    struct weight_source source = {&loaded, format, shape, {read_floats, w, NULL}};
+                    size_t concerned;
+                    w[places[p]] = (float)sign * (beyond ? cases[i].beyond : cases[i].last);
+                    assert_int_equal(weight_load(&source, 1, GEMM_BUILTIN, &concerned), beyond ? E_NUMERIC : 0);
+                    if (beyond) assert_non_null(strstr(error_text(), "beyond the range of"));
+                    assert_int_equal(weight_pack(&packed, format, &shape, w, NULL), beyond ? E_NUMERIC : 0);
+                    if (!beyond) {
+                        assert_memory_equal(loaded.packed, packed.packed, packed.packed_bytes);
+                        assert_int_equal(format->check(&shape, packed.packed, packed.packed_bytes), 0);
+                    }
+                    weight_close(&loaded);
+                    weight_close(&packed);
+                    w[places[p]] = 0;
+                }
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(halves_make_the_same_panels),
         cmocka_unit_test(many_at_once),
         cmocka_unit_test(values_that_are_not_finite_are_refused),
+        cmocka_unit_test(values_beyond_16_bits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
