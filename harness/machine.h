@@ -20,7 +20,7 @@ const char *finding_state_name(enum finding_state state); /* "ok", "warn", "miss
 struct finding {
     enum finding_state state;
     char name[32];    /* "governor" */
-    char value[512];  /* "powersave" */
+    char value[1536]; /* "powersave"; room for the name of every kernel */
     char remedy[256]; /* "" when there is nothing to do */
 };
 struct findings {

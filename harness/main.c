@@ -10,7 +10,7 @@
 static void print_help(FILE *out) {
     fprintf(out, "runexp %s: what does a compression technique do to a transformer, on this machine?\n\n",
             RUNEXP_VERSION);
-    fprintf(out, "usage: runexp [run] [options] CONFIG…\n       runexp VERB [options]\n\n");
+    fprintf(out, "usage: runexp [run] [options] CONFIG…\n       runexp VERB [options]\n       runexp --version\n\n");
     for (const struct verb *verb = verbs; verb->name; verb++) fprintf(out, "  %-11s %s\n", verb->name, verb->summary);
     fprintf(
         out,

@@ -46,7 +46,7 @@ static void find_host(struct findings *findings, const struct machine *machine) 
     finding_add(findings, masked ? FINDING_WARN : FINDING_OK, "cpu flags",
                 masked ? "leave --cpumask out for the CPU's full speed" : NULL, "%s; in use: %s", host->cpu_flags,
                 used);
-    char variants[512] = "";
+    char variants[sizeof findings->items->value] = "";
 #define VARIANT_APPEND(name, contract) word_append(variants, sizeof variants, kernels_variant(#name, kernels.flags));
     KERNELS(VARIANT_APPEND)
 #undef VARIANT_APPEND

@@ -85,12 +85,13 @@ out:
     return status;
 }
 
-/* An example of the pipeline stage with its defaults. */
+/* An example of the pipeline stage with its defaults, as it is read: an empty text is "". */
 static void example_print(const struct technique *technique) {
     printf("  - %s: {", technique->name);
-    for (const struct option *option = technique->options; option && option->name; option++)
-        printf("%s%s: %s", option == technique->options ? "" : ", ", option->name,
-               option->preset ? option->preset : "...");
+    for (const struct option *option = technique->options; option && option->name; option++) {
+        const char *value = option->preset ? option->preset : "...";
+        printf("%s%s: %s", option == technique->options ? "" : ", ", option->name, *value ? value : "\"\"");
+    }
     printf("}\n");
 }
 

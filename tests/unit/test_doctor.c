@@ -62,7 +62,7 @@ static const char *row_of(const char *what, char *value, char *remedy) {
         assert_non_null(json_member(root, "found"));
         if (strcmp(json_member(root, "what")->text, what) == 0) {
             snprintf(state, sizeof state, "%s", json_member(root, "state")->text);
-            snprintf(value, 512, "%s", json_member(root, "found")->text);
+            snprintf(value, 1536, "%s", json_member(root, "found")->text);
             snprintf(remedy, 256, "%s", fix->type == JSON_STRING ? fix->text : "");
         }
         json_close(&document);
@@ -73,7 +73,7 @@ static const char *row_of(const char *what, char *value, char *remedy) {
 
 static void doctor_sees_a_wrong_core_type(void **state) {
     (void)state;
-    char value[512], remedy[256];
+    char value[1536], remedy[256];
     setenv("OPENBLAS_CORETYPE", "Prescott", 1);
     setenv("OPENBLAS_L2_SIZE", "1048576", 1);
     assert_int_equal(run(verb_doctor, "doctor", "--quick", "--format=jsonl", NULL), 0);
@@ -90,7 +90,7 @@ static void doctor_sees_a_wrong_core_type(void **state) {
 
 static void doctor_gives_every_warning_a_remedy(void **state) {
     (void)state;
-    char value[512], remedy[256];
+    char value[1536], remedy[256];
     struct findings findings = {.count = 0};
     setenv("DNNL_VERBOSE", "1", 1);
     machine_check(&findings);
@@ -113,7 +113,9 @@ static void doctor_gives_every_warning_a_remedy(void **state) {
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
         if (!row_of(expected[i], value, remedy)[0]) fail_msg("doctor says nothing about \"%s\"", expected[i]);
     row_of("kernels", value, remedy);
-    assert_non_null(strstr(value, kernels_variant("matmul_s8", kernels.flags)));
+#define VARIANT_IS_NAMED(name, contract) assert_non_null(strstr(value, kernels_variant(#name, kernels.flags)));
+    KERNELS(VARIANT_IS_NAMED)
+#undef VARIANT_IS_NAMED
     row_of("meter time", value, remedy);
     assert_string_equal(value, "window_ns");
     assert_int_equal(run(verb_doctor, "doctor", "--quick", "--format=jsonl", "--cpumask=0"), 0);
@@ -198,6 +200,30 @@ static void techniques_show_their_whole_table(void **state) {
     }
 }
 
+/* What a page shows as the stage with its defaults can be pasted into a pipeline. */
+static void examples_are_read(void **state) {
+    (void)state;
+    size_t count = 0;
+    const struct technique *const *list = technique_list(&count);
+    for (size_t i = 0; i < count; i++) {
+        char path[] = "/tmp/test_doctor_XXXXXX";
+        assert_int_equal(run(verb_techniques, "techniques", list[i]->name, "--format=md", NULL), 0);
+        char *example = strstr(printed, "```yaml\n"), *end = example ? strstr(example + 8, "```") : NULL;
+        assert_non_null(end);
+        *end = 0;
+        int fd = mkstemp(path);
+        assert_true(fd >= 0);
+        dprintf(fd, "experiment: example\nmodel: {width: 64}\ntask: wordnet\nmatrix:\n  pipeline:\n  -\n  %s",
+                example + 8);
+        close(fd);
+        struct experiment experiment;
+        int status = experiment_read(&experiment, path, NULL, 0);
+        unlink(path);
+        if (status < 0) fail_msg("%s: %s", list[i]->name, error_text());
+        experiment_close(&experiment);
+    }
+}
+
 /* docs/techniques/NAME.md is what the verb prints. */
 static void pages_are_up_to_date(void **state) {
     (void)state;
@@ -237,6 +263,7 @@ int main(void) {
         cmocka_unit_test(verbs_refuse_what_they_do_not_know),
         cmocka_unit_test(meters_are_listed_and_shown),
         cmocka_unit_test(techniques_show_their_whole_table),
+        cmocka_unit_test(examples_are_read),
         cmocka_unit_test(pages_are_up_to_date),
         cmocka_unit_test(schema_is_json),
     };
