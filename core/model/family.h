@@ -152,6 +152,8 @@ const struct family *family_find(const char *name); /* NULL when unknown */
 
 /* config.json by a family's tables (family_fields.c). */
 int family_parse(const struct family *family, struct model_config *config, const struct json *root);
+/* For families whose masked-LM head is the token embedding: without that head, whether it is tied says nothing. */
+int family_finish_tied(struct model_config *config);
 int family_print(const struct family *family, const struct model_config *config, struct json_writer *writer);
 
 static inline size_t config_embedding_width(const struct model_config *config) {

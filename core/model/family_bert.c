@@ -69,7 +69,7 @@ static const struct config_field fields[] = {
     FIELD("num_hidden_layers", FIELD_SIZE, layers),
     FIELD("pad_token_id", FIELD_ID, pad_id),
     FIELD_MUST("position_embedding_type", FIELD_FIXED, "absolute"),
-    FIELD_MUST("tie_word_embeddings", FIELD_STATED, "true"),
+    FIELD("tie_word_embeddings", FIELD_TRUTH, tied),
     FIELD("type_vocab_size", FIELD_SIZE, token_types),
     FIELD("vocab_size", FIELD_SIZE, vocabulary),
     FIELDS_END,
@@ -110,4 +110,5 @@ const struct family family_bert = {
     .architectures = architectures,
     .heads = HEAD_CLASSIFICATION | HEAD_MASKED_LM | HEAD_POOLER | HEAD_SPAN,
     .defaults = defaults,
+    .finish = family_finish_tied,
 };

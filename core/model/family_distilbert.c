@@ -58,7 +58,7 @@ static const struct config_field fields[] = {
     FIELD("n_layers", FIELD_SIZE, layers),
     FIELD("pad_token_id", FIELD_ID, pad_id),
     FIELD_MUST("tie_weights_", FIELD_FIXED, "true"),
-    FIELD_MUST("tie_word_embeddings", FIELD_STATED, "true"),
+    FIELD("tie_word_embeddings", FIELD_TRUTH, tied),
     FIELD("vocab_size", FIELD_SIZE, vocabulary),
     FIELDS_END,
 };
@@ -90,4 +90,5 @@ const struct family family_distilbert = {
     .heads = HEAD_CLASSIFICATION | HEAD_MASKED_LM | HEAD_SPAN,
     .pooler_relu = true,
     .defaults = defaults,
+    .finish = family_finish_tied,
 };

@@ -17,27 +17,32 @@
 /* Fields of every family that would change the arithmetic. */
 static const struct config_field common_fields[] = {
     FIELD_MUST("add_cross_attention", FIELD_FIXED, "false"),
-    FIELD_MUST("chunk_size_feed_forward", FIELD_FIXED, "0"),
     FIELD_MUST("cross_attention_hidden_size", FIELD_FIXED, "null"),
     FIELD_MUST("is_decoder", FIELD_FIXED, "false"),
     FIELD_MUST("is_encoder_decoder", FIELD_FIXED, "false"),
-    FIELD_MUST("pruned_heads", FIELD_FIXED, "{}"),
+    FIELD_MUST("pruned_heads", FIELD_FIXED, "{}|null"),
+    FIELD_MUST("quantization_config", FIELD_FIXED, "null"),
     FIELD_MUST("tie_encoder_decoder", FIELD_FIXED, "false"),
     FIELDS_END,
 };
 
-/* Fields of every family that say nothing about inference: bookkeeping, and defaults of generation. */
+/* Fields of every family that say nothing about inference: bookkeeping, defaults of generation, and how much of a
+ * feed-forward layer is computed at a time. */
 static const char *const common_ignored[] = {
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_attn_implementation_internal",
     "_commit_hash",
+    "_flash_attn_2_enabled",
     "_name_or_path",
     "_num_labels",
     "attention_dropout",
+    "attn_implementation",
     "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
+    "chunk_size_feed_forward",
+    "cls_token_id",
     "decoder_start_token_id",
     "diversity_penalty",
     "do_sample",
@@ -45,17 +50,22 @@ static const char *const common_ignored[] = {
     "early_stopping",
     "encoder_no_repeat_ngram_size",
     "eos_token_id",
+    "eos_token_ids",
     "exponential_decay_length_penalty",
     "finetuning_task",
     "forced_bos_token_id",
     "forced_eos_token_id",
     "gradient_checkpointing",
     "initializer_range",
+    "keys_to_ignore_at_inference",
     "label2id",
+    "language",
     "length_penalty",
+    "mask_token_id",
     "max_length",
     "min_length",
     "model_type",
+    "name",
     "no_repeat_ngram_size",
     "num_beam_groups",
     "num_beams",
@@ -83,17 +93,27 @@ static const char *const common_ignored[] = {
     "transformers.js_config",
     "transformers_version",
     "typical_p",
+    "unk_token_id",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_bfloat16",
     "use_cache",
+    "xla_device",
     NULL,
 };
+
+/* Who may say the rotary base. */
+enum { ROTARY_THETA, ROTARY_SCALING, ROTARY_PARAMETERS, ROTARY_PLACES };
+static const char *const rotary_names[ROTARY_PLACES] = {"rope_theta", "rope_scaling.rope_theta",
+                                                        "rope_parameters.rope_theta"};
 
 /* What a config says beside its own fields. */
 struct reading {
     const struct family *family;
     struct model_config *config;
     size_t labels;                     /* entries of id2label */
-    double rotary_v4, rotary_v5;       /* 0: not said */
+    double rotary[ROTARY_PLACES];      /* the base, by who says it; 0: not said */
+    bool scaled;                       /* rope_scaling says something */
     size_t layer_types, sliding, full; /* items of layer_types */
 };
 
@@ -143,14 +163,17 @@ out:
     return status;
 }
 
+/* null: none, -1. A negative id counts from the end of the vocabulary, as torch takes it; until that is known it is
+ * kept one lower. */
 static int parse_id(const struct json *node, const char *name, int32_t *id) {
     int status = 0;
-    uint64_t number;
+    double number = 0;
     *id = -1;
     if (node->type == JSON_NULL) goto out;
-    TRY(json_u64(node, name, &number));
-    if (number > INT32_MAX) FAIL(E_FORMAT, "%s is too large", name);
-    *id = (int32_t)number;
+    TRY(json_number(node, name, &number));
+    if (number != floor(number) || number > INT32_MAX || number <= INT32_MIN)
+        FAIL(E_FORMAT, "%s must be a whole number of 32 bits", name);
+    *id = number < 0 ? (int32_t)number - 1 : (int32_t)number;
 out:
     return status;
 }
@@ -166,6 +189,8 @@ static int parse_field(const struct config_field *field, struct model_config *co
     case FIELD_SIZE_OPTIONAL:
         number = 0;
         if (field->kind == FIELD_SIZE || node->type != JSON_NULL) TRY(json_u64(node, field->name, &number));
+        if (field->kind == FIELD_SIZE_OPTIONAL && node->type != JSON_NULL && number == 0)
+            FAIL(E_FORMAT, "%s 0 is not supported (1 or more, or null)", field->name);
         *(size_t *)(void *)at = (size_t)number;
         break;
     case FIELD_FLOAT:
@@ -186,17 +211,28 @@ out:
     return status;
 }
 
+static int parse_base(struct reading *reading, int place, const struct json *node) {
+    int status = 0;
+    double base;
+    TRY(json_number(node, rotary_names[place], &base));
+    if (!(base >= 1 && base <= 1e12)) FAIL(E_FORMAT, "%s must be in 1..1e12 (got %g)", rotary_names[place], base);
+    reading->rotary[place] = base;
+out:
+    return status;
+}
+
 /* rope_parameters of transformers 5: {"rope_theta": …, "rope_type": "default"}; rope_scaling of 4: null or as much. */
 static int parse_rotary(struct reading *reading, const struct json *node) {
-    int status = 0;
+    int status = 0, place = strcmp(node->key, "rope_scaling") == 0 ? ROTARY_SCALING : ROTARY_PARAMETERS;
     if (strcmp(node->key, "rope_theta") == 0) {
-        TRY(json_number(node, "rope_theta", &reading->rotary_v4));
+        TRY(parse_base(reading, ROTARY_THETA, node));
         goto out;
     }
     if (node->type == JSON_NULL) goto out;
     if (node->type != JSON_OBJECT) FAIL(E_FORMAT, "%s must be an object or null", node->key);
+    reading->scaled = reading->scaled || (place == ROTARY_SCALING && node->count > 0);
     for (const struct json *field = node->child; field; field = field->next) {
-        if (strcmp(field->key, "rope_theta") == 0) TRY(json_number(field, "rope_theta", &reading->rotary_v5));
+        if (strcmp(field->key, "rope_theta") == 0) TRY(parse_base(reading, place, field));
         else if (strcmp(field->key, "rope_type") == 0 || strcmp(field->key, "type") == 0) {
             if (!value_matches(field, "default"))
                 FAIL(E_UNSUPPORTED, "%s.%s %.40s is not supported (only default)", node->key, field->key,
@@ -242,7 +278,8 @@ static int parse_member(struct reading *reading, const struct json *node) {
     bool rotary = reading->config->position == POSITION_ROTARY;
     uint64_t number;
 
-    if (!field) field = field_find(common_fields, node->key);
+    if (!field && !(reading->config->causal && strcmp(node->key, "is_decoder") == 0))
+        field = field_find(common_fields, node->key);
     if (field) {
         TRY(parse_field(field, reading->config, node));
     } else if (strcmp(node->key, "architectures") == 0) {
@@ -250,6 +287,8 @@ static int parse_member(struct reading *reading, const struct json *node) {
     } else if (rotary && (strcmp(node->key, "rope_theta") == 0 || strcmp(node->key, "rope_scaling") == 0 ||
                           strcmp(node->key, "rope_parameters") == 0)) {
         TRY(parse_rotary(reading, node));
+    } else if (rotary && strcmp(node->key, "partial_rotary_factor") == 0) {
+        TRY(must_match(node, "partial_rotary_factor", "1"));
     } else if (family->heads & HEAD_CAUSAL_LM && strcmp(node->key, "layer_types") == 0) {
         TRY(parse_layer_types(reading, node));
     } else if (strcmp(node->key, "pooling_mode") == 0) { /* ours: sentence-transformers has it in another file */
@@ -260,9 +299,30 @@ static int parse_member(struct reading *reading, const struct json *node) {
     } else if (strcmp(node->key, "num_labels") == 0) {
         TRY(json_u64(node, "num_labels", &number));
         if (family->heads & HEAD_CLASSIFICATION) reading->config->classes = (size_t)number;
+    } else if (reading->config->causal && strcmp(node->key, "is_decoder") == 0) {
+        ; /* it would give an encoder a causal mask */
     } else if (!name_listed(family->ignored_fields, node->key) && !name_listed(common_ignored, node->key)) {
         FAIL(E_UNSUPPORTED, "field \"%.60s\" is not supported in a %s model", node->key, family->name);
     }
+out:
+    return status;
+}
+
+/* Everybody who says a base must say the same. rope_scaling stands in the place of rope_parameters: where it has no
+ * base, that of rope_parameters does not count. */
+static int finish_rotary(const struct reading *reading) {
+    int status = 0, found = -1;
+    for (int place = 0; place < ROTARY_PLACES; place++) {
+        if (reading->rotary[place] == 0) continue;
+        if (found >= 0 && reading->rotary[found] != reading->rotary[place])
+            FAIL(E_FORMAT, "%s is %g but %s is %g", rotary_names[found], reading->rotary[found], rotary_names[place],
+                 reading->rotary[place]);
+        if (found < 0) found = place;
+    }
+    if (found == ROTARY_PARAMETERS && reading->scaled)
+        FAIL(E_FORMAT, "rope_parameters.rope_theta is %g, but rope_scaling, which stands in its place, says no base",
+             reading->rotary[found]);
+    if (found >= 0) reading->config->rotary_base = (float)reading->rotary[found];
 out:
     return status;
 }
@@ -285,11 +345,12 @@ static int reading_finish(const struct reading *reading) {
     if (!config->head_width) config->head_width = config->width / config->heads;
     if (!config->key_value_heads) config->key_value_heads = config->heads;
     if (config->embedding_width == config->width) config->embedding_width = 0;
-    if (config->position == POSITION_ROTARY) {
-        if (reading->rotary_v4 > 0 && reading->rotary_v5 > 0 && reading->rotary_v4 != reading->rotary_v5)
-            FAIL(E_FORMAT, "rope_theta is %g but rope_parameters say %g", reading->rotary_v4, reading->rotary_v5);
-        if (reading->rotary_v4 > 0) config->rotary_base = (float)reading->rotary_v4;
-        if (reading->rotary_v5 > 0) config->rotary_base = (float)reading->rotary_v5;
+    TRY(finish_rotary(reading));
+    if (config->pad_id < -1 && config->vocabulary <= INT32_MAX) {
+        config->pad_id += 1;
+        if (-(int64_t)config->pad_id > (int64_t)config->vocabulary)
+            FAIL(E_FORMAT, "pad_token_id %d is outside the vocabulary of %zu", config->pad_id, config->vocabulary);
+        config->pad_id += (int32_t)config->vocabulary;
     }
     if (reading->layer_types && reading->layer_types != config->layers)
         FAIL(E_SHAPE, "layer_types has %zu entries for %zu layers", reading->layer_types, config->layers);
@@ -297,6 +358,17 @@ static int reading_finish(const struct reading *reading) {
         FAIL(E_UNSUPPORTED, "layer_types: layers must be all %s here",
              config->window ? "sliding_attention" : "full_attention");
     if (reading->family->finish) TRY(reading->family->finish(config));
+out:
+    return status;
+}
+
+int family_finish_tied(struct model_config *config) {
+    int status = 0;
+    if (!config->tied && config->model_heads & HEAD_MASKED_LM)
+        FAIL(E_UNSUPPORTED,
+             "tie_word_embeddings false is not supported in a %s model with a masked-LM head (only true)",
+             config->family);
+    config->tied = true;
 out:
     return status;
 }

@@ -63,7 +63,7 @@ static const struct config_field fields[] = {
     FIELDS_END,
 };
 
-static const char *const ignored_fields[] = {"is_llama_config", NULL};
+static const char *const ignored_fields[] = {"is_llama_config", "max_sequence_length", NULL};
 
 static const struct architecture architectures[] = {
     {"LlamaForCausalLM", HEAD_CAUSAL_LM},

@@ -7,11 +7,13 @@ static void defaults(struct model_config *config) {
 }
 
 static const struct config_field fields[] = {
+    FIELD_MUST("attention_bias", FIELD_FIXED, "false"),
     FIELD("head_dim", FIELD_SIZE_OPTIONAL, head_width),
     FIELD_MUST("hidden_act", FIELD_STATED, "silu"),
     FIELD("hidden_size", FIELD_SIZE, width),
     FIELD("intermediate_size", FIELD_SIZE, feed_forward),
     FIELD("max_position_embeddings", FIELD_SIZE, positions),
+    FIELD_MUST("mlp_bias", FIELD_FIXED, "false"),
     FIELD("num_attention_heads", FIELD_SIZE, heads),
     FIELD("num_hidden_layers", FIELD_SIZE, layers),
     FIELD("num_key_value_heads", FIELD_SIZE_OPTIONAL, key_value_heads),

@@ -31,8 +31,8 @@ static int place_check(const struct value_place *place, const struct parameter *
     char expected[64];
 
     if (!dtype_is_real(tensor->dtype))
-        FAIL(E_UNSUPPORTED, "tensor '%s' is %s, not a floating point or ggml block type", tensor->name,
-             dtype_name(tensor->dtype));
+        FAIL(E_UNSUPPORTED, "tensor '%s' is %s, which is not supported (only F32, F16, BF16 and ggml's block types)",
+             tensor->name, dtype_name(tensor->dtype));
     if ((vector || place->transposed) && !dtype_bytes(tensor->dtype))
         FAIL(E_UNSUPPORTED, "tensor '%s' is %s; only matrices may be in blocks", tensor->name,
              dtype_name(tensor->dtype));

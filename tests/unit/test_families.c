@@ -56,14 +56,44 @@ static void test_refusals(void **state) {
         {"{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\",\"factor\":8}}", "rope_parameters.factor"},
         {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}", "rope_scaling.type linear"},
         {"{" LLAMA ",\"rope_theta\":10000.0,\"rope_parameters\":{\"rope_theta\":5e5}}", "rope_theta is 10000"},
-        {"{" LLAMA ",\"rope_theta\":0.5}", "rotary_base"},
+        {"{" LLAMA ",\"rope_theta\":0.5}", "rope_theta must be in 1..1e12 (got 0.5)"},
+        {"{" LLAMA ",\"rope_theta\":0}", "rope_theta must be in 1..1e12 (got 0)"},
+        {"{" LLAMA ",\"rope_theta\":-5.0}", "rope_theta must be in 1..1e12 (got -5)"},
+        {"{" LLAMA ",\"rope_parameters\":{\"rope_theta\":0}}", "rope_parameters.rope_theta must be in"},
+        {"{" LLAMA ",\"rope_scaling\":{\"rope_theta\":5e5,\"type\":\"default\"},\"rope_theta\":5e5}", NULL},
+        {"{" LLAMA ",\"rope_scaling\":{},\"rope_parameters\":{\"rope_theta\":5e5}}", NULL},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"default\"},\"rope_parameters\":{\"rope_theta\":5e5}}",
+         "rope_parameters.rope_theta is 500000, but rope_scaling"},
+        {"{" LLAMA ",\"rope_parameters\":{\"rope_theta\":5e5},\"rope_scaling\":{\"rope_theta\":6e5}}",
+         "rope_scaling.rope_theta is 600000 but rope_parameters.rope_theta is 500000"},
+        {"{" LLAMA ",\"partial_rotary_factor\":1.0}", NULL},
+        {"{" LLAMA ",\"partial_rotary_factor\":0.5}", "partial_rotary_factor 0.5 is not supported (only 1)"},
         {"{" LLAMA ",\"attention_bias\":true}", "attention_bias true"},
         {"{" LLAMA ",\"mlp_bias\":true}", "mlp_bias true"},
         {"{" LLAMA ",\"hidden_act\":\"gelu\"}", "hidden_act gelu"},
         {"{" LLAMA ",\"pretraining_tp\":2}", "pretraining_tp 2"},
         {"{" LLAMA ",\"num_key_value_heads\":3}", "heads 4 is not a multiple of key_value_heads 3"},
         {"{" LLAMA ",\"head_dim\":7}", "head_width 7 is odd"},
-        {"{" LLAMA ",\"quantization_config\":{}}", "\"quantization_config\""},
+        {"{" LLAMA ",\"quantization_config\":{}}", "quantization_config {} is not supported (only null)"},
+        {"{" LLAMA ",\"quantization_config\":null,\"is_decoder\":true,\"max_sequence_length\":2048}", NULL},
+        {"{" LLAMA ",\"head_dim\":0}", "head_dim 0 is not supported (1 or more, or null)"},
+        {"{" LLAMA ",\"num_key_value_heads\":0}", "num_key_value_heads 0 is not supported"},
+        {"{" LLAMA ",\"pad_token_id\":-51}", "pad_token_id -51 is outside the vocabulary of 50"},
+        {"{" LLAMA ",\"pad_token_id\":0.5}", "pad_token_id must be a whole number"},
+        {"{" GPT2 ",\"n_inner\":0}", "n_inner 0 is not supported (1 or more, or null)"},
+        {"{" GPT2 ",\"n_special\":0,\"predict_special_tokens\":true,\"chunk_size_feed_forward\":4}", NULL},
+        {"{" GPT2 ",\"n_special\":2}", "n_special 2"},
+        {"{" OPT ",\"word_embed_proj_dim\":0}", "word_embed_proj_dim 0 is not supported"},
+        {"{" MISTRAL ",\"sliding_window\":0}", "sliding_window 0 is not supported (1 or more, or null)"},
+        {"{" MISTRAL ",\"attention_bias\":false,\"mlp_bias\":false}", NULL},
+        {"{" MISTRAL ",\"attention_bias\":true}", "attention_bias true"},
+        {"{" DISTILBERT ",\"is_decoder\":true}", "is_decoder true"},
+        {"{" DISTILBERT ",\"tie_word_embeddings\":false}", NULL},
+        {"{" DISTILBERT ",\"tie_word_embeddings\":false,\"architectures\":[\"DistilBertForMaskedLM\"]}",
+         "tie_word_embeddings false"},
+        {"{" DISTILBERT ",\"language\":\"english\",\"name\":\"x\",\"eos_token_ids\":0,\"xla_device\":null,"
+         "\"attn_implementation\":null,\"unk_token_id\":1,\"pruned_heads\":null}",
+         NULL},
         {"{" LLAMA ",\"sliding_window\":4}", "\"sliding_window\""},
         {"{" LLAMA ",\"layer_types\":[\"full_attention\"]}", "layer_types has 1 entries"},
         {"{" QWEN2 ",\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28}", NULL},
@@ -106,6 +136,9 @@ static void test_values(void **state) {
     assert_int_equal(config.head_width, 10);
     assert_true(config.rotary_base == 5e5f && !config.tied && !config.query_bias);
     assert_true(parsed("{" QWEN2 ",\"tie_word_embeddings\":true}").query_bias);
+    assert_true(parsed("{" DISTILBERT ",\"tie_word_embeddings\":false}").tied);
+    assert_int_equal(parsed("{\"pad_token_id\":-1," LLAMA "}").pad_id, 49);
+    assert_int_equal(parsed("{\"pad_token_id\":null," LLAMA "}").pad_id, -1);
     /* transformers' MistralConfig: 4096 unless said otherwise. */
     assert_int_equal(parsed("{" MISTRAL "}").window, 4096);
     assert_int_equal(parsed("{" MISTRAL ",\"sliding_window\":null}").window, 0);

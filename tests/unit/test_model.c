@@ -59,7 +59,7 @@ static void test_config_spellings(void **state) {
         {"{" SIZES ",\"id2label\":{\"0\":\"a\"},\"num_labels\":3}", "num_labels is 3"},
         {"{" SIZES ",\"layer_norm_eps\":0}", "norm_epsilon"},
         {"{" SIZES ",\"pad_token_id\":100}", "pad_id 100"},
-        {"{" SIZES ",\"pad_token_id\":-1}", "pad_token_id"},
+        {"{" SIZES ",\"pad_token_id\":-101}", "pad_token_id"},
         {"{\"model_type\":\"bert\",\"hidden_size\":32}", "is missing"},
         {"{\"model_type\":\"t5\"}", "\"t5\" is not supported (known: bert, distilbert, gpt2, opt, llama"},
         {"{\"hidden_size\":32}", "model_type"},
