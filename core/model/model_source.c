@@ -14,11 +14,20 @@
 
 #define CONFIG_BYTES_MAX (16u << 20)
 
-/* BertModel saved without its pooler has nothing that says so but the missing tensor. */
-static void drop_absent_pooler(struct model_config *config, const struct tensor_list *list) {
-    if (config->model_heads & HEAD_POOLER && !tensor_list_find(list, "pooler.dense.weight") &&
-        !tensor_list_find(list, "bert.pooler.dense.weight"))
-        config->model_heads &= ~(unsigned)HEAD_POOLER;
+static bool has_pooler(const struct tensor_list *list) {
+    return tensor_list_find(list, "pooler.dense.weight") || tensor_list_find(list, "bert.pooler.dense.weight");
+}
+
+/* What `architectures` say is what was saved last; the tensors say what is there. BertModel without its pooler has
+ * nothing that says so but the missing tensor. A pooler beside a masked-LM head is what a classifier learns on top of,
+ * and a language-model head is one whatever class is named, if any: transformers' classes for these take them, too. */
+static void settle_heads(struct model_config *config, const struct tensor_list *list) {
+    const struct family *family = family_find(config->family);
+    if (config->model_heads & HEAD_POOLER && !has_pooler(list)) config->model_heads &= ~(unsigned)HEAD_POOLER;
+    if (family->heads & HEAD_POOLER && !(config->model_heads & (HEAD_CLASSIFICATION | HEAD_SPAN)) && has_pooler(list))
+        config->model_heads |= HEAD_POOLER;
+    if (family->heads & HEAD_CAUSAL_LM && tensor_list_find(list, "lm_head.weight"))
+        config->model_heads |= HEAD_CAUSAL_LM;
 }
 
 static bool ends_with(const char *text, const char *ending) {
@@ -59,7 +68,7 @@ static int open_folder(struct model_source *source, const char *path, struct mod
     TRY(pooling_read(path, &config->pooling));
     TRY(shards_open(&source->shards, path));
     source->list = (struct tensor_list){source->shards.tensors, source->shards.count};
-    drop_absent_pooler(config, &source->list);
+    settle_heads(config, &source->list);
 out:
     memory_release(file_path);
     memory_release(text);

@@ -139,6 +139,50 @@ static void tied_tensors_may_have_either_name(void **state) {
     }
 }
 
+/* A folder whose config names the body or nothing has the head that its tensors are: a new one would be random. */
+static void a_head_is_one_whatever_class_is_named(void **state) {
+    (void)state;
+    static const char *const families[][2] = {{"gpt2", "[\"GPT2LMHeadModel\"]"},
+                                              {"opt", "[\"OPTForCausalLM\"]"},
+                                              {"llama", "[\"LlamaForCausalLM\"]"},
+                                              {"qwen2", "[\"Qwen2ForCausalLM\"]"},
+                                              {"mistral", "[\"MistralForCausalLM\"]"}};
+    static const char *const bodies[] = {"GPT2Model", "OPTModel", "LlamaModel", "Qwen2Model", "MistralModel"};
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        for (int named = 0; named < 2; named++) {
+            struct model model, again;
+            char body[32] = "[]";
+            if (named) snprintf(body, sizeof body, "[\"%s\"]", bodies[i]);
+            make_as(&model, families[i][0], false, HEAD_CAUSAL_LM);
+            assert_int_equal(model_save_huggingface(&model, inside, false), 0);
+            patch("config.json", families[i][1], body);
+            if (model_open(&again, inside, true) < 0) fail_msg("%s: %s", families[i][0], error_text());
+            assert_int_equal(again.config.model_heads, HEAD_CAUSAL_LM);
+            check_same(&model, &again, "lm_head.weight");
+            model_close(&again);
+            model_close(&model);
+        }
+}
+
+/* BERT's own checkpoints are of BertForMaskedLM and have the pooler that a classifier is trained on top of. */
+static void a_pooler_beside_a_masked_head_is_kept(void **state) {
+    (void)state;
+    static const struct {
+        unsigned heads, kept;
+    } cases[] = {{HEAD_MASKED_LM, HEAD_MASKED_LM | HEAD_POOLER}, {HEAD_SPAN, HEAD_SPAN}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct model model, again;
+        make_as(&model, "bert", true, cases[i].heads | HEAD_POOLER);
+        assert_int_equal(model_save_huggingface(&model, inside, false), 0);
+        patch("config.json", ", \"BertModel\"]", "]");
+        if (model_open(&again, inside, true) < 0) fail_msg("%s", error_text());
+        assert_int_equal(again.config.model_heads, cases[i].kept);
+        if (cases[i].kept & HEAD_POOLER) check_same(&model, &again, "bert.pooler.dense.weight");
+        model_close(&again);
+        model_close(&model);
+    }
+}
+
 static void masked_language_models_are_tied(void **state) {
     (void)state;
     static const char *const row[][4] = {
@@ -232,6 +276,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_comes_back),
         cmocka_unit_test(tied_tensors_may_have_either_name),
+        cmocka_unit_test(a_head_is_one_whatever_class_is_named),
+        cmocka_unit_test(a_pooler_beside_a_masked_head_is_kept),
         cmocka_unit_test(masked_language_models_are_tied),
         cmocka_unit_test(tensors_are_stored_as_transformers_wants),
         cmocka_unit_test(packed_layers_are_refused_or_unpacked),
