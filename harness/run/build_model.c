@@ -78,6 +78,7 @@ static int open_pretrained(struct model *model, const struct build_job *job) {
     const char *path = job->experiment->model.path;
     struct model pretrained = {0};
     size_t classes = job->task->classes;
+    if (job->task->kind->check_folder) TRY(job->task->kind->check_folder(path));
     TRY(model_open(&pretrained, path, true));
     unsigned heads = heads_wanted(job->task, &pretrained.config), missing = heads & ~pretrained.config.model_heads;
     if (heads & pretrained.config.model_heads & HEAD_CLASSIFICATION) TRY(check_class_order(path, job->task));

@@ -59,6 +59,7 @@ int forecast_experiment(struct forecast *forecast, struct experiment *experiment
     forecast->model = experiment->model.config;
     if (experiment->model.path) {
         struct model model = {0};
+        if (experiment->task->check_folder) TRY(experiment->task->check_folder(experiment->model.path));
         TRY(model_open(&model, experiment->model.path, false));
         forecast->model = model.config;
         model_close(&model);

@@ -344,6 +344,7 @@ static int session_positions(const struct session *session, size_t *positions) {
     struct model model = {0};
     *positions = session->experiment->model.config.positions;
     if (session->experiment->model.path) {
+        if (session->task.kind->check_folder) TRY(session->task.kind->check_folder(session->experiment->model.path));
         TRY(model_open(&model, session->experiment->model.path, false));
         *positions = model.config.positions;
     }

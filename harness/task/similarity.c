@@ -15,6 +15,7 @@
 #include "task/data_table.h"
 #include "task/example_arrays.h"
 #include "task/metrics.h"
+#include "task/sentence_folder.h"
 #include "task/task_kinds.h"
 
 struct similarity_options {
@@ -259,6 +260,7 @@ const struct task_kind task_similarity = {
     .open = similarity_open,
     .close = similarity_close,
     .score = similarity_score,
+    .check_folder = sentence_folder_check,
     .objective = TRAIN_SIMILARITY,
     .training = similarity_training,
 };

@@ -108,6 +108,9 @@ struct task_kind {
     int (*fits)(const struct task *task, size_t positions);
     /* Score a split that has items. result is zeroed. */
     int (*score)(const struct task_scoring *scoring, struct task_result *result);
+    /* Whether a pretrained folder asks for what the task does otherwise; the error names file and field. NULL: nothing
+     * of a folder but its model and tokenizer concerns the task. */
+    int (*check_folder)(const char *path);
     enum train_objective objective; /* what its training split teaches */
     /* The training split, which has items, as examples of the objective. NULL: its texts one by one, with their labels.
      */

@@ -30,7 +30,7 @@ static void start_with(struct start *start, const char *path, const char *kind, 
     static const char *const texts[] = {"a text"};
     *start = (struct start){.experiment.model.path = path, .cell.seed = 7};
     start->task = (struct task){.kind = task_kind_find(kind), .classes = classes};
-    if (text) start->task.split[SPLIT_UNLABELLED] = (struct task_text){1, texts, NULL};
+    if (text) start->task.split[SPLIT_UNLABELLED] = (struct task_text){.count = 1, .text = texts};
     start->job = (struct build_job){.experiment = &start->experiment, .cell = &start->cell, .task = &start->task};
 }
 
@@ -233,6 +233,41 @@ static void classes_in_another_order_are_refused(void **state) {
     assert_int_equal(system(command), 0);
 }
 
+/* A folder of sentence-transformers that puts a prompt in front of a text: the task does not. */
+static void prompts_in_front_are_refused(void **state) {
+    (void)state;
+    char folder[] = "/tmp/test_build_model_XXXXXX", inside[64], name[128], command[96];
+    struct start start;
+    struct model model;
+    struct model_config config = small_config(HEAD_POOLER);
+    assert_non_null(mkdtemp(folder));
+    snprintf(inside, sizeof inside, "%s/encoder", folder);
+    assert_int_equal(model_create(&model, &config, 3, 0.2), 0);
+    assert_int_equal(model_save_huggingface(&model, inside, false), 0);
+    model_close(&model);
+    start_with(&start, inside, "similarity", 0, false);
+    assert_int_equal(build_model_open(&model, &start.job), 0);
+    model_close(&model);
+    snprintf(name, sizeof name, "%s/modules.json", inside);
+    FILE *file = fopen(name, "w");
+    assert_non_null(file);
+    fputs("[{\"idx\": 0, \"path\": \"\", \"type\": \"x.Transformer\"}]", file);
+    fclose(file);
+    snprintf(name, sizeof name, "%s/config_sentence_transformers.json", inside);
+    file = fopen(name, "w");
+    assert_non_null(file);
+    fputs("{\"default_prompt_name\": \"q\", \"prompts\": {\"q\": \"query: \"}}", file);
+    fclose(file);
+    assert_int_equal(build_model_open(&model, &start.job), E_UNSUPPORTED);
+    assert_non_null(strstr(error_text(), "default_prompt_name q is not supported"));
+    /* Of no concern to a task that does not compare embeddings. */
+    start_with(&start, inside, "classification", 2, false);
+    assert_int_equal(build_model_open(&model, &start.job), 0);
+    model_close(&model);
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void what_a_family_cannot_have_is_refused(void **state) {
     (void)state;
     char path[128];
@@ -299,6 +334,7 @@ int main(void) {
                                        cmocka_unit_test(heads_that_are_there_are_kept),
                                        cmocka_unit_test(packed_layers_stay_packed),
                                        cmocka_unit_test(classes_in_another_order_are_refused),
+                                       cmocka_unit_test(prompts_in_front_are_refused),
                                        cmocka_unit_test(what_a_family_cannot_have_is_refused),
                                        cmocka_unit_test(a_stage_knows_what_is_left),
                                        cmocka_unit_test(times_are_written_short)};
