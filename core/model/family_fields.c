@@ -147,8 +147,16 @@ static int must_match(const struct json *node, const char *name, const char *val
                         value_text(node), (int)strcspn(values, "|"), values);
 }
 
+static void architectures_text(const struct family *family, char *text, size_t size) {
+    size_t used = 0;
+    text[0] = 0;
+    for (const struct architecture *item = family->architectures; item->name && used < size; item++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", item->name);
+}
+
 static int parse_architectures(const struct reading *reading, const struct json *node) {
     int status = 0;
+    char known[160];
     if (node->type == JSON_NULL) goto out;
     if (node->type != JSON_ARRAY) FAIL(E_FORMAT, "architectures must be a list of names");
     for (const struct json *item = node->child; item; item = item->next) {
@@ -156,7 +164,10 @@ static int parse_architectures(const struct reading *reading, const struct json 
         const struct architecture *architecture = reading->family->architectures;
         TRY(json_text(item, "architectures", &name));
         while (architecture->name && strcmp(architecture->name, name) != 0) architecture++;
-        if (!architecture->name) FAIL(E_UNSUPPORTED, "architectures: \"%.60s\" is not supported", name);
+        if (!architecture->name) {
+            architectures_text(reading->family, known, sizeof known);
+            FAIL(E_UNSUPPORTED, "architectures: \"%.60s\" is not supported (only %s)", name, known);
+        }
         reading->config->model_heads |= architecture->heads;
     }
 out:
