@@ -48,7 +48,7 @@ check without_plugin_unknown $?
 
 sed -i 's/\.abi = TECHNIQUE_ABI/.abi = TECHNIQUE_ABI + 5/' "$scratch/elsewhere/jitter/jitter.c"
 (cd "$scratch/tree" && make plugin NAME=jitter DIR=../elsewhere/jitter && exec "$build/runexp" plan jitter.yaml --plugin "$build/technique_jitter.so") >"$scratch/log" 2>&1
-test $? -eq 2 && has "technique_jitter.so: technique 'jitter' has ABI 9, this runexp needs 4"
+test $? -eq 2 && has "technique_jitter.so: technique 'jitter' has ABI 10, this runexp needs 5"
 check wrong_abi_refused_by_name $?
 
 # A file that is no plug-in, and one without the symbol.
