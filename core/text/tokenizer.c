@@ -45,6 +45,18 @@ struct tokenizer_special tokenizer_special(const struct tokenizer *tokenizer) {
     return tokenizer->names;
 }
 
+size_t tokenizer_ends(const struct tokenizer *tokenizer, const int32_t **ids) {
+    *ids = tokenizer->end_count ? tokenizer->ends : &tokenizer->names.end;
+    return tokenizer->end_count ? tokenizer->end_count : tokenizer->names.end >= 0;
+}
+
+void tokenizer_end_add(struct tokenizer *tokenizer, uint64_t id) {
+    if (id >= tokenizer->tokens.count || tokenizer->end_count == ENDS_MOST) return;
+    for (size_t i = 0; i < tokenizer->end_count; i++)
+        if (tokenizer->ends[i] == (int32_t)id) return;
+    tokenizer->ends[tokenizer->end_count++] = (int32_t)id;
+}
+
 int32_t tokenizer_special_id(const struct tokenizer *tokenizer, const char *name) {
     uint32_t id = text_pool_find(&tokenizer->tokens, name, strlen(name));
     return id != MAP_NONE && tokenizer->special[id] ? (int32_t)id : -1;

@@ -24,11 +24,15 @@ static int read_flag(const struct gguf *file, const char *key, bool *flag) {
 int tokenizer_gguf_frame(struct tokenizer *tokenizer, const struct gguf *file, bool begin) {
     int status = 0;
     bool end = false;
+    int32_t turn = -1; /* the end of a turn in a conversation */
     struct tokenizer_special *names = &tokenizer->names;
     TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.bos_token_id", &names->begin));
     TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.eos_token_id", &names->end));
     TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.unknown_token_id", &names->unknown));
     TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.padding_token_id", &names->pad));
+    TRY(tokenizer_gguf_id(tokenizer, file, "tokenizer.ggml.eot_token_id", &turn));
+    if (turn >= 0 && names->end >= 0) tokenizer_end_add(tokenizer, (uint64_t)names->end);
+    if (turn >= 0) tokenizer_end_add(tokenizer, (uint64_t)turn);
     TRY(read_flag(file, "tokenizer.ggml.add_bos_token", &begin));
     TRY(read_flag(file, "tokenizer.ggml.add_eos_token", &end));
     if (begin && names->begin >= 0) template_add(&tokenizer->single, TEMPLATE_ID, names->begin, 0);

@@ -216,6 +216,36 @@ static void apply_frame(struct tokenizer *tokenizer, const struct settings *sett
     if (end) template_add(&tokenizer->single, TEMPLATE_ID, tokenizer->names.end, 0);
 }
 
+/* eos_token_id of one of a folder's files: a number, or several. */
+static int add_ends(struct tokenizer *tokenizer, const struct json *ids) {
+    int status = 0;
+    uint64_t id;
+    const struct json *item = ids && ids->type == JSON_ARRAY ? ids->child : ids;
+    for (; item && item->type != JSON_NULL; item = ids->type == JSON_ARRAY ? item->next : NULL) {
+        TRY(json_u64(item, "eos_token_id", &id));
+        tokenizer_end_add(tokenizer, id);
+    }
+out:
+    return status;
+}
+
+/* Where a folder says how to generate, its config.json is not asked. */
+static int apply_ends(struct tokenizer *tokenizer, const char *folder) {
+    static const char *const files[] = {"generation_config.json", "config.json"};
+    int status = 0;
+    struct json_document document = {0};
+    char *text = NULL;
+    size_t i = 0;
+    while (i < sizeof files / sizeof *files && !document.nodes) TRY(read_json(folder, files[i++], &document, &text));
+    if (!document.nodes) goto out;
+    status = add_ends(tokenizer, json_member(json_root(&document), "eos_token_id"));
+    if (status < 0) error_prefix(status, "%s/%s", folder, files[i - 1]);
+out:
+    json_close(&document);
+    memory_release(text);
+    return status;
+}
+
 static int open_json(struct tokenizer **tokenizer, const char *path, const struct settings *settings) {
     int status = 0;
     char *bytes = NULL;
@@ -254,6 +284,7 @@ static int open_folder(struct tokenizer **tokenizer, const char *folder) {
     }
     apply_names(*tokenizer, &settings);
     apply_normalizer(*tokenizer, &settings);
+    TRY(apply_ends(*tokenizer, folder));
     if ((*tokenizer)->kind == TOKENIZER_BYTE_BPE && is_set(&settings, "add_prefix_space", false))
         FAIL(E_UNSUPPORTED, "%s/tokenizer_config.json: add_prefix_space is not supported", folder);
 out:

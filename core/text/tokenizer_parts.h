@@ -51,6 +51,8 @@ struct token_template {
     size_t count; /* 0: single: just the text; pair: there is no such form */
 };
 
+#define ENDS_MOST 16
+
 struct tokenizer {
     enum tokenizer_kind kind;
     const struct tokenizer_traits *traits;
@@ -58,6 +60,8 @@ struct tokenizer {
     uint8_t *special;        /* [tokens.count] 1: dropped when decoding, no part of merges */
     uint8_t *added;          /* [tokens.count] ADDED: found in the text before all else; ADDED_STRIP_… */
     struct tokenizer_special names;
+    int32_t ends[ENDS_MOST]; /* what a folder or file says of them */
+    size_t end_count;        /* 0: names.end alone */
     struct token_template single, pair;
     struct {
         uint32_t *lengths;   /* the distinct lengths of added tokens, longest first, by first byte */
@@ -115,6 +119,8 @@ int added_index_build(struct tokenizer *tokenizer);
 void added_index_find(const struct tokenizer *tokenizer, const char *text, size_t bytes, size_t from, int32_t *id,
                       size_t *begin, size_t *end);
 
+/* One more id that ends a text, once; one outside the vocabulary, or beyond ENDS_MOST, does not. */
+void tokenizer_end_add(struct tokenizer *tokenizer, uint64_t id);
 /* The id of a special token by its text, or -1. */
 int32_t tokenizer_special_id(const struct tokenizer *tokenizer, const char *name);
 

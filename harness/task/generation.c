@@ -203,15 +203,16 @@ static int stops_find(struct author *author) {
     int status = 0;
     const struct tokenizer *tokenizer = author->scoring->tokenizer;
     size_t vocabulary = tokenizer_vocabulary(tokenizer), known = author->model->config.vocabulary;
-    int32_t end = tokenizer_special(tokenizer).end;
+    const int32_t *ends;
+    size_t end_count = tokenizer_ends(tokenizer, &ends);
     if (known < vocabulary) vocabulary = known;
     if (!author->task->stops) return 0;
-    TRY(memory_take((void **)&author->stops, vocabulary + 1, sizeof *author->stops));
-    if (end >= 0) author->stops[author->stop_count++] = end;
+    TRY(memory_take((void **)&author->stops, vocabulary + end_count + 1, sizeof *author->stops));
+    for (size_t i = 0; i < end_count; i++) author->stops[author->stop_count++] = ends[i];
     for (size_t id = 0; author->task->one_line && id < vocabulary; id++) {
         bool has;
         TRY(has_newline(tokenizer, (int32_t)id, &has));
-        if (has && (int32_t)id != end) author->stops[author->stop_count++] = (int32_t)id;
+        if (has) author->stops[author->stop_count++] = (int32_t)id;
     }
 out:
     return status;

@@ -21,6 +21,7 @@
 #include "scratch_file.h"
 #include "task/metrics.h"
 #include "task/task.h"
+#include "text/tokenizer_parts.h"
 
 /* GPT-2's spelling: U+0120 is a blank, U+010A a line break. The ids are in the order written. */
 #define BLANK "\xC4\xA0"
@@ -325,6 +326,29 @@ static void a_zero_byte_ends_no_text(void **state) {
     tokenizer = usual;
 }
 
+/* A tokenizer may know several ids that end a text. */
+static void any_end_ends_a_text(void **state) {
+    struct tokenizer *usual = tokenizer;
+    struct model model;
+    struct task task;
+    (void)state;
+    tiny(&model, 5);
+    assert_int_equal(task_with(&task, file, NULL), 0);
+    for (int all = 0; all < 2; all++) {
+        struct task_result result;
+        assert_int_equal(tokenizer_parse_merges(&tokenizer, words, sizeof words - 1, merges, sizeof merges - 1), 0);
+        for (uint64_t id = 0; all && id < VOCABULARY; id++) tokenizer_end_add(tokenizer, id);
+        if (score(&task, &model, NULL, &result) < 0) fail_msg("%s", error_text());
+        assert_true((metric(&result, "ended") == 1) == all);
+        assert_true((metric(&result, "mean_tokens") == 1) == all);
+        task_result_close(&result);
+        tokenizer_free(tokenizer);
+    }
+    task.kind->close(&task);
+    model_close(&model);
+    tokenizer = usual;
+}
+
 static void agreement_is_of_the_first_items(void **state) {
     (void)state;
     static const struct setting some[] = {{"agreement_items", "4"}, {NULL, NULL}},
@@ -438,9 +462,10 @@ static void failed_allocations_are_survived(void **state) {
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(greedy_texts_are_judged),        cmocka_unit_test(beams_and_samples_are_judged),
-        cmocka_unit_test(a_zero_byte_ends_no_text),       cmocka_unit_test(agreement_is_of_the_first_items),
-        cmocka_unit_test(what_cannot_be_done_is_refused), cmocka_unit_test(failed_allocations_are_survived),
+        cmocka_unit_test(greedy_texts_are_judged),         cmocka_unit_test(beams_and_samples_are_judged),
+        cmocka_unit_test(a_zero_byte_ends_no_text),        cmocka_unit_test(any_end_ends_a_text),
+        cmocka_unit_test(agreement_is_of_the_first_items), cmocka_unit_test(what_cannot_be_done_is_refused),
+        cmocka_unit_test(failed_allocations_are_survived),
     };
     return cmocka_run_group_tests_name("generation_task", tests, fixture_open, fixture_close);
 }

@@ -115,6 +115,46 @@ static void ids_must_fit(void **state) {
     expect_refused(DECODER("12", "<new>", ",\"single_word\":true"), E_UNSUPPORTED, "single_word of '<new>'");
 }
 
+/* File texts NULL: no such file. */
+static void expect_ends(const char *generation, const char *model, const char *expected) {
+    struct tokenizer *tokenizer;
+    const int32_t *ends;
+    char path[100], got[200] = "";
+    const char *const texts[] = {generation, model}, *const names[] = {"generation_config.json", "config.json"};
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (texts[i]) write_file(names[i], texts[i]);
+        else unlink(path);
+    }
+    write_file("tokenizer_config.json", "{\"eos_token\":\"</s>\"}");
+    if (tokenizer_open(&tokenizer, folder) < 0) {
+        if (!strstr(error_text(), expected)) fail_msg("%s lacks %s", error_text(), expected);
+        assert_null(tokenizer);
+        return;
+    }
+    size_t count = tokenizer_ends(tokenizer, &ends), used = 0;
+    for (size_t i = 0; i < count; i++)
+        used += (size_t)snprintf(got + used, sizeof got - used, "%s%d", i ? " " : "", (int)ends[i]);
+    if (strcmp(got, expected) != 0) fail_msg("ends are '%s', expected '%s'", got, expected);
+    assert_int_equal(tokenizer_special(tokenizer).end, 1); /* what training puts behind a text */
+    tokenizer_free(tokenizer);
+}
+
+static void folders_say_what_ends_a_text(void **state) {
+    (void)state;
+    expect_ends(NULL, NULL, "1");
+    expect_ends(NULL, "{\"eos_token_id\":4}", "4");
+    expect_ends(NULL, "{\"eos_token_id\":null}", "1");
+    expect_ends("{\"eos_token_id\":[5,1,5]}", "{\"eos_token_id\":4}", "5 1");
+    expect_ends("{\"eos_token_id\":7}", NULL, "7");
+    expect_ends("{}", "{\"eos_token_id\":4}", "1");       /* transformers would have none */
+    expect_ends("{\"eos_token_id\":[900,2]}", NULL, "2"); /* beyond the vocabulary */
+    expect_ends("{\"eos_token_id\":[2,[3]]}", NULL, "generation_config.json: ");
+    expect_ends("{\"eos_token_id\":", NULL, "generation_config.json: ");
+    expect_ends(NULL, "{\"eos_token_id\":\"2\"}", "config.json: ");
+    expect_ends(NULL, NULL, "1");
+}
+
 static void survives_lack_of_memory(void **state) {
     (void)state;
     long n = 0;
@@ -135,6 +175,7 @@ int main(void) {
         cmocka_unit_test(tokens_of_the_settings_are_added),
         cmocka_unit_test(named_tokens_are_special),
         cmocka_unit_test(ids_must_fit),
+        cmocka_unit_test(folders_say_what_ends_a_text),
         cmocka_unit_test(survives_lack_of_memory),
     };
     return cmocka_run_group_tests(tests, folder_open, folder_close);
