@@ -370,9 +370,11 @@ static void write_gguf(const struct sentencepiece_writer *pieces, const char *pa
     static const char *const keys[] = {"tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"};
     static const enum gguf_type types[] = {GGUF_STRING, GGUF_F32, GGUF_I32};
     struct gguf_writer writer = {0};
-    put_header(&writer, 3, 0, 5 - (missing != NULL));
+    put_header(&writer, 3, 0, 7 - (missing != NULL));
     put_text(&writer, "tokenizer.ggml.model", pieces->model_type == WRITER_BPE ? "llama" : "t5");
     put_u32(&writer, "tokenizer.ggml.bos_token_id", 1);
+    put_u32(&writer, "tokenizer.ggml.eos_token_id", 2);
+    put_u32(&writer, "tokenizer.ggml.eot_token_id", 5);
     for (int k = 0; k < 3; k++) {
         if (missing && strcmp(missing, keys[k]) == 0) continue;
         put_string(&writer, keys[k]);
@@ -413,6 +415,9 @@ static void gguf_says_the_same(void **state) {
         assert_true((encoding.ids[0] == 1) ==
                     (kind == WRITER_BPE)); /* llama's begin with <s> unless the file says no */
         encoding_close(&encoding);
+        const int32_t *ends;
+        assert_int_equal(tokenizer_ends(tokenizer, &ends), 2);
+        assert_true(ends[0] == 2 && ends[1] == 5);
         tokenizer_free(tokenizer);
         tokenizer_free(model);
         write_gguf(&writer, path, "tokenizer.ggml.scores");
