@@ -58,8 +58,8 @@ int tokenizer_from_gguf(struct tokenizer **tokenizer, const struct gguf *file);
 size_t tokenizer_vocabulary(const struct tokenizer *tokenizer);
 struct tokenizer_special tokenizer_special(const struct tokenizer *tokenizer);
 /* The ids after which a text that a model writes is over; returns how many. Of a folder what generation_config.json,
- * or else config.json, says as eos_token_id (one or several, as transformers' generate has it); of GGUF its eos and eot;
- * where nothing is said the end token alone. Not of a tokenizer that was printed and read again. */
+ * or else config.json, says as eos_token_id (one or several, as transformers' generate has it); of GGUF its eos and
+ * eot; where nothing is said the end token alone. Not of a tokenizer that was printed and read again. */
 size_t tokenizer_ends(const struct tokenizer *tokenizer, const int32_t **ids);
 
 /* Append the ids of `text` to ids, at most `capacity`; *count is the full number of ids. No special tokens. */
