@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "config/settings.h"
 #include "plan/text_index.h"
@@ -140,6 +141,32 @@ out:
     return status;
 }
 
+static bool is_trained(const struct cell *cell) {
+    for (size_t s = 0; s < cell->stage_count; s++)
+        if (stage_needs(&cell->stages[s]) & (NEEDS_TRAINING_DATA | NEEDS_UNLABELLED_TEXT)) return true;
+    return false;
+}
+
+/* A head that the model's file lacks, or a whole new model, is random: what it scores says nothing until it is trained.
+ * Its time and size do, so that this is no error. */
+static void warn_untrained(const struct foresight *foresight) {
+    const struct experiment *experiment = foresight->experiment;
+    const struct cell *first = NULL;
+    size_t count = 0;
+    if (experiment->model.path && !(foresight->task->kind->heads & ~foresight->start.pretrained.config.model_heads))
+        return;
+    for (size_t i = 0; i < experiment->cell_count; i++) {
+        if (experiment->cells[i].skip_reason || is_trained(&experiment->cells[i])) continue;
+        if (!count++) first = &experiment->cells[i];
+    }
+    if (count)
+        log_line(LOG_WARN,
+                 "%s: %s random numbers, and no stage trains %zu of %zu cells ('%s'): their scores are chance",
+                 experiment->name,
+                 experiment->model.path ? "the model lacks its task's head, which begins as" : "a new model begins as",
+                 count, experiment->cell_count, first->label);
+}
+
 int foresee_cells(struct experiment *experiment, const struct task *task, const struct tokenizer *tokenizer) {
     int status = 0;
     struct foresight foresight = {.experiment = experiment, .task = task};
@@ -148,6 +175,7 @@ int foresee_cells(struct experiment *experiment, const struct task *task, const 
     if (tokenizer) foresight.special = tokenizer_special(tokenizer);
     if (tokenizer) vocabulary = tokenizer_vocabulary(tokenizer);
     status = build_start_open(&foresight.start, experiment, task, vocabulary);
+    if (status == 0) warn_untrained(&foresight);
     if (status == 0) status = ask_cells(&foresight);
     if (status != E_MEMORY) status = 0;
     if (status == 0) error_clear();

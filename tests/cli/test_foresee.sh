@@ -66,6 +66,13 @@ check "a run skips what was planned, for the same reasons" diff want.txt <(ran 1
 check "and all else is a result" test "$(query "$db" "SELECT count(*) FROM result")" = $(($(wc -l <plan.json) - 2 * $(wc -l <want.txt)))
 check "no stage of a skip began" test "$(query "$db" "SELECT count(*) FROM run WHERE status = 'skipped' AND wall_ms > 0")" = 0
 
+# Scores of random numbers are no error: their times and sizes are right.
+warned() { "$runexp" plan "$1" --db "$db" 2>&1 >out.txt | grep '^warning: '; }
+check "trained cells bring no warning" test -z "$(warned cells.yaml)"
+{ echo "experiment: chance"; echo "$head"; echo "matrix: {pipeline: [[], [rtn: {}], [finetune: {steps: 1}], [qlora: {steps: 1}]]}"; } >chance.yaml
+check "cells of a new model that nothing trains do" test "$(warned chance.yaml)" = \
+    "warning: chance: a new model begins as random numbers, and no stage trains 2 of 4 cells ('baseline'): their scores are chance"
+
 # What no model could do is refused with its place.
 refuse() {
     { echo "experiment: one"; echo "$head"; echo "matrix: {pipeline: [[finetune: {$1}]]}"; } >one.yaml

@@ -42,6 +42,9 @@ EOF
 
 "$runexp" plan several.yaml --set data=small >plan.txt 2>err.txt
 check "plan exits 0" test $? -eq 0
+check "what is trained, or has its head, brings no warning" test ! -s err.txt
+"$runexp" plan several.yaml --set data=small --set prepare=[] >/dev/null 2>err.txt
+check "heads that nothing trains do" test "$(grep -c "^warning: .*: the model lacks its task's head, .* of 2 cells ('baseline')" err.txt)" = 2
 check "plan names the path of a model that is opened later" grep -q "^  small/decoder, task perplexity" plan.txt
 "$runexp" several.yaml --set data=small "${options[@]}" >out.txt 2>err.txt
 code=$?
