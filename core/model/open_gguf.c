@@ -24,7 +24,7 @@ static const struct architecture_row {
 };
 
 /* Keys behind the architecture's name. */
-enum key_kind { KEY_SIZE, KEY_REAL, KEY_ZERO, KEY_TEXT, KEY_POOLING, KEY_IGNORED };
+enum key_kind { KEY_SIZE, KEY_SIZE_OPTIONAL, KEY_REAL, KEY_ZERO, KEY_TEXT, KEY_POOLING, KEY_IGNORED };
 static const struct {
     const char *name;
     enum key_kind kind;
@@ -36,17 +36,17 @@ static const struct {
     {"embedding_length", KEY_SIZE, offsetof(struct model_config, width), NULL},
     {"feed_forward_length", KEY_SIZE, offsetof(struct model_config, feed_forward), NULL},
     {"attention.head_count", KEY_SIZE, offsetof(struct model_config, heads), NULL},
-    {"attention.head_count_kv", KEY_SIZE, offsetof(struct model_config, key_value_heads), NULL},
-    {"attention.key_length", KEY_SIZE, offsetof(struct model_config, head_width), NULL},
-    {"attention.value_length", KEY_IGNORED, 0, NULL}, /* checked by the shapes of its tensors */
-    {"rope.dimension_count", KEY_IGNORED, 0, NULL},   /* checked below */
-    {"attention.layer_norm_rms_epsilon", KEY_REAL, offsetof(struct model_config, norm_epsilon), NULL},
-    {"attention.layer_norm_epsilon", KEY_REAL, offsetof(struct model_config, norm_epsilon), NULL},
+    {"attention.head_count_kv", KEY_SIZE_OPTIONAL, offsetof(struct model_config, key_value_heads), NULL},
+    {"attention.key_length", KEY_SIZE_OPTIONAL, offsetof(struct model_config, head_width), NULL},
+    {"attention.value_length", KEY_IGNORED, 0, NULL},           /* checked by the shapes of its tensors */
+    {"rope.dimension_count", KEY_IGNORED, 0, NULL},             /* checked below */
+    {"attention.layer_norm_rms_epsilon", KEY_IGNORED, 0, NULL}, /* that of the architecture's norm is read below */
+    {"attention.layer_norm_epsilon", KEY_IGNORED, 0, NULL},
     {"rope.freq_base", KEY_REAL, offsetof(struct model_config, rotary_base), NULL},
     {"rope.scaling.type", KEY_TEXT, 0, "none"},
     {"expert_count", KEY_ZERO, 0, NULL},
     {"expert_used_count", KEY_ZERO, 0, NULL},
-    {"attention.causal", KEY_IGNORED, 0, NULL}, /* false in bert, which is never causal here */
+    {"attention.causal", KEY_IGNORED, 0, NULL}, /* checked below */
     {"pooling_type", KEY_POOLING, offsetof(struct model_config, pooling), NULL},
     {"tensor_data_layout", KEY_IGNORED, 0, NULL},
     {"vocab_size", KEY_IGNORED, 0, NULL}, /* the token embedding has as many rows */
@@ -78,6 +78,7 @@ static int read_key(const struct gguf *file, const struct gguf_entry *entry, siz
     size_t bytes;
     switch (keys[i].kind) {
     case KEY_SIZE:
+    case KEY_SIZE_OPTIONAL:
         TRY(gguf_u64(file, entry->key, &whole));
         if (whole > UINT32_MAX) FAIL(E_FORMAT, "key '%s': %llu is too large", entry->key, (unsigned long long)whole);
         *(size_t *)field = (size_t)whole;
@@ -128,6 +129,59 @@ out:
     return status;
 }
 
+/* Sizes that have no default must have been said. */
+static int check_sizes(const char *architecture, const struct model_config *config) {
+    int status = 0;
+    for (size_t i = 0; i < KEYS; i++)
+        if (keys[i].kind == KEY_SIZE && *(const size_t *)((const char *)config + keys[i].offset) == 0)
+            FAIL(E_NOT_FOUND, "key '%s.%s' is missing or 0", architecture, keys[i].name);
+out:
+    return status;
+}
+
+/* The epsilon of the architecture's norm, which every file must say: a guess would change all results a little. A file
+ * may hold the other norm's, too. */
+static int read_epsilon(const struct gguf *file, const char *architecture, struct model_config *config) {
+    int status = 0;
+    char key[64];
+    double number;
+    snprintf(key, sizeof key, "%s.attention.layer_norm_%sepsilon", architecture,
+             config->norm == NORM_RMS ? "rms_" : "");
+    TRY(gguf_number(file, key, &number));
+    if (!isfinite(number) || number <= 0) FAIL(E_FORMAT, "key '%s' must be positive", key);
+    config->norm_epsilon = (float)number;
+out:
+    return status;
+}
+
+/* Decoders turned into encoders, and the reverse, say so in this key alone. */
+static int check_causal(const struct gguf *file, const char *architecture, const struct model_config *config) {
+    int status = 0;
+    char key[64];
+    bool causal;
+    snprintf(key, sizeof key, "%s.attention.causal", architecture);
+    if (!gguf_find(file, key)) goto out;
+    TRY(gguf_bool(file, key, &causal));
+    if (causal != config->causal)
+        FAIL(E_UNSUPPORTED, "key '%s': %s is not supported (only %s)", key, causal ? "true" : "false",
+             config->causal ? "true" : "false");
+out:
+    return status;
+}
+
+/* One file of several lacks what is in the others, of which the head may be absent without a trace. */
+static int check_whole(const struct gguf *file) {
+    int status = 0;
+    uint64_t count;
+    if (!gguf_find(file, "split.count")) goto out;
+    TRY(gguf_u64(file, "split.count", &count));
+    if (count > 1)
+        FAIL(E_UNSUPPORTED, "key 'split.count': one of %llu files; join them first (llama-gguf-split --merge)",
+             (unsigned long long)count);
+out:
+    return status;
+}
+
 /* Rows of a matrix, or 0 when it is absent or none. */
 static size_t tensor_row_count(const struct gguf *file, const char *name) {
     const struct tensor *tensor = gguf_tensor(file, name);
@@ -153,8 +207,12 @@ int gguf_config(const struct gguf *file, struct model_config *config, size_t *in
     const struct architecture_row *architecture;
     uint64_t pad;
     TRY(find_architecture(file, &architecture));
+    TRY(check_whole(file));
     TRY(model_config_family(config, architecture->family));
     TRY(read_keys(file, architecture->name, config));
+    TRY(check_sizes(architecture->name, config));
+    TRY(read_epsilon(file, architecture->name, config));
+    TRY(check_causal(file, architecture->name, config));
     config->model_heads = architecture->heads;
     config->vocabulary = tensor_row_count(file, "token_embd.weight");
     if (config->token_types) config->token_types = tensor_row_count(file, "token_types.weight");

@@ -143,49 +143,79 @@ static size_t gather(const struct model *model, const struct parameter *paramete
     return count;
 }
 
-static void write_gguf(const struct model *model, bool half, const char *extra_key) {
+/* One more entry by its full key, and a key of the architecture that is left out; NULL: neither. */
+struct variation {
+    const char *key, *left_out;
+    enum gguf_type type;
+    double value;
+};
+
+static void put_entry(struct gguf_writer *file, const struct variation *extra) {
+    if (extra->type == GGUF_F32) {
+        put_f32(file, extra->key, (float)extra->value);
+        return;
+    }
+    put_string(file, extra->key);
+    put_whole(file, extra->type, 4);
+    put_whole(file, (uint64_t)extra->value, extra->type == GGUF_BOOL ? 1 : extra->type == GGUF_U16 ? 2 : 4);
+}
+
+static void write_gguf_as(const struct model *model, bool half, const struct variation *variation) {
     static float values[3 * F * C * 2];
     struct gguf_writer data = {0}, file = {0};
     const struct model_config *config = &model->config;
     const char *family = config->family;
     bool rms = config->norm == NORM_RMS;
     char key[64];
-    uint64_t tensors = 0;
-    struct gguf_writer table = {0};
+    uint64_t tensors = 0, count = 1;
+    struct gguf_writer table = {0}, entries = {0};
 
     for (size_t i = 0; i < model->parameter_count; i++) {
         const struct parameter *parameter = &model->parameters[i];
         char name[128];
         bool vector = parameter->kind == PARAMETER_VECTOR, narrow = half && !vector;
         if (!gguf_name(model, parameter, name)) continue;
-        size_t count = gather(model, parameter, values);
-        size_t shape[2] = {vector ? count : count / parameter->columns, parameter->columns};
+        size_t gathered = gather(model, parameter, values);
+        size_t shape[2] = {vector ? gathered : gathered / parameter->columns, parameter->columns};
         put_padding(&data, 32);
         put_tensor(&table, name, vector ? 1 : 2, shape, narrow ? 1 : 0, data.count);
-        for (size_t k = 0; k < count; k++) {
+        for (size_t k = 0; k < gathered; k++) {
             uint16_t bits = half_from_float(values[k]);
             put_bytes(&data, narrow ? (const void *)&bits : (const void *)&values[k], narrow ? 2 : 4);
         }
         tensors++;
     }
-    put_header(&file, 3, tensors, 7u + (config->rotary_base > 0) + (config->causal ? 1 : 0) + (extra_key != NULL));
-    put_text(&file, "general.architecture", family);
-#define KEY(suffix) (snprintf(key, sizeof key, "%s." suffix, family), key)
-    put_u32(&file, KEY("block_count"), L);
-    put_u32(&file, KEY("context_length"), P);
-    put_u32(&file, KEY("embedding_length"), C);
-    put_u32(&file, KEY("feed_forward_length"), F);
-    put_u32(&file, KEY("attention.head_count"), H);
-    if (config->causal) put_u32(&file, KEY("attention.head_count_kv"), (uint32_t)config->key_value_heads);
-    if (rms) put_f32(&file, KEY("attention.layer_norm_rms_epsilon"), 1e-5f);
-    else put_f32(&file, KEY("attention.layer_norm_epsilon"), 1e-5f);
-    if (config->rotary_base > 0) put_f32(&file, KEY("rope.freq_base"), 1000);
-    if (extra_key) put_u32(&file, extra_key, 2);
+    put_text(&entries, "general.architecture", family);
+    const struct variation usual[] = {
+        {"block_count", NULL, GGUF_U32, L},
+        {"context_length", NULL, GGUF_U32, P},
+        {"embedding_length", NULL, GGUF_U32, C},
+        {"feed_forward_length", NULL, GGUF_U32, F},
+        {"attention.head_count", NULL, GGUF_U32, H},
+        {rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", NULL, GGUF_F32, 1e-5},
+        {config->causal ? "attention.head_count_kv" : NULL, NULL, GGUF_U32, (double)config->key_value_heads},
+        {config->rotary_base > 0 ? "rope.freq_base" : NULL, NULL, GGUF_F32, 1000},
+    };
+    for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
+        struct variation entry = usual[i];
+        if (!entry.key || (variation->left_out && strcmp(entry.key, variation->left_out) == 0)) continue;
+        snprintf(key, sizeof key, "%s.%s", family, entry.key);
+        entry.key = key;
+        put_entry(&entries, &entry);
+        count++;
+    }
+    if (variation->key) put_entry(&entries, variation), count++;
+    put_header(&file, 3, tensors, count);
+    put_bytes(&file, entries.bytes, entries.count);
     put_bytes(&file, table.bytes, table.count);
     put_padding(&file, 32);
     put_bytes(&file, data.bytes, data.count);
     write_whole_file(path, file.bytes, file.count);
-    gguf_writer_close(&data), gguf_writer_close(&file), gguf_writer_close(&table);
+    gguf_writer_close(&data), gguf_writer_close(&file), gguf_writer_close(&table), gguf_writer_close(&entries);
+}
+
+static void write_gguf(const struct model *model, bool half, const char *extra_key) {
+    write_gguf_as(model, half, &(struct variation){.key = extra_key, .type = GGUF_U32, .value = 2});
 }
 
 /* ---- comparing -------------------------------------------------------------------------------------- */
@@ -309,6 +339,47 @@ static void gguf_metadata_that_asks_for_more_is_refused(void **state) {
     model_close(&model);
 }
 
+/* What would change results and must not be passed over, nor guessed; `message` NULL: the model is the same. */
+static void gguf_metadata_is_not_passed_over(void **state) {
+    (void)state;
+    static const struct {
+        const char *family;
+        struct variation variation;
+        const char *message;
+    } cases[] = {
+        {"llama", {"llama.attention.causal", NULL, GGUF_BOOL, 0}, "'llama.attention.causal': false is not supported"},
+        {"gpt2", {"gpt2.attention.causal", NULL, GGUF_BOOL, 0}, "'gpt2.attention.causal': false is not supported"},
+        {"bert", {"bert.attention.causal", NULL, GGUF_BOOL, 1}, "'bert.attention.causal': true is not supported"},
+        {"llama", {"llama.attention.causal", NULL, GGUF_BOOL, 1}, NULL},
+        {"bert", {"bert.attention.causal", NULL, GGUF_BOOL, 0}, NULL},
+        {"llama", {"llama.attention.layer_norm_epsilon", NULL, GGUF_F32, 0.5}, NULL},
+        {"gpt2", {"gpt2.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5}, NULL},
+        {"bert", {"bert.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5}, NULL},
+        {"llama",
+         {.left_out = "attention.layer_norm_rms_epsilon"},
+         "'llama.attention.layer_norm_rms_epsilon' is missing"},
+        {"gpt2", {.left_out = "attention.layer_norm_epsilon"}, "'gpt2.attention.layer_norm_epsilon' is missing"},
+        {"llama", {.left_out = "block_count"}, "'llama.block_count' is missing"},
+        {"llama", {.left_out = "context_length"}, "'llama.context_length' is missing"},
+        {"llama", {.left_out = "feed_forward_length"}, "'llama.feed_forward_length' is missing"},
+        {"llama", {.left_out = "attention.head_count"}, "'llama.attention.head_count' is missing"},
+        {"llama", {"split.count", NULL, GGUF_U16, 2}, "'split.count': one of 2 files"},
+        {"llama", {"split.count", NULL, GGUF_U16, 1}, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model model, opened;
+        make(&model, cases[i].family, true, strcmp(cases[i].family, "llama") == 0 ? 2 : 4);
+        write_gguf_as(&model, false, &cases[i].variation);
+        if (!cases[i].message) {
+            compare(&model, true, false);
+        } else {
+            if (model_open(&opened, path, false) == 0) fail_msg("read in spite of: %s", cases[i].message);
+            if (!strstr(error_text(), cases[i].message)) fail_msg("'%s' lacks '%s'", error_text(), cases[i].message);
+        }
+        model_close(&model);
+    }
+}
+
 static void put_values(struct gguf_writer *file, const struct model *model, const char *name) {
     static float values[3 * F * C * 2];
     const struct parameter *parameter = model_parameter(model, name);
@@ -369,6 +440,7 @@ int main(void) {
         cmocka_unit_test(gguf_gives_the_model_back),
         cmocka_unit_test(gguf_says_how_embeddings_are_made),
         cmocka_unit_test(gguf_metadata_that_asks_for_more_is_refused),
+        cmocka_unit_test(gguf_metadata_is_not_passed_over),
         cmocka_unit_test(llama2c_gives_the_model_back),
         cmocka_unit_test(values_that_are_not_finite_are_refused),
     };
