@@ -133,7 +133,7 @@ int byte_bpe_read_gguf(struct tokenizer **tokenizer, const struct gguf *file) {
     TRY(read_tokens(fresh, file, &alphabet, scratch));
     TRY(read_merges(fresh, merges, &alphabet, scratch));
     TRY(tokenizer_finish(fresh));
-    TRY(tokenizer_gguf_frame(fresh, file, begin));
+    TRY(tokenizer_gguf_frame(fresh, file, (struct gguf_frame){begin, false, -1, -1}));
     *tokenizer = fresh;
     fresh = NULL;
 out:

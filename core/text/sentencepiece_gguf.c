@@ -83,6 +83,7 @@ out:
 }
 
 int sentencepiece_read_gguf(struct tokenizer **tokenizer, const struct gguf *file, enum tokenizer_kind kind) {
+    static const struct gguf_frame llama = {true, false, 1, 2}, t5 = {false, true, -1, 1};
     int status = 0;
     struct tokenizer *fresh = NULL;
     struct gguf_tokens tokens;
@@ -97,7 +98,7 @@ int sentencepiece_read_gguf(struct tokenizer **tokenizer, const struct gguf *fil
     TRY(read_charsmap(model, file));
     TRY(read_unknown(fresh, file));
     TRY(sentencepiece_finish(fresh));
-    TRY(tokenizer_gguf_frame(fresh, file, kind == TOKENIZER_SENTENCE_BPE));
+    TRY(tokenizer_gguf_frame(fresh, file, kind == TOKENIZER_SENTENCE_BPE ? llama : t5));
     *tokenizer = fresh;
     fresh = NULL;
 out:

@@ -507,14 +507,15 @@ static void hostile_files_are_refused(void **state) {
     memory_release(json);
 }
 
-/* A GGUF file of three bytes, their one merge and a begin token; add_bos -1: not said. */
-static void write_gguf(const char *path, const char *pattern, int add_bos) {
+/* A GGUF file of three bytes, their one merge and a begin token, whose id it says when `named`; add_bos -1: not said.
+ */
+static void write_gguf(const char *path, const char *pattern, int add_bos, bool named) {
     static const char *const tokens[] = {"a", "b", "ab", "<|begin|>"};
     struct gguf_writer writer = {0};
-    put_header(&writer, 3, 0, (uint64_t)6 + (add_bos >= 0));
+    put_header(&writer, 3, 0, (uint64_t)5 + named + (add_bos >= 0));
     put_text(&writer, "tokenizer.ggml.model", "gpt2");
     put_text(&writer, "tokenizer.ggml.pre", pattern);
-    put_u32(&writer, "tokenizer.ggml.bos_token_id", 3);
+    if (named) put_u32(&writer, "tokenizer.ggml.bos_token_id", 3);
     put_string(&writer, "tokenizer.ggml.tokens");
     put_whole(&writer, GGUF_ARRAY, 4), put_whole(&writer, GGUF_STRING, 4), put_whole(&writer, 4, 8);
     for (size_t i = 0; i < 4; i++) put_string(&writer, tokens[i]);
@@ -546,13 +547,24 @@ static void gguf_texts_begin_as_llama_cpp_has_them(void **state) {
             struct tokenizer *tokenizer;
             struct encoding encoding = {0};
             bool begins = add_bos < 0 ? row[i].usual : add_bos;
-            write_gguf(path, row[i].pattern, add_bos);
+            write_gguf(path, row[i].pattern, add_bos, true);
             if (tokenizer_open(&tokenizer, path) < 0) fail_msg("%s", error_text());
             assert_int_equal(tokenizer_append(tokenizer, "ab", 2, true, false, &encoding), 0);
             if (encoding.count != (size_t)1 + begins || encoding.ids[0] != (begins ? 3 : 2))
                 fail_msg("%s, %d: %zu tokens", row[i].pattern, add_bos, encoding.count);
-            encoding_close(&encoding);
             tokenizer_free(tokenizer);
+            write_gguf(path, row[i].pattern, add_bos, false);
+            if (begins) {
+                assert_int_equal(tokenizer_open(&tokenizer, path), E_FORMAT);
+                assert_non_null(strstr(error_text(), "tokenizer.ggml.bos_token_id is missing"));
+            } else {
+                encoding.count = 0;
+                assert_int_equal(tokenizer_open(&tokenizer, path), 0);
+                assert_int_equal(tokenizer_append(tokenizer, "ab", 2, true, false, &encoding), 0);
+                assert_int_equal(encoding.count, 1);
+                tokenizer_free(tokenizer);
+            }
+            encoding_close(&encoding);
         }
     scratch_remove(path);
 }
