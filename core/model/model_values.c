@@ -46,6 +46,8 @@ static int place_check(const struct value_place *place, const struct parameter *
     size_t shape[2] = {place->total, parameter->columns};
     if (place->transposed) shape[0] = parameter->columns, shape[1] = place->total;
     snprintf(expected, sizeof expected, "%zu,%zu", shape[0], shape[1]);
+    /* ggml's own writer drops trailing dimensions of 1: one row is then a vector. */
+    if (tensor->dimensions == 1 && shape[0] == 1 && tensor->shape[0] == shape[1] && !place->transposed) goto out;
     if (tensor->dimensions != 2 || tensor->shape[0] != shape[0] || tensor->shape[1] != shape[1])
         status = shape_wrong(tensor, expected);
 out:
@@ -67,7 +69,7 @@ static bool place_is_rows(const struct model *model, const struct value_place *p
 }
 
 void place_rows(const struct value_place *place, size_t begin, size_t end, float *out) {
-    size_t columns = place->tensor->shape[1], D = place->interleaved;
+    size_t columns = place->tensor->shape[place->tensor->dimensions - 1], D = place->interleaved;
     if (!D) {
         tensor_rows_to_f32(place->tensor, place->first + begin, place->first + end, out);
         return;

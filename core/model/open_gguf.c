@@ -182,10 +182,11 @@ out:
     return status;
 }
 
-/* Rows of a matrix, or 0 when it is absent or none. */
+/* Rows of a matrix, of which a vector is one; 0 when it is absent or neither. */
 static size_t tensor_row_count(const struct gguf *file, const char *name) {
     const struct tensor *tensor = gguf_tensor(file, name);
-    return tensor && tensor->dimensions == 2 ? tensor->shape[0] : 0;
+    if (!tensor || tensor->dimensions > 2) return 0;
+    return tensor->dimensions == 2 ? tensor->shape[0] : 1;
 }
 
 static int check_rotary(const struct gguf *file, const char *architecture, const struct model_config *config) {

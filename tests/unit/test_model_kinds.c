@@ -143,11 +143,13 @@ static size_t gather(const struct model *model, const struct parameter *paramete
     return count;
 }
 
-/* One more entry by its full key, and a key of the architecture that is left out; NULL: neither. */
+/* One more entry by its full key, and a key of the architecture that is left out; NULL: neither. flat_rows: a matrix of
+ * one row is written as a vector, as ggml does. */
 struct variation {
     const char *key, *left_out;
     enum gguf_type type;
     double value;
+    bool flat_rows;
 };
 
 static void put_entry(struct gguf_writer *file, const struct variation *extra) {
@@ -178,7 +180,8 @@ static void write_gguf_as(const struct model *model, bool half, const struct var
         size_t gathered = gather(model, parameter, values);
         size_t shape[2] = {vector ? gathered : gathered / parameter->columns, parameter->columns};
         put_padding(&data, 32);
-        put_tensor(&table, name, vector ? 1 : 2, shape, narrow ? 1 : 0, data.count);
+        bool flat = variation->flat_rows && shape[0] == 1;
+        put_tensor(&table, name, vector || flat ? 1 : 2, flat ? &shape[1] : shape, narrow ? 1 : 0, data.count);
         for (size_t k = 0; k < gathered; k++) {
             uint16_t bits = half_from_float(values[k]);
             put_bytes(&data, narrow ? (const void *)&bits : (const void *)&values[k], narrow ? 2 : 4);
@@ -187,14 +190,14 @@ static void write_gguf_as(const struct model *model, bool half, const struct var
     }
     put_text(&entries, "general.architecture", family);
     const struct variation usual[] = {
-        {"block_count", NULL, GGUF_U32, L},
-        {"context_length", NULL, GGUF_U32, P},
-        {"embedding_length", NULL, GGUF_U32, C},
-        {"feed_forward_length", NULL, GGUF_U32, F},
-        {"attention.head_count", NULL, GGUF_U32, H},
-        {rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", NULL, GGUF_F32, 1e-5},
-        {config->causal ? "attention.head_count_kv" : NULL, NULL, GGUF_U32, (double)config->key_value_heads},
-        {config->rotary_base > 0 ? "rope.freq_base" : NULL, NULL, GGUF_F32, 1000},
+        {"block_count", NULL, GGUF_U32, L, false},
+        {"context_length", NULL, GGUF_U32, P, false},
+        {"embedding_length", NULL, GGUF_U32, C, false},
+        {"feed_forward_length", NULL, GGUF_U32, F, false},
+        {"attention.head_count", NULL, GGUF_U32, H, false},
+        {rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", NULL, GGUF_F32, 1e-5, false},
+        {config->causal ? "attention.head_count_kv" : NULL, NULL, GGUF_U32, (double)config->key_value_heads, false},
+        {config->rotary_base > 0 ? "rope.freq_base" : NULL, NULL, GGUF_F32, 1000, false},
     };
     for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
         struct variation entry = usual[i];
@@ -339,6 +342,23 @@ static void gguf_metadata_that_asks_for_more_is_refused(void **state) {
     model_close(&model);
 }
 
+static void one_row_may_be_written_as_a_vector(void **state) {
+    (void)state;
+    struct model model;
+    struct model_config config;
+    make(&model, "bert", true, H);
+    config = model.config;
+    model_close(&model);
+    config.token_types = 1;
+    assert_int_equal(model_create(&model, &config, 3, 0.2), 0);
+    for (int flat = 0; flat < 2; flat++) {
+        write_gguf_as(&model, false, &(struct variation){.flat_rows = flat});
+        compare(&model, false, false);
+        compare(&model, true, false);
+    }
+    model_close(&model);
+}
+
 /* What would change results and must not be passed over, nor guessed; `message` NULL: the model is the same. */
 static void gguf_metadata_is_not_passed_over(void **state) {
     (void)state;
@@ -347,14 +367,20 @@ static void gguf_metadata_is_not_passed_over(void **state) {
         struct variation variation;
         const char *message;
     } cases[] = {
-        {"llama", {"llama.attention.causal", NULL, GGUF_BOOL, 0}, "'llama.attention.causal': false is not supported"},
-        {"gpt2", {"gpt2.attention.causal", NULL, GGUF_BOOL, 0}, "'gpt2.attention.causal': false is not supported"},
-        {"bert", {"bert.attention.causal", NULL, GGUF_BOOL, 1}, "'bert.attention.causal': true is not supported"},
-        {"llama", {"llama.attention.causal", NULL, GGUF_BOOL, 1}, NULL},
-        {"bert", {"bert.attention.causal", NULL, GGUF_BOOL, 0}, NULL},
-        {"llama", {"llama.attention.layer_norm_epsilon", NULL, GGUF_F32, 0.5}, NULL},
-        {"gpt2", {"gpt2.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5}, NULL},
-        {"bert", {"bert.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5}, NULL},
+        {"llama",
+         {"llama.attention.causal", NULL, GGUF_BOOL, 0, false},
+         "'llama.attention.causal': false is not supported"},
+        {"gpt2",
+         {"gpt2.attention.causal", NULL, GGUF_BOOL, 0, false},
+         "'gpt2.attention.causal': false is not supported"},
+        {"bert",
+         {"bert.attention.causal", NULL, GGUF_BOOL, 1, false},
+         "'bert.attention.causal': true is not supported"},
+        {"llama", {"llama.attention.causal", NULL, GGUF_BOOL, 1, false}, NULL},
+        {"bert", {"bert.attention.causal", NULL, GGUF_BOOL, 0, false}, NULL},
+        {"llama", {"llama.attention.layer_norm_epsilon", NULL, GGUF_F32, 0.5, false}, NULL},
+        {"gpt2", {"gpt2.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5, false}, NULL},
+        {"bert", {"bert.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5, false}, NULL},
         {"llama",
          {.left_out = "attention.layer_norm_rms_epsilon"},
          "'llama.attention.layer_norm_rms_epsilon' is missing"},
@@ -363,8 +389,8 @@ static void gguf_metadata_is_not_passed_over(void **state) {
         {"llama", {.left_out = "context_length"}, "'llama.context_length' is missing"},
         {"llama", {.left_out = "feed_forward_length"}, "'llama.feed_forward_length' is missing"},
         {"llama", {.left_out = "attention.head_count"}, "'llama.attention.head_count' is missing"},
-        {"llama", {"split.count", NULL, GGUF_U16, 2}, "'split.count': one of 2 files"},
-        {"llama", {"split.count", NULL, GGUF_U16, 1}, NULL},
+        {"llama", {"split.count", NULL, GGUF_U16, 2, false}, "'split.count': one of 2 files"},
+        {"llama", {"split.count", NULL, GGUF_U16, 1, false}, NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct model model, opened;
@@ -441,6 +467,7 @@ int main(void) {
         cmocka_unit_test(gguf_says_how_embeddings_are_made),
         cmocka_unit_test(gguf_metadata_that_asks_for_more_is_refused),
         cmocka_unit_test(gguf_metadata_is_not_passed_over),
+        cmocka_unit_test(one_row_may_be_written_as_a_vector),
         cmocka_unit_test(llama2c_gives_the_model_back),
         cmocka_unit_test(values_that_are_not_finite_are_refused),
     };
