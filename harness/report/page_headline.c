@@ -146,7 +146,7 @@ static void model_in_words(struct text *page, const char *json) {
                               "hidden_size", &width) == 0) {
         text_raw(page, "a ");
         text_escape(page, family);
-        text_print(page, " model of %d layers and width %d", layers, width);
+        text_print(page, " model of %d layer%s and width %d", layers, layers == 1 ? "" : "s", width);
     } else if (config && json_unpack(config, "{s:s}", "path", &path) == 0) {
         size_t end = strlen(path), begin;
         while (end > 1 && path[end - 1] == '/') end--;
@@ -159,11 +159,13 @@ static void model_in_words(struct text *page, const char *json) {
 
 int page_headline(struct text *page, const struct report *report) {
     int status = 0;
-    size_t shown = 0, left = 0;
+    size_t shown = 0, left = 0, variants = 0;
+    for (size_t i = 0; i < report->cell_count; i++) variants += !report->cells[i].is_baseline;
     page_section(page, "answer", "Question and answer");
-    text_raw(page, "<div class=\"answer\">\n<p><b>Asked:</b> what do ");
-    text_count(page, (double)(report->cell_count - (report->cell_count && report->cells[0].is_baseline)));
-    text_raw(page, " variants do to ");
+    text_raw(page, "<div class=\"answer\">\n<p><b>Asked:</b> what ");
+    text_raw(page, variants == 1 ? "does " : "do ");
+    text_count(page, (double)variants);
+    text_raw(page, variants == 1 ? " variant do to " : " variants do to ");
     model_in_words(page, report->model);
     text_raw(page, " on the task ");
     text_escape(page, report->task);

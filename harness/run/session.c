@@ -208,25 +208,30 @@ out:
     return status;
 }
 
-/* {"stages":[{"technique":"rtn","options":{…}}]} as requested. */
+/* [{"technique":"rtn","options":{…}}] as requested, numbers as options_json writes them; memory_release it. */
 static int requested_options(const struct cell *cell, char **text) {
+    static const char form[] = "%s{\"technique\":\"%s\",\"options\":%s}";
     int status = 0;
-    json_t *list = json_array();
+    void *block = NULL;
+    size_t used = 0;
     char *json = NULL;
+    TRY(memory_take(&block, 3, 1));
+    ((char *)block)[used++] = '[';
     for (size_t i = 0; i < cell->stage_count; i++) {
-        json_t *options = NULL;
+        const char *name = cell->stages[i].technique->name;
         TRY(options_json(cell->stages[i].technique->options, cell->stages[i].options, &json));
-        options = json_loads(json, 0, NULL);
+        size_t size = sizeof form + strlen(name) + strlen(json);
+        TRY(memory_resize(&block, used + size + 2, 1));
+        used += (size_t)snprintf((char *)block + used, size, form, i ? "," : "", name, json);
         memory_release(json);
         json = NULL;
-        json_array_append_new(
-            list, json_pack("{s:s, s:o}", "technique", cell->stages[i].technique->name, "options", options));
     }
-    *text = json_dumps(list, JSON_COMPACT);
-    if (!*text) FAIL(E_MEMORY, "out of memory");
+    memcpy((char *)block + used, "]", 2);
+    *text = block;
+    block = NULL;
 out:
+    memory_release(block);
     memory_release(json);
-    json_decref(list);
     return status;
 }
 
@@ -249,11 +254,11 @@ static int insert_cells(struct session *session) {
                                      .seed = cell->seed,
                                      .is_baseline = cell->is_baseline};
         TRY(store_cell(session->store, &record, &session->cells[i].id));
-        free(options);
+        memory_release(options);
         options = NULL;
     }
 out:
-    free(options);
+    memory_release(options);
     return status;
 }
 

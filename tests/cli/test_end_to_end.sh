@@ -34,6 +34,7 @@ check "what was timed is what was scored" test "$(query "$db" "SELECT sum(value)
 check "hardware counters are a value or NULL with a reason" test "$(query "$db" "SELECT count(*) FROM counter WHERE value IS NULL AND reason = ''")" = 0
 check "multiply-adds are counted" test "$(query "$db" "SELECT count(*) > 0 FROM counter WHERE name LIKE '%multiply_adds%' AND value > 0")" = 1
 check "stages hold the applied options" test "$(query "$db" "SELECT count(*) > 0 FROM stage WHERE technique = 'rtn' AND options LIKE '%\"bits\":4%'")" = 1
+check "requested options are stored as they were written" test "$(query "$db" "SELECT count(*) FROM cell WHERE options LIKE '[{\"technique\":\"finetune\",%\"warmup_frac\":0.06,%}}%]' AND json_array_length(options) BETWEEN 1 AND 2")" = 5
 check "yardsticks are stored" test "$(query "$db" 'SELECT count(*) FROM yardstick')" = 3
 
 first=$(query "$db" 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')
@@ -46,6 +47,9 @@ check "a second run has the same artifacts" test "$(query "$db" 'SELECT group_co
 "$runexp" small.yaml --db one/runexp.db --set matrix.threads=1 --set measure.rounds=1 --no-timing "${options[@]}" >out.txt 2>err.txt
 OMP_NUM_THREADS=1 taskset -c 0 "$runexp" small.yaml --db two/runexp.db --no-timing "${options[@]}" >out.txt 2>err.txt
 check "one CPU gives the same artifacts" test "$(query two/runexp.db 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')" = "$first"
+
+"$runexp" small.yaml --db seeds/runexp.db --set seed=1..2 --set prepare.finetune.steps=2 --no-timing "${options[@]}" >out.txt 2>err.txt
+check "a report counts no baseline among its variants" grep -q 'what do 8 variants do to a bert model of 2 layers' seeds/report/small/index.html
 
 "$runexp" small.yaml --db jobs/runexp.db --no-timing --no-report --jobs 3 "${options[@]}" >out.txt 2>err.txt
 check "three builds at once give the same artifacts" test "$(query jobs/runexp.db 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')" = "$first"
