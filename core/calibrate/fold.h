@@ -6,11 +6,12 @@
  * weights W·s.
  *   norm_attention  a pre-norm block's first norm → query, key, value. Exact: gain and bias are divided.
  *   value           value → attention_output. Exact: attention averages values, so what divides a row of the value
- * layer divides that channel of every head that shares it; those columns must then share a factor. norm_feed       a
- * pre-norm block's second norm → gate, up. Exact. up              up → down. Exact with ReLU (positive factors pass
- * through) and with a gate (silu(gate)·up is linear in up); not with GELU. In post-norm models (BERT, DistilBERT,
- * OPT-350M) a norm's output is also what the next residual sum adds, so that no factor can be taken out of it: those
- * two inputs are listed with a reason.
+ *                   layer divides that channel of every head that shares it; those columns must then share a factor.
+ *   norm_feed       a pre-norm block's second norm → gate, up. Exact.
+ *   up              up → down. Exact with ReLU (positive factors pass through) and with a gate (silu(gate)·up is
+ *                   linear in up); not with GELU.
+ * In post-norm models (BERT, DistilBERT, OPT-350M) a norm's output is also what the next residual sum adds, so that no
+ * factor can be taken out of it: those two inputs are listed with a reason.
  */
 #ifndef FOLD_H
 #define FOLD_H

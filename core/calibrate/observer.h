@@ -5,9 +5,10 @@
  *                   range += rate·(batch - range) (torch's MovingAverageMinMaxObserver); rate 0: their mean, as ONNX
  *                   Runtime's calibrator has it for the batches of one call
  *   percentile      what is left when (100-p)/2 % of the values are cut off on each side; symmetric: the p-th
- * percentile of magnitudes. Edges as ONNX Runtime's PercentileCalibrater takes them (the lower edge of the bin where
- * the sum arrives); 100: min_max entropy         of the ranges around zero that bins allow, the one whose histogram
- * changes least, in Kullback and Leibler's measure, when it is squeezed into `quantized_bins` (TensorRT; ONNX Runtime's
+ *                   percentile of magnitudes. Edges as ONNX Runtime's PercentileCalibrater takes them (the lower edge
+ *                   of the bin where the sum arrives); 100: min_max
+ *   entropy         of the ranges around zero that bins allow, the one whose histogram changes least, in Kullback and
+ *                   Leibler's measure, when it is squeezed into `quantized_bins` (TensorRT; ONNX Runtime's
  *                   EntropyCalibrater with its conventions: counts squeezed are integers, outliers join the outermost
  *                   bins of the reference alone, empty bins get 1e-4)
  *   mse             the least expected squared error of values rounded to `codes` levels and clamped, values being

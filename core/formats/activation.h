@@ -37,9 +37,10 @@ struct activation_quantizer {
 void activation_codes(const struct activation_quantizer *quantizer, int *least, int *most);
 
 /* Scale and zero point for values between low and high, of which the grid takes min(0,low) and max(0,high):
- *   asymmetric  scale = (high - low) / steps; zero = least + nearest-even(-low / scale), clamped
- * (DynamicQuantizeLinear) symmetric   scale = max(-low, high) / most with steps = most - least; scale 1 where that is
- * 0. NaN or infinite ranges give such scales. */
+ *   asymmetric  scale = (high - low) / (most - least); zero = least + nearest-even(-low / scale), clamped to the codes
+ *               (as ONNX's DynamicQuantizeLinear)
+ *   symmetric   scale = max(-low, high) / most; zero = 0
+ * A scale of 0 becomes 1; NaN or infinite ranges give such scales. */
 void activation_grid(const struct activation_quantizer *quantizer, float low, float high, float *scale, int32_t *zero);
 
 /* Tokens of a sequence share something: a scale, or the columns that are left out. */

@@ -1,11 +1,11 @@
 /* f16 and bf16: 16-bit floating point in panels of 16 rows, multiplied as they lie. Values are rounded to nearest even;
  * there is no grid. Rows are padded to 16, and columns to an even number where they lie in pairs, with zeros.
  *
- *   format        weights  activations           layout
- *   f16           f16      f32                   KERNEL_MATMUL_F16: column by column
- *   f16_both      f16      rounded to f16        the same
- *   bf16          bf16     rounded to bf16       KERNEL_MATMUL_BF16: pairs of columns, as the CPU's instruction takes
- * them bf16_weights  bf16     f32                   KERNEL_MATMUL_BF16_F32: column by column
+ *   format        weights  activations      layout
+ *   f16           f16      f32              KERNEL_MATMUL_F16: column by column, panels in pairs
+ *   f16_both      f16      rounded to f16   the same
+ *   bf16          bf16     rounded to bf16  KERNEL_MATMUL_BF16: pairs of columns, as the CPU's instruction takes them
+ *   bf16_weights  bf16     f32              KERNEL_MATMUL_BF16_F32: as f16
  *
  * All sum in f32. Where activations stay f32, what is lost is the weights' rounding alone; where they are rounded, it
  * is once per input (weight_input.c). An activation beyond 65504 becomes infinite in f16_both, and shows. */

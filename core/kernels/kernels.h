@@ -62,7 +62,9 @@ static inline size_t paired_place(size_t rows, size_t N, size_t r, size_t n) {
 
 /* y(M,N) = Σ_k a[m·a_row + k·a_step] · b[k·b_stride + n] over k = 0..K-1, added to y when `add`: a product of row-major
  * matrices, the first one transposed where a_row is 1. Every output is one chain over k, which starts from y when
- * `add`. b       f32 (K,N), row stride b_stride y       f32 (M,N), row stride y_stride; neither operand */
+ * `add`.
+ *   b       f32 (K,N), row stride b_stride
+ *   y       f32 (M,N), row stride y_stride; overlaps neither a nor b                                  */
 #define KERNEL_MULTIPLY_F32(id)                                                                                        \
     void id(size_t M, size_t N, size_t K, const float *a, size_t a_row, size_t a_step, const float *b,                 \
             size_t b_stride, int add, float *y, size_t y_stride)
@@ -118,10 +120,12 @@ struct zero_points {
 
 /* y(T,rows) = scale_x[t] * (Σ_g scale[g,r] * (Σ_{n in g} q[t,n] c[r,n] - zero[g,r] * sums[t,g])
  *                          - zero_x[t] * row_value[r]) + bias; q, bias, y and rows as for matmul_s8.
- *   zero_x  s32 [T], NULL: 0
- *   row_value f32, one per row of the panels: Σ_g scale[g,r] Σ_{n in g} (c[r,n] - zero[g,r]) over the real columns;
- * read when zero_x is there panels  each per group of G columns, contiguous: f16 scale[16]; s8 zero[16] when asymmetric
- * (0 when symmetric); s8 codes [G/4][16][4], values -128..127 G       32, 64 or 128; n_padded a multiple of G */
+ *   zero_x     s32 [T], NULL: 0
+ *   row_value  f32, one per row of the panels: Σ_g scale[g,r] Σ_{n in g} (c[r,n] - zero[g,r]) over the real columns;
+ *              read when zero_x is there
+ *   panels     each per group of G columns, contiguous: f16 scale[16]; s8 zero[16] when asymmetric (0 when
+ *              symmetric); s8 codes [G/4][16][4], values -128..127
+ *   G          32, 64 or 128; n_padded a multiple of G                                                  */
 #define KERNEL_MATMUL_S8_GROUPS(id)                                                                                    \
     void id(size_t T, size_t n_padded, size_t G, int symmetric, const int8_t *q, const float *scale_x,                 \
             const int32_t *zero_x, const int32_t *sums, const uint8_t *panels, const float *row_value,                 \

@@ -112,8 +112,8 @@ struct linear {
 };
 
 /* How f32 matrices that no technique packed are held and multiplied: as they are; as f16, widened to f32 as they are
- * multiplied (every CPU); or as bf16, with activations (and what an encoder's attention multiplies) rounded to bf16 and
- * sums in f32 (E_UNSUPPORTED where the CPU has no such instruction and no emulation was asked for). */
+ * multiplied; or as bf16, with activations (and what an encoder's attention multiplies) rounded to bf16 and sums in
+ * f32. Every CPU can; only one with instructions for it gains time by bf16. */
 enum weight_storage { STORAGE_F32, STORAGE_F16, STORAGE_BF16 };
 const char *weight_storage_name(enum weight_storage storage); /* "f32", … */
 
