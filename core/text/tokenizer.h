@@ -43,9 +43,10 @@ int tokenizer_save(const struct tokenizer *tokenizer, const char *path); /* atom
 int tokenizer_print(const struct tokenizer *tokenizer, char **json, size_t *bytes);
 void tokenizer_free(struct tokenizer *tokenizer);
 
-/* Any supported file by its content: tokenizer.json, vocab.txt, a SentencePiece .model, a GGUF file; or a directory:
- * the first of tokenizer.json, tokenizer.model, vocab.json with merges.txt, vocab.txt that it holds (settings such as
- * do_lower_case from tokenizer_config.json). E_IO, E_FORMAT, E_UNSUPPORTED, E_LIMIT. */
+/* Any supported file by its content: tokenizer.json, vocab.txt, a SentencePiece .model, a GGUF file, an artifact that
+ * carries its tokenizer; or a directory: the first of tokenizer.json, tokenizer.model, vocab.json with merges.txt,
+ * vocab.txt that it holds (settings such as do_lower_case from tokenizer_config.json). E_IO, E_FORMAT, E_UNSUPPORTED,
+ * E_LIMIT. */
 int tokenizer_open(struct tokenizer **tokenizer, const char *path);
 /* The readers behind it, on bytes in memory (fuzzed). */
 int tokenizer_parse_vocab(struct tokenizer **tokenizer, const char *text, size_t bytes, bool lower_case);

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "io/gguf.h"
 #include "io/json.h"
+#include "io/safetensors.h"
 #include "text/tokenizer_json.h"
 #include "text/wordpiece.h"
 
@@ -37,6 +38,20 @@ out:
     return status;
 }
 
+/* What training or a technique left: the tokenizer of its model is part of an artifact's metadata. */
+static int open_artifact(struct tokenizer **tokenizer, const char *path) {
+    int status = 0;
+    struct safetensors file = {0};
+    TRY(safetensors_open(&file, path));
+    const char *text = safetensors_metadata(&file, "tokenizer");
+    if (!text) FAIL(E_FORMAT, "%s: holds tensors and no tokenizer: name one as tokenizer: {path: FILE}", path);
+    status = tokenizer_parse(tokenizer, text, strlen(text));
+    if (status < 0) error_prefix(status, "%s", path);
+out:
+    safetensors_close(&file);
+    return status;
+}
+
 /* A .model file begins with its first piece: field 1, of length kind. No vocab.txt begins with an empty line. */
 static int parse_content(struct tokenizer **tokenizer, const char *bytes, size_t count) {
     size_t at = strspn(bytes, " \t\r\n");
@@ -47,12 +62,14 @@ static int parse_content(struct tokenizer **tokenizer, const char *bytes, size_t
 
 static int open_file(struct tokenizer **tokenizer, const char *path) {
     int status = 0;
-    char magic[4] = "", *bytes = NULL;
+    char magic[9] = "", *bytes = NULL;
     size_t count;
     FILE *file = fopen(path, "rb");
-    if (file && fread(magic, 1, 4, file) != 4) magic[0] = 0;
+    if (file && fread(magic, 1, sizeof magic, file) < 4) magic[0] = 0;
     if (file) fclose(file);
     if (memcmp(magic, "GGUF", 4) == 0) return open_gguf(tokenizer, path);
+    /* safetensors: the length of a JSON header in eight bytes, of which no text has four zeros. */
+    if (memcmp(magic + 4, "\0\0\0\0{", 5) == 0) return open_artifact(tokenizer, path);
     TRY(file_read(path, FILE_BYTES_MAX, &bytes, &count));
     status = parse_content(tokenizer, bytes, count);
     if (status < 0) error_prefix(status, "%s", path);

@@ -24,7 +24,8 @@ struct model_settings {
 #define AT(field) offsetof(struct model_settings, field)
 const struct option model_options[] = {
     {"path", OPTION_TEXT, "", 0, 0, NULL, NULL,
-     "a pretrained model: Hugging Face directory, GGUF or llama2.c file; empty: from scratch, as the other keys say",
+     "a pretrained model: Hugging Face directory, GGUF, llama2.c file, artifact; empty: from scratch, as other keys "
+     "say",
      AT(path)},
     {"family", OPTION_TEXT, "bert", 0, 0, NULL, NULL,
      "architecture: bert, distilbert, gpt2, opt, llama, qwen2, mistral", AT(family)},
@@ -45,7 +46,8 @@ const struct option model_options[] = {
 #define AT(field) offsetof(struct tokenizer_plan, field)
 const struct option tokenizer_options[] = {
     {"path", OPTION_TEXT, "", 0, 0, NULL, NULL,
-     "tokenizer.json, vocab.txt, a SentencePiece .model, or a folder; empty: that of the pretrained model", AT(path)},
+     "tokenizer.json, vocab.txt, a SentencePiece .model, a GGUF file or a folder; empty: that of the pretrained model",
+     AT(path)},
     {"type", OPTION_CHOICE, "bpe", 0, 0, "bpe", NULL, "byte-level BPE, trained on the task's training text", AT(type)},
     {"vocabulary", OPTION_INTEGER, "8192", 261, 1048576, NULL, "entries", "entries, special tokens included",
      AT(vocabulary)},

@@ -51,6 +51,13 @@ check "one CPU gives the same artifacts" test "$(query two/runexp.db 'SELECT gro
 "$runexp" small.yaml --db seeds/runexp.db --set seed=1..2 --set prepare.finetune.steps=2 --no-timing "${options[@]}" >out.txt 2>err.txt
 check "a report counts no baseline among its variants" grep -q 'what do 8 variants do to a bert model of 2 layers' seeds/report/small/index.html
 
+# An artifact is a model to begin with, and carries the tokenizer that was trained for it.
+artifact=$(query "$db" "SELECT path FROM artifact JOIN result ON artifact_hash = hash WHERE is_baseline LIMIT 1")
+sed -e "s,^model:.*,model: {path: $artifact}," -e '/^tokenizer:/d' -e '/^prepare:/,/finetune/d' small.yaml >again.yaml
+"$runexp" again.yaml --set tokenizer.max_tokens=32 --db again/runexp.db --no-timing --no-report "${options[@]}" >out.txt 2>err.txt
+check "an artifact can be gone on from" test $? -eq 0
+check "with the scores that it had" test "$(query again/runexp.db 'SELECT group_concat(metric_value) FROM (SELECT metric_value FROM result ORDER BY ordinal)')" = "$(query "$db" 'SELECT group_concat(metric_value) FROM (SELECT metric_value FROM result ORDER BY ordinal)')"
+
 "$runexp" small.yaml --db jobs/runexp.db --no-timing --no-report --jobs 3 "${options[@]}" >out.txt 2>err.txt
 check "three builds at once give the same artifacts" test "$(query jobs/runexp.db 'SELECT group_concat(artifact_hash) FROM (SELECT artifact_hash FROM result ORDER BY ordinal)')" = "$first"
 

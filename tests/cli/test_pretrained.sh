@@ -98,5 +98,8 @@ measure: {rounds: 0, batch: [1], meters: [time]}
 EOF
 "$runexp" long.yaml "${options[@]}" >out.txt 2>err.txt
 check "a text longer than the model's positions is cut" test $? -eq 0
+"$runexp" long.yaml --set tokenizer.path=small/encoder/model.safetensors "${options[@]}" >out.txt 2>err.txt
+check "tensors without a tokenizer exit 2" test $? -eq 2
+check "and are named as such" grep -q 'small/encoder/model.safetensors: holds tensors and no tokenizer: name one' err.txt
 
 exit $failures
