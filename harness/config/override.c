@@ -171,6 +171,17 @@ bool override_concerns(struct document *document, const char *text, const char *
     return node != NULL;
 }
 
+/* A path below `task` that names another one: an experiment has one task, so nothing is created there. */
+static int task_check(const struct node *task, const char *word, const struct position *at) {
+    int status = 0;
+    const struct node *name, *options;
+    if (task->type != NODE_MAP || task->count != 1) goto out;
+    TRY(named_options(task, "task", &name, &options));
+    if (strcmp(name->text, word) != 0) FAIL_AT(at, "the task is %.80s, not '%.80s'", name->text, word);
+out:
+    return status;
+}
+
 int override_apply(struct document *document, const char *text, const char *label) {
     int status = 0;
     struct position at = {.file = label};
@@ -189,6 +200,7 @@ int override_apply(struct document *document, const char *text, const char *labe
     struct node **slot = &document->root;
     const char *lead[] = {section, inner};
     char *key = path;
+    bool below_task = false;
     for (size_t step = 0; key != NULL; step++) {
         const char *word = step < 2 ? lead[step] : NULL;
         if (step < 2 && word == NULL) continue;
@@ -210,6 +222,8 @@ int override_apply(struct document *document, const char *text, const char *labe
             *slot = map;
         }
         if ((*slot)->type == NODE_SCALAR) FAIL_AT(&at, "'%.80s' is below a value, not a map or list", word);
+        if (below_task) TRY(task_check(*slot, word, &at));
+        below_task = slot == &document->root && strcmp(word, "task") == 0;
         TRY((*slot)->type == NODE_MAP ? map_slot(document, *slot, word, &at, &slot)
                                       : list_slot(document, *slot, word, &at, &slot));
     }

@@ -159,6 +159,7 @@ static const struct bad rows[] = {
     {HEAD, "rouds=3", NULL, "--set rouds: unknown key 'rouds'; did you mean 'rounds'?"},
     {HEAD, "mesure.rounds=3", NULL, "--set mesure.rounds: unknown key 'mesure'; did you mean 'measure'?"},
     {HEAD, "task.wordnet.nothing=1", NULL, "--set task.wordnet.nothing: wordnet: unknown option 'nothing'"},
+    {HEAD, "task.similarity.data=x", NULL, "--set task.similarity.data: the task is wordnet, not 'similarity'"},
     {HEAD, "experiment.x=1", NULL, "--set experiment.x: 'x' is below a value"},
     {HEAD, "measure.batch=[1", NULL, "--set measure.batch: not valid YAML"},
     {HEAD, "description=${HOME}", NULL, "--set description: \"${\": environment variables"},

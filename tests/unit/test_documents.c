@@ -107,7 +107,8 @@ static void overrides_concern_who_knows_them(void **state) {
     experiments_close(list, count);
     expect_error(FIRST "---\n" SECOND, "windwo=3", "", "did you mean 'window'");
     expect_error(FIRST "---\n" SECOND, "window=-1", "", "window");
-    expect_error(FIRST "---\n" SECOND, "task.similarity.data=x", ":9:7", "task is a map of 2 names");
+    expect_error(FIRST "---\n" SECOND, "task.similarity.data=x", "",
+                 "--set task.similarity.data: the task is perplexity, not 'similarity'");
 }
 
 static void no_memory_is_survived(void **state) {
