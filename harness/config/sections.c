@@ -24,8 +24,7 @@ struct model_settings {
 #define AT(field) offsetof(struct model_settings, field)
 const struct option model_options[] = {
     {"path", OPTION_TEXT, "", 0, 0, NULL, NULL,
-     "a pretrained model: Hugging Face directory, GGUF, llama2.c file, artifact; empty: from scratch, as other keys "
-     "say",
+     "a pretrained model: Hugging Face directory, GGUF, llama2.c file or artifact; empty: made as the other keys say",
      AT(path)},
     {"family", OPTION_TEXT, "bert", 0, 0, NULL, NULL,
      "architecture: bert, distilbert, gpt2, opt, llama, qwen2, mistral", AT(family)},
