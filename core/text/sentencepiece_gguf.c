@@ -34,14 +34,29 @@ out:
     return status;
 }
 
+/* llama.cpp's converter writes the space symbol of user-defined pieces as a blank; texts are looked through when their
+ * blanks are symbols. escaped has room for a symbol per byte. */
+static const char *escape_blanks(const char *text, size_t *bytes, char *escaped) {
+    static const char symbol[] = "\xE2\x96\x81";
+    size_t used = 0;
+    for (size_t i = 0; i < *bytes; i++) {
+        if (text[i] == ' ') memcpy(escaped + used, symbol, 3), used += 3;
+        else escaped[used++] = text[i];
+    }
+    *bytes = used;
+    return escaped;
+}
+
 static int add_tokens(struct tokenizer *tokenizer, const struct gguf_tokens *tokens) {
     int status = 0;
     struct sentencepiece *model = sentencepiece_of(tokenizer);
     size_t place = 0, bytes, byte_pieces = 0;
     const char *text;
+    char escaped[3 * PIECE_BYTES_MAX];
     for (uint64_t id = 0; gguf_next_string(tokens->texts, &place, &text, &bytes); id++) {
         int64_t type = tokens->types ? gguf_element_whole(tokens->types, id) : PIECE_NORMAL;
         if (type < 0) FAIL(E_FORMAT, "tokenizer.ggml.token_type: the type of token %zu is negative", (size_t)id);
+        if (type == PIECE_USER && bytes < PIECE_BYTES_MAX) text = escape_blanks(text, &bytes, escaped);
         TRY(sentencepiece_add(tokenizer, text, bytes, (float)gguf_element(tokens->scores, id), (uint64_t)type));
         byte_pieces += type == PIECE_BYTE;
     }

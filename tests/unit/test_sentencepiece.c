@@ -437,6 +437,33 @@ static void gguf_says_the_same(void **state) {
     scratch_remove(path);
 }
 
+/* As llama.cpp's converter writes them. */
+static void gguf_user_pieces_may_have_blanks(void **state) {
+    (void)state;
+    char path[128];
+    scratch_file(path, ".gguf", "");
+    for (int kind = WRITER_UNIGRAM; kind <= WRITER_BPE; kind++) {
+        struct sentencepiece_writer symbols = small_bpe(true), blanks = small_bpe(true);
+        struct tokenizer *tokenizer;
+        symbols.model_type = blanks.model_type = kind;
+        symbols.keep_spaces = true;
+        static const char *const texts[] = {S, "a", S S, "a" S "a"}, *const spelled[] = {S, "a", "  ", "a a"};
+        for (size_t i = 0; i < 4; i++) {
+            writer_add(&symbols, texts[i], -1.0f - (float)i, i < 2 ? 1 : 4);
+            writer_add(&blanks, spelled[i], -1.0f - (float)i, i < 2 ? 1 : 4);
+        }
+        struct tokenizer *model = open_model(&symbols);
+        write_gguf(&blanks, path, NULL);
+        if (tokenizer_open(&tokenizer, path) < 0) fail_msg("%s", error_text());
+        assert_string_equal(ids_text(model, "a    a a"), "259 260 261 261 262");
+        assert_string_equal(ids_text(tokenizer, "a    a a"), "259 260 261 261 262");
+        check_decoded(tokenizer, (const int32_t[]){259, 260, 261, 261, 262}, 5, "a    a a");
+        tokenizer_free(tokenizer);
+        tokenizer_free(model);
+    }
+    scratch_remove(path);
+}
+
 static void write_in(const char *folder, const char *name, const void *bytes, size_t count) {
     char path[300];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -676,6 +703,7 @@ int main(void) {
         cmocka_unit_test(rules_and_spaces),
         cmocka_unit_test(places_in_the_text),
         cmocka_unit_test(gguf_says_the_same),
+        cmocka_unit_test(gguf_user_pieces_may_have_blanks),
         cmocka_unit_test(a_folder_says_what_stands_around),
         cmocka_unit_test(first_token_in_json_has_no_blanks),
         cmocka_unit_test(whole_texts_in_json_are_tokens),
