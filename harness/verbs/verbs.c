@@ -17,6 +17,8 @@ const struct verb verbs[] = {
     {"regress", "compare the newest results with the accepted baseline, or accept them",
      "[accept] [EXPERIMENT…] [options]", verb_regress},
     {"export", "write the result view, one row per cell", "[EXPERIMENT…] [options]", verb_export},
+    {"convert", "write a model, or what a cell made, as a Hugging Face folder", "MODEL|CELL FOLDER [options]",
+     verb_convert},
     {"report", "draw the figures and write the page of experiments", "[EXPERIMENT…] [options]", verb_report},
     {"doctor", "say what this machine can measure and what spoils it", "[options]", verb_doctor},
     {"techniques", "list the techniques, or show one with its options", "[NAME[,OPTION]] [options]", verb_techniques},

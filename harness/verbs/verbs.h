@@ -38,6 +38,7 @@ int verb_show(int argc, char **argv);
 int verb_compare(int argc, char **argv);
 int verb_regress(int argc, char **argv);
 int verb_export(int argc, char **argv);
+int verb_convert(int argc, char **argv);
 int verb_report(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_techniques(int argc, char **argv);
