@@ -107,14 +107,23 @@ enum { ROTARY_THETA, ROTARY_SCALING, ROTARY_PARAMETERS, ROTARY_PLACES };
 static const char *const rotary_names[ROTARY_PLACES] = {"rope_theta", "rope_scaling.rope_theta",
                                                         "rope_parameters.rope_theta"};
 
+/* How frequencies are scaled: linear takes the first alone, llama3 all. */
+enum { ROTARY_FACTOR, ROTARY_LOW, ROTARY_HIGH, ROTARY_ORIGINAL, ROTARY_NUMBERS };
+static const char *const rotary_number_names[ROTARY_NUMBERS] = {"factor", "low_freq_factor", "high_freq_factor",
+                                                                "original_max_position_embeddings"};
+
 /* What a config says beside its own fields. */
 struct reading {
     const struct family *family;
     struct model_config *config;
-    size_t labels;                     /* entries of id2label */
-    double rotary[ROTARY_PLACES];      /* the base, by who says it; 0: not said */
-    bool scaled;                       /* rope_scaling says something */
-    size_t layer_types, sliding, full; /* items of layer_types */
+    size_t labels;                /* entries of id2label */
+    double rotary[ROTARY_PLACES]; /* the base, by who says it; 0: not said */
+    bool scaled;                  /* rope_scaling says something */
+    struct rotary_saying {
+        const char *type;               /* NULL: nothing said */
+        double numbers[ROTARY_NUMBERS]; /* 0: not said */
+    } sayings[ROTARY_PLACES];           /* of scaled frequencies */
+    size_t layer_types, sliding, full;  /* items of layer_types */
 };
 
 static const char *value_text(const struct json *node) {
@@ -232,9 +241,17 @@ out:
     return status;
 }
 
+/* The place of a number of scaled frequencies, or ROTARY_NUMBERS. */
+static size_t rotary_number(const char *key) {
+    size_t i = 0;
+    while (i < ROTARY_NUMBERS && strcmp(rotary_number_names[i], key) != 0) i++;
+    return i;
+}
+
 /* rope_parameters of transformers 5: {"rope_theta": …, "rope_type": "default"}; rope_scaling of 4: null or as much. */
 static int parse_rotary(struct reading *reading, const struct json *node) {
     int status = 0, place = strcmp(node->key, "rope_scaling") == 0 ? ROTARY_SCALING : ROTARY_PARAMETERS;
+    size_t number;
     if (strcmp(node->key, "rope_theta") == 0) {
         TRY(parse_base(reading, ROTARY_THETA, node));
         goto out;
@@ -245,9 +262,16 @@ static int parse_rotary(struct reading *reading, const struct json *node) {
     for (const struct json *field = node->child; field; field = field->next) {
         if (strcmp(field->key, "rope_theta") == 0) TRY(parse_base(reading, place, field));
         else if (strcmp(field->key, "rope_type") == 0 || strcmp(field->key, "type") == 0) {
-            if (!value_matches(field, "default"))
-                FAIL(E_UNSUPPORTED, "%s.%s %.40s is not supported (only default)", node->key, field->key,
-                     value_text(field));
+            if (!value_matches(field, "default|linear|llama3"))
+                FAIL(E_UNSUPPORTED, "%s.%s %.40s is not supported (only default, linear and llama3)", node->key,
+                     field->key, value_text(field));
+            if (reading->sayings[place].type && !value_matches(field, reading->sayings[place].type))
+                FAIL(E_FORMAT, "%s says both %s and %s", node->key, reading->sayings[place].type, value_text(field));
+            reading->sayings[place].type = value_text(field);
+        } else if ((number = rotary_number(field->key)) < ROTARY_NUMBERS) {
+            TRY(json_number(field, field->key, &reading->sayings[place].numbers[number]));
+            if (!(reading->sayings[place].numbers[number] > 0))
+                FAIL(E_FORMAT, "%s.%s must be above 0", node->key, field->key);
         } else if (strcmp(field->key, "partial_rotary_factor") == 0) {
             TRY(must_match(field, "partial_rotary_factor", "1"));
         } else {
@@ -338,6 +362,27 @@ out:
     return status;
 }
 
+/* rope_scaling stands in the place of rope_parameters here as well. */
+static int finish_scaling(const struct reading *reading) {
+    int status = 0;
+    const struct rotary_saying *saying = &reading->sayings[reading->scaled ? ROTARY_SCALING : ROTARY_PARAMETERS];
+    const char *type = saying->type ? saying->type : "default";
+    size_t wanted = strcmp(type, "llama3") == 0 ? ROTARY_NUMBERS : strcmp(type, "linear") == 0;
+    for (size_t i = 0; i < ROTARY_NUMBERS; i++)
+        if ((saying->numbers[i] > 0) != (i < wanted))
+            FAIL(E_UNSUPPORTED, "%s of rotary positions of type %s %s", rotary_number_names[i], type,
+                 i < wanted ? "is missing" : "is not supported");
+    if (!wanted) goto out;
+    struct rotary_scaling *scaling = &reading->config->rotary_scaling;
+    *scaling = (struct rotary_scaling){.factor = (float)saying->numbers[ROTARY_FACTOR]};
+    if (wanted < ROTARY_NUMBERS) goto out;
+    scaling->low = (float)saying->numbers[ROTARY_LOW];
+    scaling->high = (float)saying->numbers[ROTARY_HIGH];
+    scaling->original = (float)saying->numbers[ROTARY_ORIGINAL];
+out:
+    return status;
+}
+
 /* What only all fields together can say. */
 static int reading_finish(const struct reading *reading) {
     int status = 0;
@@ -357,6 +402,7 @@ static int reading_finish(const struct reading *reading) {
     if (!config->key_value_heads) config->key_value_heads = config->heads;
     if (config->embedding_width == config->width) config->embedding_width = 0;
     TRY(finish_rotary(reading));
+    TRY(finish_scaling(reading));
     if (config->pad_id < -1 && config->vocabulary <= INT32_MAX) {
         config->pad_id += 1;
         if (-(int64_t)config->pad_id > (int64_t)config->vocabulary)
@@ -403,6 +449,16 @@ static void print_float(struct json_writer *writer, float value) {
         if (strtof(text, NULL) == value) break;
     }
     json_raw(writer, text);
+}
+
+static void print_scaling(const struct rotary_scaling *scaling, struct json_writer *writer) {
+    const float numbers[ROTARY_NUMBERS] = {scaling->factor, scaling->low, scaling->high, scaling->original};
+    bool all = scaling->original > 0, some = scaling->factor > 0;
+    json_format(writer, ", \"rope_type\": \"%s\"", !some ? "default" : all ? "llama3" : "linear");
+    for (size_t i = 0; i < (all ? ROTARY_NUMBERS : (size_t)some); i++) {
+        json_format(writer, ", \"%s\": ", rotary_number_names[i]);
+        print_float(writer, numbers[i]);
+    }
 }
 
 static void print_labels(const struct model_config *config, struct json_writer *writer) {
@@ -474,7 +530,14 @@ int family_print(const struct family *family, const struct model_config *config,
         print_float(writer, config->rotary_base);
         json_raw(writer, ",\n  \"rope_parameters\": {\"rope_theta\": ");
         print_float(writer, config->rotary_base);
-        json_raw(writer, ", \"rope_type\": \"default\"},\n");
+        print_scaling(&config->rotary_scaling, writer);
+        json_raw(writer, "},\n");
+        if (config->rotary_scaling.factor > 0) {
+            json_raw(writer, "  \"rope_scaling\": {\"rope_theta\": ");
+            print_float(writer, config->rotary_base);
+            print_scaling(&config->rotary_scaling, writer);
+            json_raw(writer, "},\n");
+        }
     }
     if (config->pooling != POOLING_MEAN)
         json_format(writer, "  \"pooling_mode\": \"%s\",\n", pooling_name(config->pooling));

@@ -1,5 +1,6 @@
 /* Llama (Touvron et al. 2023): pre-norm decoder with RMSNorm, SwiGLU, rotary positions and grouped queries, no
- * biases; the head tied or not. Qwen2 and Mistral have the same layers and share the tables.
+ * biases; the head tied or not. Frequencies of rotary positions may be scaled (struct rotary_scaling). Qwen2 and
+ * Mistral have the same layers and share the tables.
  */
 #include "model/family.h"
 

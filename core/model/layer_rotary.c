@@ -8,11 +8,24 @@
 
 #include "base/error.h"
 
-void rotary_table(size_t T, size_t D, const int32_t *position, float base, float *table) {
+/* transformers' modeling_rope_utils, in its order of f32 operations. */
+float rotary_frequency(size_t D, size_t i, float base, const struct rotary_scaling *scaling) {
+    float frequency = 1.0f / powf(base, (float)(2 * i) / (float)D);
+    if (!scaling || scaling->factor == 0) return frequency;
+    if (scaling->original == 0) return frequency / scaling->factor;
+    float wave = 6.28318530717958648f / frequency;
+    if (wave > scaling->original / scaling->low) return frequency / scaling->factor;
+    if (wave < scaling->original / scaling->high) return frequency;
+    float smooth = (scaling->original / wave - scaling->low) / (scaling->high - scaling->low);
+    return (1 - smooth) * frequency / scaling->factor + smooth * frequency;
+}
+
+void rotary_table(size_t T, size_t D, const int32_t *position, float base, const struct rotary_scaling *scaling,
+                  float *table) {
     size_t half = D / 2;
     CHECK(D % 2 == 0, "the head width is %zu", D);
     for (size_t i = 0; i < half; i++) {
-        float frequency = 1.0f / powf(base, (float)(2 * i) / (float)D);
+        float frequency = rotary_frequency(D, i, base, scaling);
         for (size_t t = 0; t < T; t++) {
             float angle = (float)position[t] * frequency;
             table[t * D + i] = cosf(angle);

@@ -80,9 +80,13 @@ void attention_bf16(size_t t, size_t D, const float *q, size_t q_stride, const s
                     float *context, size_t context_stride, float *scratch);
 
 /* Rotary positions (Su et al. 2021) in Hugging Face's half-rotated layout: pair (i, i+D/2) of a head turns by
- * position·base^(-2i/D), in f32 throughout as the reference does it. The table (T,D) holds for each token D/2 cosines,
- * then D/2 sines; made once per batch, it serves every layer. position [T]; D even. */
-void rotary_table(size_t T, size_t D, const int32_t *position, float base, float *table);
+ * position·base^(-2i/D), in f32 throughout as the reference does it, after scaling the frequencies (NULL: as they are).
+ * The table (T,D) holds for each token D/2 cosines, then D/2 sines; made once per batch, it serves every layer.
+ * position [T]; D even. */
+void rotary_table(size_t T, size_t D, const int32_t *position, float base, const struct rotary_scaling *scaling,
+                  float *table);
+/* By how much pair i turns from one token to the next. */
+float rotary_frequency(size_t D, size_t i, float base, const struct rotary_scaling *scaling);
 /* In place, for each of `heads` heads of width D in a row of x (row stride `stride`). */
 void rotary_forward(size_t T, size_t heads, size_t D, size_t stride, const float *table, float *x);
 /* The gradient turned back, in place: dx at the turned rows becomes dx at the rows before. */

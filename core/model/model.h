@@ -32,6 +32,14 @@ enum model_head {
     HEAD_SPAN = 16      /* question answering: a start and an end logit per token */
 };                      /* bits: a model may carry several while it trains */
 
+/* Frequencies of rotary positions for texts longer than those of pretraining: all divided by `factor`, or as Llama 3.1
+ * has it, the long waves alone, those that turn less than `low` times in `original` tokens; those that turn more than
+ * `high` times stay, and between them it goes over by degrees. */
+struct rotary_scaling {
+    float factor;              /* 0: as they are */
+    float low, high, original; /* original 0: all alike */
+};
+
 struct model_config {
     char family[16]; /* "bert" */
     size_t layers, width, heads, key_value_heads, head_width, feed_forward;
@@ -42,10 +50,11 @@ struct model_config {
     enum model_activation activation;
     enum model_position position;
     float norm_epsilon;
-    size_t embedding_width;     /* of the token embedding where it differs from width (OPT-350M); 0: it does not */
-    size_t position_offset;     /* added to a position before its row is read: 2 in OPT, else 0 */
-    size_t window;              /* sliding window: a token sees itself and window-1 before it; 0: all before it */
-    float rotary_base;          /* rope_theta; 0 when positions are learned */
+    size_t embedding_width; /* of the token embedding where it differs from width (OPT-350M); 0: it does not */
+    size_t position_offset; /* added to a position before its row is read: 2 in OPT, else 0 */
+    size_t window;          /* sliding window: a token sees itself and window-1 before it; 0: all before it */
+    float rotary_base;      /* rope_theta; 0 when positions are learned */
+    struct rotary_scaling rotary_scaling;
     bool tied;                  /* the language-model head is the token embedding */
     bool query_bias;            /* biases on query, key, value (Qwen2 yes, Llama no) */
     bool final_norm;            /* a norm after the last block */

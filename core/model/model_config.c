@@ -102,6 +102,20 @@ out:
     return status;
 }
 
+static int check_scaling(const struct rotary_scaling *scaling) {
+    int status = 0;
+    if (scaling->factor == 0) goto out;
+    if (!(scaling->factor >= 1 && scaling->factor <= 1e6f))
+        FAIL(E_ARGUMENT, "the factor of rotary frequencies must be in 1..1e6 (got %g)", (double)scaling->factor);
+    if (scaling->original == 0) goto out;
+    if (!(scaling->original >= 1 && scaling->original <= 1e9f && scaling->low > 0 && scaling->high > scaling->low &&
+          scaling->high <= 1e6f))
+        FAIL(E_ARGUMENT, "low_freq_factor %g must be above 0 and below high_freq_factor %g, and %g tokens at least 1",
+             (double)scaling->low, (double)scaling->high, (double)scaling->original);
+out:
+    return status;
+}
+
 /* What a family fixes must be as it fixes it. */
 static int check_fixed(const struct model_config *config, const struct family *family) {
     int status = 0;
@@ -115,6 +129,7 @@ static int check_fixed(const struct model_config *config, const struct family *f
         FAIL(E_UNSUPPORTED, "position_offset, query_bias, final_norm and window are fixed in family %s", family->name);
     if (config->position == POSITION_ROTARY && !(config->rotary_base >= 1 && config->rotary_base <= 1e12f))
         FAIL(E_ARGUMENT, "rotary_base must be in 1..1e12 (got %g)", (double)config->rotary_base);
+    TRY(check_scaling(&config->rotary_scaling));
     if (config->model_heads & ~family->heads)
         FAIL(E_ARGUMENT, "family %s has no such head (model_heads %#x)", family->name, config->model_heads);
 out:

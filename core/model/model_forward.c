@@ -221,7 +221,8 @@ static void rotary_rows(void *context, size_t begin, size_t end, int worker) {
     struct forward *forward = context;
     size_t D = forward->model->config.head_width;
     (void)worker;
-    rotary_table(end - begin, D, forward->position + begin, forward->model->config.rotary_base,
+    const struct model_config *config = &forward->model->config;
+    rotary_table(end - begin, D, forward->position + begin, config->rotary_base, &config->rotary_scaling,
                  forward->rotary + begin * D);
 }
 

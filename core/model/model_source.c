@@ -240,6 +240,8 @@ int source_check_used(const struct model_source *source) {
     for (size_t i = 0; i < source->list.count; i++) {
         const char *name = source->list.tensors[i].name;
         bool fine = source->used[i];
+        if (source->kind == SOURCE_GGUF && source->config->position == POSITION_ROTARY)
+            fine = fine || strcmp(name, GGUF_ROTARY_FACTORS) == 0;
         for (size_t j = 0; source->kind == SOURCE_HUGGINGFACE && !fine && source->family->ignored[j]; j++)
             fine = ends_with(name, source->family->ignored[j]);
         if (!fine)

@@ -41,6 +41,7 @@ int source_place(void *source, const struct layout_entry *entry, struct value_pl
 /* Every tensor must have been asked for, or be one that files of the family have for nothing. E_SHAPE. */
 int source_check_used(const struct model_source *source);
 
+#define GGUF_ROTARY_FACTORS "rope_freqs.weight" /* a tensor that is no parameter */
 /* GGUF metadata as a config (open_gguf.c); keys of the architecture that are not understood are refused by name.
  * interleaved: the width of heads whose rows are, or 0. */
 int gguf_config(const struct gguf *file, struct model_config *config, size_t *interleaved);

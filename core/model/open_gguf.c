@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "model/layers.h"
 #include "model/model_source.h"
 
 static const struct architecture_row {
@@ -203,6 +204,34 @@ out:
     return status;
 }
 
+/* What Llama 3.1's and 3.2's frequencies are divided by lies in a tensor; that of which numbers it was made does not.
+ */
+static int read_factors(const struct gguf *file, struct model_config *config) {
+    int status = 0;
+    struct rotary_scaling scaling = {.low = 1, .high = 4, .original = 8192};
+    const struct tensor *tensor = gguf_tensor(file, GGUF_ROTARY_FACTORS);
+    const float *factors;
+    size_t half = config->head_width / 2;
+    if (!tensor || config->position != POSITION_ROTARY) goto out;
+    if (tensor->dtype != DTYPE_F32 || tensor->count != half || (uintptr_t)tensor->data % sizeof *factors)
+        FAIL(E_SHAPE, "tensor '" GGUF_ROTARY_FACTORS "' is not f32 with %zu values", half);
+    factors = tensor->data;
+    for (size_t i = 0; i < half; i++) scaling.factor = factors[i] > scaling.factor ? factors[i] : scaling.factor;
+    if (scaling.factor == 1) scaling = (struct rotary_scaling){0};
+    for (size_t i = 0; i < half; i++) {
+        float expected = rotary_frequency(config->head_width, i, config->rotary_base, NULL) /
+                         rotary_frequency(config->head_width, i, config->rotary_base, &scaling);
+        if (!(fabsf(factors[i] - expected) <= 1e-4f * expected))
+            FAIL(E_UNSUPPORTED,
+                 "tensor '" GGUF_ROTARY_FACTORS "': value %zu is %g, Llama 3's would be %g; others are not "
+                 "supported",
+                 i, (double)factors[i], (double)expected);
+    }
+    config->rotary_scaling = scaling;
+out:
+    return status;
+}
+
 int gguf_config(const struct gguf *file, struct model_config *config, size_t *interleaved) {
     int status = 0;
     const struct architecture_row *architecture;
@@ -229,6 +258,7 @@ int gguf_config(const struct gguf *file, struct model_config *config, size_t *in
         if (pad < config->vocabulary) config->pad_id = (int32_t)pad;
     }
     TRY(check_rotary(file, architecture->name, config));
+    TRY(read_factors(file, config));
     TRY(model_config_check(config));
     *interleaved = architecture->interleaved ? config->head_width : 0;
 out:

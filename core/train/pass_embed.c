@@ -57,7 +57,8 @@ static void complete_shards(void *context, size_t begin, size_t end, int worker)
     for (size_t i = begin; i < end; i++) {
         struct shard shard = pass_shard(pass, i, worker);
         if (pass->rotary)
-            rotary_table(shard.T, D, pass->position + shard.at, config->rotary_base, pass->rotary + shard.at * D);
+            rotary_table(shard.T, D, pass->position + shard.at, config->rotary_base, &config->rotary_scaling,
+                         pass->rotary + shard.at * D);
         if (!pass->embedded) read_tokens(pass, &shard, complete(pass));
         add_types_and_positions(pass, &shard, complete(pass));
         if (pass->sum0)

@@ -189,7 +189,7 @@ static void rotary_turns_pairs(void **state) {
     int32_t position[T] = {0, 1, 7, 1999};
     float *x = normal(T * STRIDE, 5), *before = normal(T * STRIDE, 5), table[T * D];
     (void)state;
-    rotary_table(T, D, position, 10000.0f, table);
+    rotary_table(T, D, position, 10000.0f, NULL, table);
     rotary_forward(T, HEADS, D, STRIDE, table, x);
     for (size_t t = 0; t < T; t++)
         for (size_t h = 0; h < HEADS; h++)
@@ -211,7 +211,7 @@ static void angles_round_as_the_reference(void **state) {
     int32_t position[] = {1999};
     float table[8];
     (void)state;
-    rotary_table(1, 8, position, 10000.0f, table);
+    rotary_table(1, 8, position, 10000.0f, NULL, table);
     float frequency = 1.0f / powf(10000.0f, 2.0f / 8.0f);
     assert_true(table[1] == cosf(1999.0f * frequency));
     assert_true(table[4 + 1] == sinf(1999.0f * frequency));
@@ -245,7 +245,7 @@ static void run_batch(const struct batch *batch, const int32_t *position, const 
                 memcpy(x[i] + t * widths[i], source[i] + (from[b] + t - batch->offset[b]) * widths[i],
                        widths[i] * sizeof(float));
     }
-    rotary_table(T, WIDTH, position, 10000.0f, table);
+    rotary_table(T, WIDTH, position, 10000.0f, NULL, table);
     struct attention attention = {.config = &batch_config,
                                   .batch = batch,
                                   .layer = 1,
@@ -291,7 +291,7 @@ static void batches_match_the_formula(void **state) {
             x.q = q + first * A + head * s.group * WIDTH, x.k = k + first * B + head * WIDTH;
             x.v = v + first * B + head * WIDTH;
             for (size_t t = 0; t < s.t; t++) position[t] = (int32_t)t;
-            rotary_table(s.t, WIDTH, position, 10000.0f, table);
+            rotary_table(s.t, WIDTH, position, 10000.0f, NULL, table);
             rotary_forward(s.t, s.group, WIDTH, A, table, x.q);
             rotary_forward(s.t, 1, WIDTH, B, table, x.k);
             check_context(&s, &x, context + first * A + head * s.group * WIDTH, 1e-5, 0);
@@ -343,9 +343,37 @@ static void a_cache_does_not_change_bits(void **state) {
     free(expected), free(context);
 }
 
+/* Frequencies of transformers 5.24's LlamaRotaryEmbedding. */
+static void test_rotary_scaling(void **state) {
+    static const struct {
+        struct rotary_scaling scaling;
+        float expected[8];
+    } cases[] = {{{8, 1, 4, 64},
+                  {1, 0.421696514f, 0.0643098727f, 0.00937367696f, 0.00395284733f, 0.00166690187f, 0.000702926656f,
+                   0.000296421727f}},
+                 {{4, 0, 0, 0},
+                  {0.25f, 0.105424128f, 0.0444569848f, 0.0187473539f, 0.00790569466f, 0.00333380373f, 0.00140585331f,
+                   0.000592843455f}}};
+    static const int32_t position[] = {0, 1, 90};
+    float table[3 * 16];
+    (void)state;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        rotary_table(3, 16, position, 1000.0f, &cases[c].scaling, table);
+        for (size_t i = 0; i < 8; i++) {
+            float expected = cases[c].expected[i];
+            assert_float_equal(rotary_frequency(16, i, 1000.0f, &cases[c].scaling), expected, 1e-6f * expected);
+            for (size_t t = 0; t < 3; t++) {
+                assert_float_equal(table[t * 16 + i], cosf((float)position[t] * expected), 2e-5f);
+                assert_float_equal(table[t * 16 + 8 + i], sinf((float)position[t] * expected), 2e-5f);
+            }
+        }
+    }
+}
+
 int main(void) {
     kernels_open(test_cpu_mask());
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rotary_scaling),
         cmocka_unit_test(rows_match_the_formula),
         cmocka_unit_test(caches_match_rows),
         cmocka_unit_test(a_query_does_not_depend_on_the_cut),

@@ -53,9 +53,22 @@ static void test_refusals(void **state) {
         {"{" LLAMA ",\"rope_theta\":10000.0,\"rope_scaling\":null,\"pretraining_tp\":1}", NULL},
         {"{" LLAMA ",\"rope_parameters\":{\"rope_theta\":5e5,\"rope_type\":\"default\"},\"head_dim\":null}", NULL},
         {"{" LLAMA ",\"rope_parameters\":{\"rope_theta\":5e5,\"rope_type\":\"llama3\",\"factor\":8}}",
-         "rope_parameters.rope_type llama3"},
-        {"{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\",\"factor\":8}}", "rope_parameters.factor"},
-        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}", "rope_scaling.type linear"},
+         "low_freq_factor of rotary positions of type llama3 is missing"},
+        {"{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\",\"factor\":8}}",
+         "factor of rotary positions of type default is not supported"},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}", NULL},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\"}}", "factor of rotary positions of type linear is missing"},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}}", "must be in 1..1e6"},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":-2}}", "rope_scaling.factor must be above 0"},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"low_freq_factor\":1}}", "low_freq_factor of"},
+        {"{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"rope_type\":\"llama3\"}}", "says both linear and llama3"},
+        {"{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0}}", "rope_scaling.rope_type yarn"},
+        {"{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":32.0,\"low_freq_factor\":1.0,"
+         "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}}",
+         NULL},
+        {"{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":32.0,\"low_freq_factor\":4.0,"
+         "\"high_freq_factor\":1.0,\"original_max_position_embeddings\":8192}}",
+         "low_freq_factor 4 must be above 0 and below high_freq_factor 1"},
         {"{" LLAMA ",\"rope_theta\":10000.0,\"rope_parameters\":{\"rope_theta\":5e5}}", "rope_theta is 10000"},
         {"{" LLAMA ",\"rope_theta\":0.5}", "rope_theta must be in 1..1e12 (got 0.5)"},
         {"{" LLAMA ",\"rope_theta\":0}", "rope_theta must be in 1..1e12 (got 0)"},
@@ -136,6 +149,20 @@ static void test_values(void **state) {
     assert_int_equal(config.key_value_heads, 2);
     assert_int_equal(config.head_width, 10);
     assert_true(config.rotary_base == 5e5f && !config.tied && !config.query_bias);
+    config = parsed("{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":32.0,\"low_freq_factor\":1.5,"
+                    "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192},"
+                    "\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":3}}");
+    assert_true(config.rotary_scaling.factor == 32 && config.rotary_scaling.low == 1.5f &&
+                config.rotary_scaling.high == 4 && config.rotary_scaling.original == 8192);
+    for (int linear = 0; linear < 2; linear++) { /* printed and read again */
+        char *text;
+        if (linear) config.rotary_scaling = (struct rotary_scaling){.factor = 2.5f};
+        assert_int_equal(model_config_print(&config, &text), 0);
+        struct model_config again = parsed(text);
+        assert_memory_equal(&again.rotary_scaling, &config.rotary_scaling, sizeof config.rotary_scaling);
+        memory_release(text);
+    }
+    assert_true(parsed("{" LLAMA "}").rotary_scaling.factor == 0);
     assert_true(parsed("{" QWEN2 ",\"tie_word_embeddings\":true}").query_bias);
     assert_true(parsed("{" DISTILBERT ",\"tie_word_embeddings\":false}").tied);
     assert_int_equal(parsed("{\"pad_token_id\":-1," LLAMA "}").pad_id, 49);

@@ -144,12 +144,13 @@ static size_t gather(const struct model *model, const struct parameter *paramete
 }
 
 /* One more entry by its full key, and a key of the architecture that is left out; NULL: neither. flat_rows: a matrix of
- * one row is written as a vector, as ggml does. */
+ * one row is written as a vector, as ggml does. factors: [D/2] of rotary frequencies, a tensor. */
 struct variation {
     const char *key, *left_out;
     enum gguf_type type;
     double value;
     bool flat_rows;
+    const float *factors;
 };
 
 static void put_entry(struct gguf_writer *file, const struct variation *extra) {
@@ -188,16 +189,23 @@ static void write_gguf_as(const struct model *model, bool half, const struct var
         }
         tensors++;
     }
+    if (variation->factors) {
+        put_padding(&data, 32);
+        put_tensor(&table, "rope_freqs.weight", 1, (const size_t[]){D / 2}, 0, data.count);
+        put_bytes(&data, variation->factors, D / 2 * sizeof *variation->factors);
+        tensors++;
+    }
     put_text(&entries, "general.architecture", family);
     const struct variation usual[] = {
-        {"block_count", NULL, GGUF_U32, L, false},
-        {"context_length", NULL, GGUF_U32, P, false},
-        {"embedding_length", NULL, GGUF_U32, C, false},
-        {"feed_forward_length", NULL, GGUF_U32, F, false},
-        {"attention.head_count", NULL, GGUF_U32, H, false},
-        {rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", NULL, GGUF_F32, 1e-5, false},
-        {config->causal ? "attention.head_count_kv" : NULL, NULL, GGUF_U32, (double)config->key_value_heads, false},
-        {config->rotary_base > 0 ? "rope.freq_base" : NULL, NULL, GGUF_F32, 1000, false},
+        {"block_count", NULL, GGUF_U32, L, false, NULL},
+        {"context_length", NULL, GGUF_U32, P, false, NULL},
+        {"embedding_length", NULL, GGUF_U32, C, false, NULL},
+        {"feed_forward_length", NULL, GGUF_U32, F, false, NULL},
+        {"attention.head_count", NULL, GGUF_U32, H, false, NULL},
+        {rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", NULL, GGUF_F32, 1e-5, false, NULL},
+        {config->causal ? "attention.head_count_kv" : NULL, NULL, GGUF_U32, (double)config->key_value_heads, false,
+         NULL},
+        {config->rotary_base > 0 ? "rope.freq_base" : NULL, NULL, GGUF_F32, (double)config->rotary_base, false, NULL},
     };
     for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
         struct variation entry = usual[i];
@@ -299,6 +307,29 @@ static void gguf_gives_the_model_back(void **state) {
     }
 }
 
+/* Of Llama 3.1 and 3.2, as llama.cpp's converter makes them of base 1e6 and factor 8. */
+static void gguf_has_factors_of_frequencies(void **state) {
+    (void)state;
+    float factors[D / 2] = {1, 1, 4.6814826f, 8};
+    const float none[D / 2] = {1, 1, 1, 1};
+    struct model model, opened;
+    make(&model, "llama", true, 2);
+    model.config.rotary_base = 1e6f;
+    write_gguf_as(&model, false, &(struct variation){.factors = none});
+    compare(&model, true, false);
+    model.config.rotary_scaling = (struct rotary_scaling){8, 1, 4, 8192};
+    write_gguf_as(&model, false, &(struct variation){.factors = factors});
+    compare(&model, true, false);
+    assert_int_equal(model_open(&opened, path, false), 0);
+    assert_memory_equal(&opened.config.rotary_scaling, &model.config.rotary_scaling, sizeof(struct rotary_scaling));
+    model_close(&opened);
+    factors[2] *= 1.01f;
+    write_gguf_as(&model, false, &(struct variation){.factors = factors});
+    assert_int_equal(model_open(&opened, path, false), E_UNSUPPORTED);
+    assert_non_null(strstr(error_text(), "tensor 'rope_freqs.weight': value 2 is "));
+    model_close(&model);
+}
+
 static void gguf_says_how_embeddings_are_made(void **state) {
     (void)state;
     static const struct {
@@ -368,19 +399,19 @@ static void gguf_metadata_is_not_passed_over(void **state) {
         const char *message;
     } cases[] = {
         {"llama",
-         {"llama.attention.causal", NULL, GGUF_BOOL, 0, false},
+         {"llama.attention.causal", NULL, GGUF_BOOL, 0, false, NULL},
          "'llama.attention.causal': false is not supported"},
         {"gpt2",
-         {"gpt2.attention.causal", NULL, GGUF_BOOL, 0, false},
+         {"gpt2.attention.causal", NULL, GGUF_BOOL, 0, false, NULL},
          "'gpt2.attention.causal': false is not supported"},
         {"bert",
-         {"bert.attention.causal", NULL, GGUF_BOOL, 1, false},
+         {"bert.attention.causal", NULL, GGUF_BOOL, 1, false, NULL},
          "'bert.attention.causal': true is not supported"},
-        {"llama", {"llama.attention.causal", NULL, GGUF_BOOL, 1, false}, NULL},
-        {"bert", {"bert.attention.causal", NULL, GGUF_BOOL, 0, false}, NULL},
-        {"llama", {"llama.attention.layer_norm_epsilon", NULL, GGUF_F32, 0.5, false}, NULL},
-        {"gpt2", {"gpt2.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5, false}, NULL},
-        {"bert", {"bert.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5, false}, NULL},
+        {"llama", {"llama.attention.causal", NULL, GGUF_BOOL, 1, false, NULL}, NULL},
+        {"bert", {"bert.attention.causal", NULL, GGUF_BOOL, 0, false, NULL}, NULL},
+        {"llama", {"llama.attention.layer_norm_epsilon", NULL, GGUF_F32, 0.5, false, NULL}, NULL},
+        {"gpt2", {"gpt2.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5, false, NULL}, NULL},
+        {"bert", {"bert.attention.layer_norm_rms_epsilon", NULL, GGUF_F32, 0.5, false, NULL}, NULL},
         {"llama",
          {.left_out = "attention.layer_norm_rms_epsilon"},
          "'llama.attention.layer_norm_rms_epsilon' is missing"},
@@ -389,8 +420,8 @@ static void gguf_metadata_is_not_passed_over(void **state) {
         {"llama", {.left_out = "context_length"}, "'llama.context_length' is missing"},
         {"llama", {.left_out = "feed_forward_length"}, "'llama.feed_forward_length' is missing"},
         {"llama", {.left_out = "attention.head_count"}, "'llama.attention.head_count' is missing"},
-        {"llama", {"split.count", NULL, GGUF_U16, 2, false}, "'split.count': one of 2 files"},
-        {"llama", {"split.count", NULL, GGUF_U16, 1, false}, NULL},
+        {"llama", {"split.count", NULL, GGUF_U16, 2, false, NULL}, "'split.count': one of 2 files"},
+        {"llama", {"split.count", NULL, GGUF_U16, 1, false, NULL}, NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct model model, opened;
@@ -464,6 +495,7 @@ static void values_that_are_not_finite_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gguf_gives_the_model_back),
+        cmocka_unit_test(gguf_has_factors_of_frequencies),
         cmocka_unit_test(gguf_says_how_embeddings_are_made),
         cmocka_unit_test(gguf_metadata_that_asks_for_more_is_refused),
         cmocka_unit_test(gguf_metadata_is_not_passed_over),

@@ -228,7 +228,7 @@ static void test_rotary(void **state) {
     struct rotary_shape shape = {T, HEADS, D, STRIDE, table};
     struct layer layer = {rotary_double, .count = {T * STRIDE, 0, 0, 0}, .shape = &shape};
     (void)state;
-    rotary_table(T, D, position, 10.0f, table);
+    rotary_table(T, D, position, 10.0f, NULL, table);
     layer_open(&layer, T * STRIDE);
     float *x = narrow(T * STRIDE, layer.in[0]), *dx = narrow(T * STRIDE, layer.weight);
     layer.forward(&layer);
