@@ -2,7 +2,6 @@
 #include "run/run.h"
 
 #include <signal.h>
-#include <string.h>
 
 #include "base/error.h"
 #include "run/session.h"
@@ -23,29 +22,13 @@ void run_catch_signals(void) {
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
 }
 
-/* What came of a session that is done. */
-static int take_states(struct session *session) {
-    int status = 0;
-    char ended[16];
-    for (size_t i = 0; i < session->experiment->cell_count; i++) {
-        struct session_cell *cell = &session->cells[i];
-        TRY(store_run_status(session->store, cell->id, session->id, "build", 0, ended));
-        cell->state = strcmp(ended, "ok") == 0 ? CELL_OK : CELL_SKIPPED;
-    }
-    session->summary->done = true;
-out:
-    return status;
-}
-
 int experiment_run(struct store *store, struct experiment *experiment, const struct run_settings *settings,
                    struct run_summary *summary) {
     int status = 0;
     struct session session;
     TRY(session_open(&session, store, experiment, settings, summary));
-    if (session.done) {
-        TRY(take_states(&session));
-        goto out;
-    }
+    summary->done = session.done;
+    if (session.done) goto out;
     TRY(session_build_cells(&session));
     TRY(session_yardsticks(&session));
     if (!settings->no_timing) TRY(session_time_cells(&session));

@@ -262,6 +262,48 @@ out:
     return status;
 }
 
+/* Whether a session is one of these very cells: a model or a plug-in that was changed since makes others. *built: how
+ * many of them were built in it; their states are what came of that. */
+static int own_cells(struct session *session, int64_t id, bool *own, size_t *built) {
+    int status = 0;
+    size_t all;
+    char ended[16];
+    *built = 0;
+    for (size_t i = 0; i < session->experiment->cell_count; i++) {
+        struct session_cell *cell = &session->cells[i];
+        TRY(store_run_status(session->store, cell->id, id, "build", 0, ended));
+        *built += *ended != 0;
+        cell->state = strcmp(ended, "ok") == 0 ? CELL_OK : CELL_SKIPPED;
+    }
+    TRY(store_session_built(session->store, id, &all));
+    *own = all == *built;
+out:
+    return status;
+}
+
+/* A session to go on with, or one that is done (its cells then have their states); session->id 0: neither. */
+static int find_session(struct session *session, int64_t host_id, int64_t build_id) {
+    int status = 0;
+    const struct run_settings *settings = session->settings;
+    size_t count = session->experiment->cell_count, built = 0;
+    bool own = true;
+    TRY(store_session_unfinished(session->store, session->experiment_id, host_id, build_id, settings->cpumask,
+                                 &session->id));
+    if (session->id) {
+        TRY(own_cells(session, session->id, &own, &built));
+    } else {
+        TRY(store_session_done(session->store, session->experiment_id, host_id, build_id, settings->cpumask,
+                               settings->command, &session->id));
+        if (session->id) TRY(own_cells(session, session->id, &own, &built));
+        session->done = session->id && own && built == count;
+        if (!session->done) session->id = 0;
+    }
+    if (!own) session->id = 0;
+    for (size_t i = 0; i < count && !session->done; i++) session->cells[i].state = CELL_PENDING;
+out:
+    return status;
+}
+
 static int begin_session(struct session *session) {
     int status = 0;
     const struct run_settings *settings = session->settings;
@@ -273,16 +315,10 @@ static int begin_session(struct session *session) {
     TRY(store_host(session->store, &machine.host, &host_id));
     TRY(store_build(session->store, &machine.build, &build_id));
     if (!settings->fresh) {
-        TRY(store_session_unfinished(session->store, session->experiment_id, host_id, build_id, settings->cpumask,
-                                     &session->id));
-        if (session->id) {
+        TRY(find_session(session, host_id, build_id));
+        if (session->id && !session->done)
             TRY(store_session_order_seed(session->store, session->id, &session->order_seed));
-            goto out;
-        }
-        TRY(store_session_done(session->store, session->experiment_id, host_id, build_id, settings->cpumask,
-                               settings->command, &session->id));
-        session->done = session->id != 0;
-        if (session->done) goto out;
+        if (session->id) goto out;
     }
     session->order_seed = random_stream("order", clock_ns(), (uint64_t)getpid()) >> 1;
     cpu_flags_text(kernels.flags, flags, sizeof flags);

@@ -35,13 +35,13 @@ struct session {
     int cache_lock, artifact_lock; /* on these folders, shared with runs into other databases beside ours; -1: none */
     struct session_cell *cells;    /* [experiment->cell_count] */
     int64_t id, experiment_id;
-    bool done; /* it ended before the command was interrupted: nothing is left to do */
+    bool done; /* it ended before the command was interrupted: nothing is left to do, and the cells have their states */
     uint64_t order_seed;
     struct progress progress;
 };
 
-/* Folders, task, keys, rows of experiment, host, build, session and cells; continues an unfinished session, and finds
- * one that is done. */
+/* Folders, task, keys, rows of experiment, host, build, session and cells; continues an unfinished session of
+ * these cells, and finds one that is done. */
 int session_open(struct session *session, struct store *store, struct experiment *experiment,
                  const struct run_settings *settings, struct run_summary *summary);
 void session_close(struct session *session);

@@ -254,6 +254,20 @@ out:
     return status;
 }
 
+int store_session_built(struct store *store, int64_t session_id, size_t *count) {
+    int status = 0;
+    struct query q = {0};
+    int64_t cells = 0;
+    bool found;
+    TRY(query_open(&q, store, "SELECT count(DISTINCT cell_id) FROM run WHERE session_id = ? AND kind = 'build'"));
+    query_integer(&q, session_id);
+    TRY(read_id(&q, &cells, &found));
+    *count = (size_t)cells;
+out:
+    query_close(&q);
+    return status;
+}
+
 int store_session_begin(struct store *store, const struct session_record *record, int64_t *id) {
     int status = 0;
     struct query q = {0};

@@ -165,6 +165,8 @@ int store_session_unfinished(struct store *store, int64_t experiment_id, int64_t
  * gone on with, and this one of its experiments is done. Else 0. */
 int store_session_done(struct store *store, int64_t experiment_id, int64_t host_id, int64_t build_id, uint32_t cpumask,
                        const char *command, int64_t *id);
+/* How many cells were built in a session, whatever came of it. */
+int store_session_built(struct store *store, int64_t session_id, size_t *count);
 int store_session_begin(struct store *store, const struct session_record *record, int64_t *id);
 int store_session_end(struct store *store, int64_t session_id);
 int store_session_order_seed(struct store *store, int64_t session_id, uint64_t *order_seed);

@@ -88,6 +88,21 @@ cut
 query pair/runexp.db "UPDATE run SET status = 'failed' WHERE id = (SELECT max(r.id) FROM run r JOIN session s ON s.id = r.session_id JOIN experiment e ON e.id = s.experiment_id WHERE e.name = 'first')"
 pair
 check "one with a failed cell is run again" test "$(sessions first),$(sessions small)" = 6,4
+# Nor is one done, or gone on with, whose model was changed in between: its cells are others.
+"$build/tests/helpers/small_pretrained_main" small
+for name in first small; do
+    printf -- '---\nexperiment: %s\nmodel: {path: small/encoder}\nmeasure: {rounds: 0}\ntask: {similarity: {data: small, test: pairs.tsv, validation: "", first: first, second: second, header: []}}\n' $name
+done >pair.yaml
+rm -r pair
+pair
+cut
+pair
+check "an experiment of a pretrained model is done" test "$(sessions first),$(sessions small)" = 1,1
+cut
+echo '{}' >small/encoder/another.json
+pair
+check "those whose model was changed are run again" test $? -eq 0 -a "$(sessions first),$(sessions small)" = 2,2
+check "and what came of the other model is no result" test "$(query pair/runexp.db "SELECT count(*) FROM result")" = 2
 
 # A session under way whose files are tampered with: one artifact is gone, one was changed. Both are built and timed again.
 runs() { query "$1" "SELECT uuid FROM run WHERE status = 'ok' ORDER BY uuid"; }
