@@ -133,6 +133,7 @@ int build_start_shape(const struct build_start *start, struct model *shape) {
     int status = 0;
     const struct model *pretrained = &start->pretrained;
     TRY(model_shape(shape, &start->config));
+    shape->int8_attention = pretrained->int8_attention;
     for (size_t i = 0; i < pretrained->linear_count; i++) {
         const struct linear *packed = &pretrained->linears[i];
         struct linear *linear = packed->parameter ? NULL : model_linear_find(shape, packed->name);

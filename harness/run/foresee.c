@@ -95,25 +95,21 @@ out:
     return status;
 }
 
-/* *reason: why a cell's stages cannot run; NULL: nothing is known against them. */
+/* *reason: why a cell's stages cannot run; NULL: nothing is known against them, or the model is larger than memory. */
 static int ask_stages(struct foresight *foresight, const struct cell *cell, const char **reason) {
     int status = 0;
     struct model model = {0};
+    int asked = build_start_shape(&foresight->start, &model);
     *reason = NULL;
-    TRY(build_start_shape(&foresight->start, &model));
-    for (size_t s = 0; s < cell->stage_count; s++) {
+    for (size_t s = 0; s < cell->stage_count && asked == 0; s++) {
         const struct stage_plan *stage = &cell->stages[s];
         if (!stage->technique->foresee || (foresight->guessed && names_files(stage))) break;
-        status = ask_stage(foresight, stage, cell->seed, &model);
-        if (status == 0) continue;
-        if (status == E_UNSUPPORTED) {
-            error_prefix(status, "%s", stage->technique->name);
-            TRY(store_text(&foresight->experiment->store, error_text(), reason));
-        }
-        if (status != E_MEMORY) status = 0;
-        error_clear();
-        break;
+        asked = ask_stage(foresight, stage, cell->seed, &model);
+        if (asked != E_UNSUPPORTED) continue;
+        error_prefix(asked, "%s", stage->technique->name);
+        TRY(store_text(&foresight->experiment->store, error_text(), reason));
     }
+    error_clear();
 out:
     model_close(&model);
     return status;
@@ -174,11 +170,12 @@ int foresee_cells(struct experiment *experiment, const struct task *task, const 
     foresight.guessed = !tokenizer && !experiment->model.path;
     if (tokenizer) foresight.special = tokenizer_special(tokenizer);
     if (tokenizer) vocabulary = tokenizer_vocabulary(tokenizer);
-    status = build_start_open(&foresight.start, experiment, task, vocabulary);
-    if (status == 0) warn_untrained(&foresight);
-    if (status == 0) status = ask_cells(&foresight);
-    if (status != E_MEMORY) status = 0;
-    if (status == 0) error_clear();
+    if (build_start_open(&foresight.start, experiment, task, vocabulary) < 0) {
+        error_clear();
+    } else {
+        warn_untrained(&foresight);
+        status = ask_cells(&foresight);
+    }
     build_start_close(&foresight.start);
     return status;
 }

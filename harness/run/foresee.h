@@ -11,8 +11,8 @@
 #include "task/task.h"
 
 /* Give a skip_reason to every cell of which a technique says that it cannot run. tokenizer NULL: it is not made yet,
- * and the vocabulary taken to be as large as was asked for. A model that cannot be opened is left to the builds. Warns
- * of cells whose scores come from numbers that nothing trained. E_MEMORY. */
+ * and the vocabulary taken to be as large as was asked for. A model that cannot be opened, or that is larger than
+ * memory, is left to the builds. Warns of cells whose scores come from numbers that nothing trained. E_MEMORY. */
 int foresee_cells(struct experiment *experiment, const struct task *task, const struct tokenizer *tokenizer);
 
 /* "training data, which this task does not have": of what a stage needs (enum technique_needs bits), what is not there;

@@ -73,6 +73,18 @@ check "trained cells bring no warning" test -z "$(warned cells.yaml)"
 check "cells of a new model that nothing trains do" test "$(warned chance.yaml)" = \
     "warning: chance: a new model begins as random numbers, and no stage trains 2 of 4 cells ('baseline'): their scores are chance"
 
+# A model that is larger than memory has a plan.
+printf 'text\n' >text.txt
+cat >large.yaml <<EOF
+experiment: large
+model: {family: llama, layers: 400, width: 8192, heads: 64, feed_forward: 28672, positions: 64}
+tokenizer: {type: bpe, vocabulary: 400}
+task: {perplexity: {data: ., test: text.txt}}
+matrix: {pipeline: [[], [rtn: {bits: 8}]]}
+EOF
+"$runexp" plan large.yaml --db "$db" --format jsonl >out.txt 2>err.txt
+check "a model larger than memory is planned" test $? -eq 0 -a "$(wc -l <out.txt)" = 2
+
 # What no model could do is refused with its place.
 refuse() {
     { echo "experiment: one"; echo "$head"; echo "matrix: {pipeline: [[finetune: {$1}]]}"; } >one.yaml

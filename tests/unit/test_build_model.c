@@ -159,7 +159,8 @@ static void packed_layers_stay_packed(void **state) {
     (void)state;
     char path[128];
     struct start start;
-    struct model model = {0}, file = {0};
+    struct build_start sizes;
+    struct model model = {0}, file = {0}, shape;
     struct activation_quantizer activation = {.outlier = 5};
     struct model_config config = small_config(HEAD_CLASSIFICATION);
     const struct weight_format *format = weight_format_find("int8");
@@ -186,6 +187,17 @@ static void packed_layers_stay_packed(void **state) {
     assert_int_equal(model.config.model_heads, HEAD_CLASSIFICATION | HEAD_MASKED_LM);
     assert_int_equal(model_open(&file, path, true), 0);
     check_copied(&model, path);
+    /* What techniques are asked about before anything runs is alike. */
+    assert_int_equal(build_start_open(&sizes, &start.experiment, &start.task, 0), 0);
+    assert_int_equal(build_start_shape(&sizes, &shape), 0);
+    assert_int_equal(shape.linear_count, model.linear_count);
+    for (size_t i = 0; i < shape.linear_count; i++) {
+        assert_true(!shape.linears[i].value == !model.linears[i].value);
+        assert_ptr_equal(shape.linears[i].weight.format, model.linears[i].weight.format);
+    }
+    assert_true(shape.int8_attention);
+    model_close(&shape);
+    build_start_close(&sizes);
     for (size_t i = 0; i < file.linear_count; i++) {
         const struct linear *from = &file.linears[i], *own = model_linear_find(&model, from->name);
         assert_non_null(own);
