@@ -80,6 +80,7 @@ int training_stage_run(struct training_stage *stage, const char *const *settings
     TRY(technique->apply(&context, state, options));
     TRY(technique->report(&context, state, options));
 out:
+    if (technique->close) technique->close(state);
     option_store_close(&store);
     free(options);
     free(state);
