@@ -61,7 +61,7 @@ line(const struct judge *j, enum gate_verdict verdict, const char *rule, double 
 
 /* A difference of numbers as large as `scale`, to ten of their digits: what lies beyond is how they were rounded. */
 static double difference(double value, double scale) {
-    char text[64];
+    char text[352]; /* room for the largest double */
     int digits = scale > 0 && isfinite(scale) ? 9 - (int)floor(log10(scale)) : 9;
     snprintf(text, sizeof text, "%.*f", digits < 0 ? 0 : digits > 40 ? 40 : digits, value);
     return strtod(text, NULL) + 0.0; /* no negative zero */

@@ -340,6 +340,7 @@ static void changes_are_without_noise(void **state) {
                  {0.3, 0.1 + 0.2, ",0.3,0.30000000000000004,0,x +0.00 %"},
                  {0.1 + 0.2, 0.3, ",0.30000000000000004,0.3,0,x +0.00 %"},
                  {0.8, 0.7, ",0.8,0.7,-0.1,x -12.50 %"},
+                 {1e70, 2e70, ",1e+70,2e+70,1e+70,x +100.00 %"},
                  {4e-12, 5e-12, ",4e-12,5e-12,1e-12,x +25.00 %"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *text = judged(cases[i].before, cases[i].after);
