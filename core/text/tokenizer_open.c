@@ -233,12 +233,13 @@ static void apply_frame(struct tokenizer *tokenizer, const struct settings *sett
     if (end) template_add(&tokenizer->single, TEMPLATE_ID, tokenizer->names.end, 0);
 }
 
-/* eos_token_id of one of a folder's files: a number, or several. */
+/* eos_token_id of one of a folder's files: a number, or several. A negative one is no token's. */
 static int add_ends(struct tokenizer *tokenizer, const struct json *ids) {
     int status = 0;
     uint64_t id;
     const struct json *item = ids && ids->type == JSON_ARRAY ? ids->child : ids;
     for (; item && item->type != JSON_NULL; item = ids->type == JSON_ARRAY ? item->next : NULL) {
+        if (item->type == JSON_NUMBER && *item->text == '-') continue;
         TRY(json_u64(item, "eos_token_id", &id));
         tokenizer_end_add(tokenizer, id);
     }

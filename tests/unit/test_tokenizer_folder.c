@@ -128,7 +128,8 @@ static void expect_ends(const char *generation, const char *model, const char *e
     }
     write_file("tokenizer_config.json", "{\"eos_token\":\"</s>\"}");
     if (tokenizer_open(&tokenizer, folder) < 0) {
-        if (!strstr(error_text(), expected)) fail_msg("%s lacks %s", error_text(), expected);
+        if (!strstr(expected, ".json: ") || !strstr(error_text(), expected))
+            fail_msg("%s, expected %s", error_text(), expected);
         assert_null(tokenizer);
         return;
     }
@@ -149,6 +150,8 @@ static void folders_say_what_ends_a_text(void **state) {
     expect_ends("{\"eos_token_id\":7}", NULL, "7");
     expect_ends("{}", "{\"eos_token_id\":4}", "1");       /* transformers would have none */
     expect_ends("{\"eos_token_id\":[900,2]}", NULL, "2"); /* beyond the vocabulary */
+    expect_ends("{\"eos_token_id\":[-1,2]}", NULL, "2");
+    expect_ends(NULL, "{\"eos_token_id\":-1}", "1");
     expect_ends("{\"eos_token_id\":[2,[3]]}", NULL, "generation_config.json: ");
     expect_ends("{\"eos_token_id\":", NULL, "generation_config.json: ");
     expect_ends(NULL, "{\"eos_token_id\":\"2\"}", "config.json: ");
