@@ -69,6 +69,7 @@ out:
 }
 
 static int parse_pooling(const struct json *root, enum model_pooling *pooling) {
+    if (root->type != JSON_OBJECT) return error_record(E_FORMAT, __FILE__, __LINE__, "expected an object");
     const struct json *mode = json_member(root, "pooling_mode");
     return mode ? pooling_parse(mode, pooling) : parse_truths(root, pooling);
 }

@@ -118,6 +118,8 @@ static void folders_say_it(void **state) {
         {ALL, "{\"pooling_mode\": [\"cls\", \"mean\"]}", 0, "pooling_mode: several modes are not supported"},
         {ALL, "{\"pooling_mode\": 3}", 0, "1_Pooling/config.json: "},
         {ALL, "[", 0, "1_Pooling/config.json: byte 1"},
+        {ALL, "[true]", 0, "1_Pooling/config.json: expected an object"},
+        {ALL, "7", 0, "1_Pooling/config.json: expected an object"},
         {ALL, NULL, 0, "1_Pooling/config.json: cannot open"},
         {"[" TRANSFORMER ", " POOLING ", " DENSE "]", "{}", 0,
          "modules.json: module \"sentence_transformers.models.Dense\" is not supported; take modules.json away"},
