@@ -18,8 +18,7 @@ static int probe(const struct technique_context *context, void *options) {
     int status = 0;
     (void)options;
     if (context->model->int8_attention) FAIL(E_UNSUPPORTED, "attention is in 8-bit products already");
-    status = model_check_int8_attention(context->model);
-    if (status < 0) error_prefix(status, "int8_attention");
+    TRY(model_check_int8_attention(context->model));
 out:
     return status;
 }

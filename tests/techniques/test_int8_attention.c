@@ -110,7 +110,7 @@ static void test_refusals(void **state) {
     technique_run_open(&run, 1);
     run.model.config.causal = true;
     assert_int_equal(technique_run_stage(&run, &technique_int8_attention, NULL), E_UNSUPPORTED);
-    assert_non_null(strstr(error_text(), "int8_attention: attention of a bert model is causal"));
+    assert_ptr_equal(strstr(error_text(), "attention of a bert model is causal"), error_text());
     run.model.config.causal = false;
     run.model.config.positions = 65537;
     assert_int_equal(technique_run_stage(&run, &technique_int8_attention, NULL), E_UNSUPPORTED);
