@@ -63,8 +63,9 @@ extern const struct weight_format format_f32, format_f16, format_f16_both, forma
 bool float16_fill_halves(const struct weight_shape *shape, size_t panel, size_t valid, const uint16_t *rows,
                          uint16_t *packed);
 
-/* No value is NaN, nor infinite once a 16-bit format has rounded it. */
-bool float16_holds(const struct weight_format *format, const float *w, size_t count);
+/* weight_fill_rows of a 16-bit format: false where a value is NaN, or infinite once it is rounded. */
+bool float16_fill(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
+                  const float *w, uint16_t *packed);
 
 /* `bytes` of undefined contents: from the room while it lasts, else a block of its own (*owned: to be released). */
 int weight_room_take(struct arena *room, size_t bytes, void **block, bool *owned);

@@ -46,28 +46,40 @@ out:
     return status;
 }
 
-/* Row by row: conversion runs at vector speed, the scattered stores of 16-bit values stay within one panel. */
-static void fill_rows(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
+/* Is none infinite or not a number? An exponent of ones carries into the sign's place once its least bit is added. */
+static bool all_finite(const struct weight_format *format, const uint16_t *halves, size_t count) {
+    uint16_t exponent = is_bf16(format) ? 0x7f80 : 0x7c00, least = is_bf16(format) ? 0x0080 : 0x0400, any = 0;
+    for (size_t i = 0; i < count; i++) any |= (uint16_t)((halves[i] & exponent) + least);
+    return !(any & 0x8000u);
+}
+
+/* Row by row: conversion runs at vector speed, the scattered stores of 16-bit values stay within one panel. These
+ * three tell whether all values were finite once they were rounded. */
+static bool fill_rows(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
                       const float *w, uint16_t *packed) {
     size_t N = shape->columns;
     uint16_t line[256];
+    bool finite = true;
     for (size_t r = first; r < first + count; r++)
         for (size_t n = 0, some; n < N; n += some) {
             const float *from = w + (r - first) * N + n;
             some = N - n < 256 ? N - n : 256;
             if (is_bf16(format)) kernels.narrow_bf16(some, from, line);
             else kernels.narrow_f16(some, from, line);
+            finite = all_finite(format, line, some) && finite;
             for (size_t i = 0; i < some; i++) packed[place(shape, in_pairs(format), r, n + i)] = line[i];
         }
+    return finite;
 }
 
 /* A whole panel, its padding included: transposed as f32, 64 columns at a time, then narrowed in one run. */
-static void fill_panel(const struct weight_format *format, const struct weight_shape *shape, size_t panel, size_t valid,
+static bool fill_panel(const struct weight_format *format, const struct weight_shape *shape, size_t panel, size_t valid,
                        const float *w, uint16_t *packed) {
     enum { COLUMNS = 64 };
     size_t N = shape->columns, n_padded = padded_columns(shape, in_pairs(format));
     float turned[COLUMNS * 16], pairs[COLUMNS * 16];
     uint16_t narrow[COLUMNS * 16];
+    bool finite = true;
     for (size_t n = 0, some; n < N; n += some) {
         some = N - n < COLUMNS ? N - n : COLUMNS;
         uint16_t *to = packed + panel * 16 * n_padded + n * 16;
@@ -75,6 +87,7 @@ static void fill_panel(const struct weight_format *format, const struct weight_s
         if (!in_pairs(format)) {
             if (is_bf16(format)) kernels.narrow_bf16(some * 16, turned, narrow);
             else kernels.narrow_f16(some * 16, turned, narrow);
+            finite = all_finite(format, narrow, some * 16) && finite;
             to = packed + paired_place(shape->rows, N, panel * 16, n);
             for (size_t i = 0, side = paired_side(shape->rows, panel * 16); i < some; i++)
                 memcpy(to + i * side, narrow + i * 16, 16 * sizeof *to);
@@ -87,7 +100,9 @@ static void fill_panel(const struct weight_format *format, const struct weight_s
                 pairs[i * 16 + r * 2 + 1] = turned[i * 16 + 16 + r];
             }
         kernels.narrow_bf16(size_round_up(some, 2) * 16, pairs, to);
+        finite = all_finite(format, to, size_round_up(some, 2) * 16) && finite;
     }
+    return finite;
 }
 
 /* Two columns at a time are transposed as if they were one f32, then parted. */
@@ -115,24 +130,18 @@ bool float16_fill_halves(const struct weight_shape *shape, size_t panel, size_t 
     return !infinite;
 }
 
-/* Rows first..first+count-1 from w: whole panels where they begin one and reach its end or the matrix's. */
-static void fill_some(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
-                      const float *w, uint16_t *packed) {
+/* Whole panels where rows begin one and reach its end or the matrix's. */
+bool float16_fill(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
+                  const float *w, uint16_t *packed) {
+    bool finite = true;
     for (size_t r = first, some; r < first + count; r += some) {
         size_t left = first + count - r, last = shape->rows - r < 16 ? shape->rows - r : 16;
         const float *from = w + (r - first) * shape->columns;
         some = left < 16 - r % 16 ? left : 16 - r % 16;
-        if (r % 16 == 0 && some == last) fill_panel(format, shape, r / 16, some, from, packed);
-        else fill_rows(format, shape, r, some, from, packed);
+        if (r % 16 == 0 && some == last) finite = fill_panel(format, shape, r / 16, some, from, packed) && finite;
+        else finite = fill_rows(format, shape, r, some, from, packed) && finite;
     }
-}
-
-/* From 65520 on f16 rounds to infinity, bf16 from halfway between its largest value and 2^128 on. */
-bool float16_holds(const struct weight_format *format, const float *w, size_t count) {
-    float limit = is_bf16(format) ? 0x1.ffp127f : 65520.0f;
-    bool holds = true;
-    for (size_t i = 0; i < count; i++) holds &= fabsf(w[i]) < limit;
-    return holds;
+    return finite;
 }
 
 struct packing {
@@ -148,9 +157,8 @@ static void pack_panels(void *context, size_t begin, size_t end, int worker) {
     size_t N = packing->shape->columns, first = begin * 16, rows = packing->shape->rows;
     size_t count = (end * 16 < rows ? end * 16 : rows) - first;
     (void)worker;
-    if (!float16_holds(packing->format, packing->w + first * N, count * N))
+    if (!float16_fill(packing->format, packing->shape, first, count, packing->w + first * N, packing->packed))
         __atomic_store_n(&packing->bad, 1, __ATOMIC_RELAXED);
-    fill_some(packing->format, packing->shape, first, count, packing->w + first * N, packing->packed);
 }
 
 static int pack(const struct weight_format *format, const struct weight_shape *shape, const float *w, void *packed) {
@@ -256,8 +264,10 @@ int weight_fill_rows(const struct weight_format *format, const struct weight_sha
     if (first > shape->rows || count > shape->rows - first)
         FAIL(E_ARGUMENT, "rows %zu to %zu of a matrix of %zu", first, first + count, shape->rows);
     if (format == &format_f32) memcpy((float *)packed + first * shape->columns, w, count * shape->columns * sizeof *w);
-    else if (format->bits == 16) fill_some(format, shape, first, count, w, packed);
-    else FAIL(E_UNSUPPORTED, "%s is not filled row by row: its grid must be chosen first", format->name);
+    else if (format->bits != 16)
+        FAIL(E_UNSUPPORTED, "%s is not filled row by row: its grid must be chosen first", format->name);
+    else if (!float16_fill(format, shape, first, count, w, packed))
+        FAIL(E_NUMERIC, "%s: a weight is not a number, or beyond what 16 bits hold", format->name);
 out:
     return status;
 }

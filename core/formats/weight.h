@@ -80,7 +80,7 @@ const struct weight_format *weight_format_find(const char *name);
 /* Write rows first..first+count-1, given as w (count,N) f32, into packed bytes of f32 or a 16-bit format that were
  * zeroed and are size_bytes long. For loaders that decode a matrix piece by piece: calls for different rows may run on
  * several threads, and no f32 copy of the whole is needed. The bytes then belong to weight_view, or to a weight as its
- * owned `packed`. E_ARGUMENT; E_UNSUPPORTED for formats with a grid. */
+ * owned `packed`. E_ARGUMENT; E_UNSUPPORTED for formats with a grid; E_NUMERIC: as `pack` has it, of 16 bits. */
 int weight_fill_rows(const struct weight_format *format, const struct weight_shape *shape, size_t first, size_t count,
                      const float *w, void *packed);
 

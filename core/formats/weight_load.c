@@ -51,9 +51,12 @@ static void load_panel(struct loading *loading, size_t panel, float *strip) {
         return;
     }
     source->rows.read(source->rows.context, first, first + count, strip);
+    if (source->format->bits == 16) {
+        if (!float16_fill(source->format, &source->shape, first, count, strip, loading->packed))
+            __atomic_store_n(finite(strip, count * N) ? &loading->beyond : &loading->bad, 1, __ATOMIC_RELAXED);
+        return;
+    }
     if (!finite(strip, count * N)) __atomic_store_n(&loading->bad, 1, __ATOMIC_RELAXED);
-    if (source->format->bits == 16 && !float16_holds(source->format, strip, count * N))
-        __atomic_store_n(&loading->beyond, 1, __ATOMIC_RELAXED);
     if (loading->panels) kernels.pack_f32(N, strip, N, count, loading->panels + panel * 16 * N);
     else if (weight_fill_rows(source->format, &source->shape, first, count, strip, loading->packed) < 0)
         __atomic_store_n(&loading->failed, 1, __ATOMIC_RELAXED);

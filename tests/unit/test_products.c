@@ -80,6 +80,11 @@ static void pieces_fill_what_pack_packs(void **state) {
             assert_int_equal(weight_fill_rows(weight.format, &weight.shape, first, count, w + first * N, packed), 0);
         assert_memory_equal(packed, weight.packed, weight.packed_bytes);
         assert_int_equal(weight_fill_rows(weight.format, &weight.shape, 48, 3, w, packed), E_ARGUMENT);
+        float kept = w[2 * N - 1]; /* beyond both, as part of a panel and of a whole one */
+        w[2 * N - 1] = 3.4e38f;
+        for (size_t count = 7; count <= 16 && f > 0; count += 9)
+            assert_int_equal(weight_fill_rows(weight.format, &weight.shape, 16, count, w, packed), E_NUMERIC);
+        w[2 * N - 1] = kept;
         memory_release(packed);
         weight_close(&weight);
     }
