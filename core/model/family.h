@@ -253,6 +253,9 @@ int model_read_values(struct model *model, const struct value_source *source, bo
 void place_rows(const struct value_place *place, size_t begin, size_t end, float *out);
 bool values_finite(const float *value, size_t count);
 
+/* A model whose values are room in an arena that `open` makes, not filled yet. As model_create. */
+int model_blank(struct model *model, const struct model_config *config, int (*open)(struct arena *, size_t));
+
 /* How sequences are pooled to embeddings (model_pooling.c). A config's "pooling_mode": E_FORMAT, E_UNSUPPORTED. */
 int pooling_parse(const struct json *node, enum model_pooling *pooling);
 const char *pooling_name(enum model_pooling pooling); /* as it says */

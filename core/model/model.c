@@ -212,9 +212,10 @@ void parameter_fill(const struct model *model, const struct parameter *parameter
     for (size_t i = 0; i < count; i++) parameter->value[i] = gain ? 1.0f : 0.0f;
 }
 
-int model_create(struct model *model, const struct model_config *config, uint64_t seed, double deviation) {
+int model_blank(struct model *model, const struct model_config *config, int (*open)(struct arena *, size_t)) {
     int status = 0;
     size_t bytes = 0;
+    void *view;
 
     memset(model, 0, sizeof *model);
     TRY(model_config_check(config));
@@ -223,17 +224,23 @@ int model_create(struct model *model, const struct model_config *config, uint64_
     TRY(model_layout(model, NULL, 0));
     for (size_t i = 0; i < model->parameter_count; i++)
         bytes += size_round_up(model->parameters[i].rows * model->parameters[i].columns * sizeof(float), MEMORY_ALIGN);
-    TRY(arena_open(&model->arena, bytes));
+    TRY(open(&model->arena, bytes));
     for (size_t i = 0; i < model->parameter_count; i++) {
         struct parameter *parameter = &model->parameters[i];
-        void *view;
         TRY(arena_take(&model->arena, &view, parameter->rows * parameter->columns, sizeof(float)));
         parameter->value = view;
-        parameter_fill(model, parameter, seed, deviation);
     }
     model_bind(model);
 out:
     if (status < 0) model_close(model);
+    return status;
+}
+
+int model_create(struct model *model, const struct model_config *config, uint64_t seed, double deviation) {
+    int status = 0;
+    TRY(model_blank(model, config, arena_open));
+    for (size_t i = 0; i < model->parameter_count; i++) parameter_fill(model, &model->parameters[i], seed, deviation);
+out:
     return status;
 }
 
