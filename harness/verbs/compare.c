@@ -202,8 +202,8 @@ static int latency_compare(struct table *table, struct store *store, const char 
     struct interval ia, ib;
     bool same_session = a->place.session == b->place.session;
     size_t a_count, b_count, pairs = 0;
-    const struct round_record *ra = rounds_find(a->rounds, a->place.cell, phase, batch, &a_count);
-    const struct round_record *rb = rounds_find(b->rounds, b->place.cell, phase, batch, &b_count);
+    const struct round_record *ra = rounds_find(&a->rounds, a->place.cell, phase, batch, &a_count);
+    const struct round_record *rb = rounds_find(&b->rounds, b->place.cell, phase, batch, &b_count);
     if (b_count == 0) goto out;
     snprintf(name, sizeof name, "%s%s", phase, *phase ? "_ms" : "latency_ms");
     TRY(stored_interval(store, a, name, batch, &ia));
@@ -251,8 +251,8 @@ static int cells_compare(struct table *table, struct store *store, const char *l
                     : b->run ? "A has no ok build"
                              : "neither has an ok build");
     }
-    for (size_t i = 0; i < a->rounds->count; i++) {
-        const struct round_record *round = &a->rounds->rounds[i];
+    for (size_t i = 0; i < a->rounds.count; i++) {
+        const struct round_record *round = &a->rounds.rounds[i];
         if (round->cell_id != a->place.cell || (i > 0 && rounds_same(round, round - 1))) continue;
         TRY(latency_compare(table, store, label, a, b, round->phase, round->batch));
     }
@@ -295,8 +295,7 @@ int verb_compare(int argc, char **argv) {
     const struct flag flags[] = {FLAG_DB(&db), FLAG_FORMAT(&format), FLAG_END};
     struct store store = {0};
     struct table table = {0};
-    struct round_list rounds_a = {0}, rounds_b = {0};
-    struct side a = {.rounds = &rounds_a}, b = {.rounds = &rounds_b};
+    struct side a = {0}, b = {0};
     TRY(arguments_parse(flags, &argc, argv));
     if (status == ARGUMENTS_HELP) {
         status = EXIT_OK;
@@ -321,8 +320,8 @@ int verb_compare(int argc, char **argv) {
         TRY(lookup_cell(&store, argv[1], &a.place));
         TRY(lookup_cell(&store, argv[2], &b.place));
     }
-    TRY(rounds_read(&store, a.place.session, &rounds_a));
-    TRY(rounds_read(&store, b.place.session, &rounds_b));
+    TRY(rounds_read(&store, a.place.session, &a.rounds));
+    TRY(rounds_read(&store, b.place.session, &b.rounds));
     if (sessions) {
         TRY(sessions_compare(&table, &store, &a, &b));
     } else {
@@ -332,8 +331,8 @@ print:
     TRY(table_print(&table, table_format_of(format), stdout));
     status = EXIT_OK;
 out:
-    rounds_close(&rounds_a);
-    rounds_close(&rounds_b);
+    rounds_close(&a.rounds);
+    rounds_close(&b.rounds);
     table_close(&table);
     store_close(&store);
     return status;

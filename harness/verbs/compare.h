@@ -16,7 +16,7 @@ struct side {
     int64_t run; /* its ok build run, or 0 */
     char metric[64], data[80];
     const struct paired_estimator *estimator; /* of its primary metric; NULL: one this program does not know */
-    const struct round_list *rounds;          /* of its session */
+    struct round_list rounds;                 /* of its session */
 };
 
 /* Fill what is stored of side->place. */

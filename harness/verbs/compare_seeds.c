@@ -183,7 +183,7 @@ static int latency_pool(struct table *table, const char *label, const struct see
     char metric[96], note[64];
     for (size_t i = 0; i < seeds->count; i++) {
         size_t count;
-        rounds_find(seeds->b[i].rounds, seeds->b[i].place.cell, like->phase, like->batch, &count);
+        rounds_find(&seeds->b[i].rounds, seeds->b[i].place.cell, like->phase, like->batch, &count);
         room += count;
     }
     if (!room) goto out;
@@ -194,9 +194,9 @@ static int latency_pool(struct table *table, const char *label, const struct see
         size_t a_count, b_count;
         const struct side *own = &seeds->a[i], *other = &seeds->b[i];
         if (own->place.session != other->place.session) continue; /* drift is not cancelled */
-        const struct round_record *ra = rounds_find(own->rounds, own->place.cell, like->phase, like->batch, &a_count),
-                                  *rb =
-                                      rounds_find(other->rounds, other->place.cell, like->phase, like->batch, &b_count);
+        const struct round_record *ra = rounds_find(&own->rounds, own->place.cell, like->phase, like->batch, &a_count),
+                                  *rb = rounds_find(&other->rounds, other->place.cell, like->phase, like->batch,
+                                                    &b_count);
         pairs += rounds_pair(rb, b_count, ra, a_count, b + pairs, a + pairs);
     }
     if (!pairs) goto out;
@@ -214,22 +214,20 @@ out:
 
 static int latencies_compare(struct table *table, struct store *store, const char *label, struct seeds *seeds) {
     int status = 0;
-    struct round_list rounds[SEEDS_MOST] = {{0}}, other_rounds[SEEDS_MOST] = {{0}};
+    const struct round_list *first = &seeds->a[0].rounds;
     for (size_t i = 0; i < seeds->count; i++) {
-        TRY(rounds_read(store, seeds->a[i].place.session, &rounds[i]));
-        TRY(rounds_read(store, seeds->b[i].place.session, &other_rounds[i]));
-        seeds->a[i].rounds = &rounds[i];
-        seeds->b[i].rounds = &other_rounds[i];
+        TRY(rounds_read(store, seeds->a[i].place.session, &seeds->a[i].rounds));
+        TRY(rounds_read(store, seeds->b[i].place.session, &seeds->b[i].rounds));
     }
-    for (size_t i = 0; i < rounds[0].count; i++) {
-        const struct round_record *round = &rounds[0].rounds[i];
+    for (size_t i = 0; i < first->count; i++) {
+        const struct round_record *round = &first->rounds[i];
         if (round->cell_id != seeds->a[0].place.cell || (i > 0 && rounds_same(round, round - 1))) continue;
         TRY(latency_pool(table, label, seeds, round));
     }
 out:
     for (size_t i = 0; i < seeds->count; i++) {
-        rounds_close(&rounds[i]);
-        rounds_close(&other_rounds[i]);
+        rounds_close(&seeds->a[i].rounds);
+        rounds_close(&seeds->b[i].rounds);
     }
     return status;
 }

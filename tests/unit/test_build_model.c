@@ -168,13 +168,13 @@ static void packed_layers_stay_packed(void **state) {
     assert_int_equal(model_create(&model, &config, 3, 0.2), 0);
     for (size_t i = 0; i < model.linear_count; i++) {
         struct linear *linear = &model.linears[i];
-        struct weight_shape shape = {linear->rows, linear->columns, 0, true};
+        struct weight_shape matrix = {linear->rows, linear->columns, 0, true};
         float scale[64];
         struct weight_grid grid = {.scale = scale, .groups = 1};
         linear->simulated = i == 1;
         if (linear->block != 1) continue;
         assert_true(linear->rows <= 64);
-        assert_int_equal(weight_grid_minmax(format, &shape, linear->value, &grid), 0);
+        assert_int_equal(weight_grid_minmax(format, &matrix, linear->value, &grid), 0);
         assert_int_equal(linear_pack(&model, linear, format, 0, true, &grid), 0);
         assert_int_equal(linear_set_activation(&model, linear, &activation), 0);
     }
